@@ -1,0 +1,1 @@
+"""dnadiff: diffusion language models of DNA."""
