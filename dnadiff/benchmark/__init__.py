@@ -1,0 +1,1 @@
+"""Tasks, protocols, probes, baselines and result tables."""

@@ -1,0 +1,1 @@
+"""FASTA, BED and VCF on disk to windows of token ids, and leak-free splits."""

@@ -1,0 +1,1 @@
+"""Kernels, one function each, with several backends."""

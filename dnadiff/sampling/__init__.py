@@ -1,0 +1,1 @@
+"""From a trained denoiser to sequences: one file per sampler."""

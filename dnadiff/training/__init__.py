@@ -1,0 +1,1 @@
+"""Lightning module, optimiser, EMA, checkpoints and exact resume."""
