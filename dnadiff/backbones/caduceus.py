@@ -1,0 +1,319 @@
+"""Caduceus: a bidirectional Mamba that can treat both strands of DNA alike (Schiff et al. 2024, arXiv 2403.03234).
+
+Two variants. *Ph* is a plain bidirectional stack. *PS* runs the same stack on a sequence and on its reverse complement
+and is equivariant: reverse-complementing the input reverse-complements the output.
+
+Strands. The published code keeps both strands of PS in one tensor of 2 d channels, the second strand flipped in length
+and channels. Here the strands are two rows of the batch, each read in its own direction, so no activation is flipped.
+
+The swap. With ``fused_add_norm`` the published PS blocks feed each branch the *other* strand's half, flipped. Write
+J for the flip of length and channels: forward' = F(J reverse), reverse' = F(J forward). Since J F J is F with its two
+directions exchanged and its weights' channel axes reversed, the rows can stay where they are if every other block is
+applied in this *mirrored* form (`Block.forward`), and an odd depth ends with one real flip. Without ``fused_add_norm``
+nothing is swapped. Both are exactly equivariant, and they compute different functions of the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnadiff.alphabet import DNA
+from dnadiff.ops import add_norm_fn, causal_conv1d_fn, selective_scan_fn
+
+
+@dataclass(frozen=True)
+class SSMConfig:
+    """The state-space mixer, in the published field names (Mamba, Gu and Dao 2023)."""
+
+    d_state: int = 16
+    d_conv: int = 4
+    expand: int = 2
+    dt_rank: int | Literal["auto"] = "auto"
+    dt_min: float = 0.001
+    dt_max: float = 0.1
+    dt_init: Literal["random", "constant"] = "random"
+    dt_scale: float = 1.0
+    dt_init_floor: float = 1e-4
+    conv_bias: bool = True
+    bias: bool = False
+    use_fast_path: bool = True
+
+
+@dataclass(frozen=True)
+class CaduceusConfig:
+    """The shape of a Caduceus, in the published field names.
+
+    Attributes:
+        d_model: channels of each strand.
+        n_layer: number of blocks.
+        vocab_size: token ids; the embedding is padded to a multiple of `pad_vocab_size_multiple`.
+        rcps: PS (both strands, equivariant) if true, Ph if false.
+        bidirectional_strategy: how the two directions' outputs are combined.
+        bidirectional_weight_tie: the two directions share their input and output projections.
+        fused_add_norm: for PS, true swaps the strands at each block (see the module's docstring).
+    """
+
+    d_model: int = 118
+    n_layer: int = 4
+    vocab_size: int = 12
+    rcps: bool = True
+    bidirectional: bool = True
+    bidirectional_strategy: Literal["add", "ew_multiply"] = "add"
+    bidirectional_weight_tie: bool = True
+    ssm_cfg: SSMConfig = field(default_factory=SSMConfig)
+    rms_norm: bool = True
+    norm_epsilon: float = 1e-5
+    fused_add_norm: bool = True
+    residual_in_fp32: bool = False
+    pad_vocab_size_multiple: int = 8
+    initializer_range: float = 0.02
+
+    @property
+    def padded_vocab(self) -> int:
+        """Rows of the embedding."""
+        return -(-self.vocab_size // self.pad_vocab_size_multiple) * self.pad_vocab_size_multiple
+
+    @property
+    def d_inner(self) -> int:
+        """Channels inside the mixer."""
+        return self.ssm_cfg.expand * self.d_model
+
+    @property
+    def dt_rank(self) -> int:
+        """Rank of the step size's projection."""
+        rank = self.ssm_cfg.dt_rank
+        return math.ceil(self.d_model / 16) if rank == "auto" else rank
+
+    @property
+    def swaps(self) -> bool:
+        """Whether each block exchanges the strands."""
+        return self.rcps and self.fused_add_norm
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain numbers and text."""
+        return asdict(self)
+
+
+class Direction(nn.Module):
+    """One direction of the mixer: convolution, input-dependent parameters, selective scan. Parameters as in Mamba."""
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__()
+        ssm, d, rank = config.ssm_cfg, config.d_inner, config.dt_rank
+        self.d_state, self.dt_rank = ssm.d_state, rank
+        self.in_proj = nn.Linear(config.d_model, 2 * d, bias=ssm.bias)
+        self.conv1d = nn.Conv1d(d, d, ssm.d_conv, groups=d, padding=ssm.d_conv - 1, bias=ssm.conv_bias)
+        self.x_proj = nn.Linear(d, rank + 2 * ssm.d_state, bias=False)
+        self.dt_proj = nn.Linear(rank, d)
+        self.A_log = nn.Parameter(torch.arange(1.0, ssm.d_state + 1).log().repeat(d, 1))
+        self.D = nn.Parameter(torch.ones(d))
+        self.out_proj = nn.Linear(d, config.d_model, bias=ssm.bias)
+        self._init_step_size(ssm)
+
+    @torch.no_grad()
+    def _init_step_size(self, ssm: SSMConfig) -> None:
+        """Steps log-uniform between dt_min and dt_max at the start: dt_proj.bias is their inverse softplus."""
+        std = self.dt_rank**-0.5 * ssm.dt_scale
+        if ssm.dt_init == "constant":
+            nn.init.constant_(self.dt_proj.weight, std)
+        else:
+            nn.init.uniform_(self.dt_proj.weight, -std, std)
+        low, high = math.log(ssm.dt_min), math.log(ssm.dt_max)
+        dt = torch.exp(torch.rand_like(self.D) * (high - low) + low).clamp(min=ssm.dt_init_floor)
+        self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+
+    def forward(self, xz: Tensor, *, reverse: bool) -> Tensor:
+        """Gated output (B, L, d_inner) of the input projection xz (B, L, 2 d_inner), right to left if `reverse`."""
+        x, z = xz.mT.chunk(2, 1)
+        u = causal_conv1d_fn(x, self.conv1d.weight[:, 0], self.conv1d.bias, activation="silu", reverse=reverse)
+        dt, b, c = self.x_proj(u.mT).split([self.dt_rank, self.d_state, self.d_state], -1)
+        delta = F.linear(dt, self.dt_proj.weight)
+        y = cast(
+            Tensor,
+            selective_scan_fn(
+                u,
+                delta.mT,
+                -torch.exp(self.A_log.float()),
+                b.mT,
+                c.mT,
+                self.D.float(),
+                z=z,
+                delta_bias=self.dt_proj.bias.float(),
+                delta_softplus=True,
+                reverse=reverse,
+            ),
+        )
+        return y.mT
+
+
+class BiMamba(nn.Module):
+    """Two directions, combined; tied directions share one input and one output projection, which run once."""
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__()
+        self.strategy, self.tied = config.bidirectional_strategy, config.bidirectional_weight_tie
+        self.mamba_fwd = Direction(config)
+        self.mamba_rev = Direction(config) if config.bidirectional else None
+        if self.mamba_rev is not None and self.tied:
+            self.mamba_rev.in_proj, self.mamba_rev.out_proj = self.mamba_fwd.in_proj, self.mamba_fwd.out_proj
+
+    def forward(self, x: Tensor, *, mirrored: bool = False) -> Tensor:
+        """Mixes (B, L, d_model) along L; `mirrored`: with x and the result flipped in length and channels."""
+        fwd, rev = self.mamba_fwd, self.mamba_rev
+        xz = _project_in(fwd.in_proj, x, mirrored)
+        y = fwd(xz, reverse=mirrored)
+        if rev is None:
+            return _project_out(fwd.out_proj, y, mirrored)
+        y_rev = rev(xz if self.tied else _project_in(rev.in_proj, x, mirrored), reverse=not mirrored)
+        if self.tied and self.strategy == "add" and fwd.out_proj.bias is None:
+            return _project_out(fwd.out_proj, y + y_rev, mirrored)
+        out, out_rev = _project_out(fwd.out_proj, y, mirrored), _project_out(rev.out_proj, y_rev, mirrored)
+        return out + out_rev if self.strategy == "add" else out * out_rev
+
+
+def _project_in(linear: nn.Linear, x: Tensor, mirrored: bool) -> Tensor:
+    return F.linear(x, linear.weight.flip(1) if mirrored else linear.weight, linear.bias)
+
+
+def _project_out(linear: nn.Linear, y: Tensor, mirrored: bool) -> Tensor:
+    if not mirrored:
+        return linear(y)
+    return F.linear(y, linear.weight.flip(0), None if linear.bias is None else linear.bias.flip(0))
+
+
+class Norm(nn.Module):
+    """RMSNorm or LayerNorm of a residual stream, fused with the addition before it."""
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__()
+        self.rms, self.eps = config.rms_norm, config.norm_epsilon
+        self.weight = nn.Parameter(torch.ones(config.d_model))
+        self.bias = None if self.rms else nn.Parameter(torch.zeros(config.d_model))
+
+    def forward(self, x: Tensor, residual: Tensor | None, *, mirrored: bool = False) -> tuple[Tensor, Tensor]:
+        """The normalised sum and the sum itself, both (B, L, d_model)."""
+        weight = self.weight.flip(0) if mirrored else self.weight
+        bias = self.bias.flip(0) if mirrored and self.bias is not None else self.bias
+        return add_norm_fn(x, residual, weight, bias, self.eps, rms=self.rms)
+
+
+class Block(nn.Module):
+    """Add, norm, mix."""
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__()
+        self.norm = Norm(config)
+        self.mixer = BiMamba(config)
+
+    def forward(self, x: Tensor, residual: Tensor | None, *, mirrored: bool) -> tuple[Tensor, Tensor]:
+        """The mixer's output and the residual stream, both (B, L, d_model)."""
+        normed, residual = self.norm(x, residual, mirrored=mirrored)
+        return self.mixer(normed, mirrored=mirrored), residual
+
+
+class CaduceusMixer(nn.Module):
+    """Embedding, blocks and final norm: token ids (B, L) to hidden states."""
+
+    complement: Tensor
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = nn.ModuleDict({"word_embeddings": nn.Embedding(config.padded_vocab, config.d_model)})
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm_f = Norm(config)
+        self.register_buffer("complement", torch.tensor(complement_table(config.padded_vocab)), persistent=False)
+
+    @property
+    def embedding(self) -> Tensor:
+        """The embedding matrix (padded_vocab, d_model)."""
+        return cast(nn.Embedding, self.embeddings["word_embeddings"]).weight
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Hidden states (B, L, d_model) of Ph; of PS (B, L, 2 d_model), the second strand flipped as published."""
+        states = self.strands(input_ids)
+        if not self.config.rcps:
+            return states
+        forward, reverse = states.chunk(2)
+        return torch.cat([forward, reverse.flip(-2, -1)], -1)
+
+    def strands(self, input_ids: Tensor, soft: Tensor | None = None) -> Tensor:
+        """Hidden states of each strand read in its own direction: (B, L, d) of Ph, (2 B, L, d) of PS.
+
+        Args:
+            input_ids: (B, L) token ids.
+            soft: (B, L, K) weights on the letters' embeddings, which replace the embedding of each letter or mask.
+        """
+        x = self._embed(input_ids, soft)
+        residual = None
+        for i, layer in enumerate(self.layers):
+            x, residual = layer(x, residual, mirrored=self.config.swaps and i % 2 == 0)
+        if self.config.swaps and len(self.layers) % 2 == 1:
+            x, residual = _exchange(x), None if residual is None else _exchange(residual)
+        return self.norm_f(x, residual)[0]
+
+    def _embed(self, ids: Tensor, soft: Tensor | None) -> Tensor:
+        x = self._embed_strand(ids, soft)
+        if not self.config.rcps:
+            return x
+        opposite = None if soft is None else soft.flip(1)[..., self.complement[list(DNA.ids)] - DNA.first_id]
+        return torch.cat([x, self._embed_strand(self.complement[ids].flip(-1), opposite)])
+
+    def _embed_strand(self, ids: Tensor, soft: Tensor | None) -> Tensor:
+        x = F.embedding(ids, self.embedding)
+        if soft is None:
+            return x
+        replaced = DNA.scorable(ids) | (ids == DNA.mask_id)
+        return torch.where(replaced[..., None], soft.to(x.dtype) @ self.embedding[list(DNA.ids)], x)
+
+
+def _exchange(x: Tensor) -> Tensor:
+    """Exchanges the two strands (2 B, L, d), each flipped in length and channels."""
+    forward, reverse = x.flip(-2, -1).chunk(2)
+    return torch.cat([reverse, forward])
+
+
+def complement_table(size: int) -> list[int]:
+    """The id of the complement of each of `size` token ids; A and T, C and G, everything else itself."""
+    return DNA.complement_ids + list(range(DNA.vocab_size, size))
+
+
+class CaduceusLM(nn.Module):
+    """Caduceus with its language-model head, which is tied to the embedding."""
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = CaduceusMixer(config)
+        self._init_weights()
+
+    @torch.no_grad()
+    def _init_weights(self) -> None:
+        """As published: embeddings N(0, 0.02), output projections shrunk by the number of residual additions."""
+        nn.init.normal_(self.backbone.embedding, std=self.config.initializer_range)
+        for module in (m for name, m in self.named_modules() if name.endswith("out_proj")):  # each once, tied or not
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            module.weight /= math.sqrt(self.config.n_layer)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Logits (B, L, padded_vocab) of token ids (B, L), as published."""
+        return self._head(self.backbone.strands(input_ids), range(self.config.padded_vocab))
+
+    def denoise(self, tokens: Tensor, soft: Tensor | None = None) -> Tensor:
+        """Logits (B, L, 4) over the letters; see `CaduceusMixer.strands` for `soft`."""
+        return self._head(self.backbone.strands(tokens, soft), DNA.ids)
+
+    def _head(self, states: Tensor, ids: range) -> Tensor:
+        """Logits over `ids`; PS adds what the opposite strand says of the complements."""
+        rows = list(ids)
+        if not self.config.rcps:
+            return F.linear(states, self.backbone.embedding[rows])
+        forward, reverse = states.chunk(2)
+        opposite = F.linear(reverse, self.backbone.embedding[self.backbone.complement[rows]])
+        return F.linear(forward, self.backbone.embedding[rows]) + opposite.flip(1)

@@ -1,0 +1,87 @@
+"""A bound over a set of windows: the figure that is reported, with its standard error over windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dnadiff.diffusion.objective import Bound, Denoiser, Objective
+
+
+class CorpusBound(NamedTuple):
+    """A bound on nats per base over windows: sum of nats over sum of bases, and its standard error over windows."""
+
+    nats_per_base: float
+    se: float
+    windows: int
+    bases: int
+    bound: Literal["upper", "exact"]
+
+    @property
+    def ppl(self) -> float:
+        """Perplexity per base."""
+        return math.exp(self.nats_per_base)
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """As written into summary.json."""
+        return {"nats_per_base": self.nats_per_base, "se": self.se, "ppl": self.ppl} | {
+            "bound": self.bound,
+            "windows": self.windows,
+            "bases": self.bases,
+        }
+
+
+def ratio(nats: Tensor, bases: Tensor) -> tuple[float, float]:
+    """The ratio sum(nats) / sum(bases) over windows (W,) and its standard error (the delta method; NaN for one)."""
+    nats, total = nats.double(), bases.sum().double()
+    mean = nats.sum() / total
+    if len(nats) < 2:
+        return float(mean), math.nan
+    residual = nats - mean * bases
+    return float(mean), float(residual.square().sum().mul(len(nats) / (len(nats) - 1)).sqrt() / total)
+
+
+def corpus_bound(
+    objective: Objective,
+    denoiser: Denoiser,
+    batches: Iterable[Tensor],
+    *,
+    draws: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> CorpusBound:
+    """The bound over all windows of `batches`, each (B, L) tokens; windows without a letter are left out.
+
+    Args:
+        objective: whose bound.
+        denoiser: the network, in evaluation mode.
+        batches: windows in a fixed order: the noise of each is a function of its place in it.
+        draws: network calls for each window.
+        seed: of the estimate.
+        device: where the network is.
+        progress: called with the number of windows done after each batch.
+
+    Raises:
+        ValueError: if there is no scorable base at all.
+    """
+    parts: list[Bound] = []
+    done = 0
+    for tokens in batches:
+        index = torch.arange(done, done + len(tokens), device=device)
+        parts.append(objective.bound(denoiser, tokens.to(device), draws=draws, seed=seed, index=index))
+        done += len(tokens)
+        if progress is not None:
+            progress(done)
+    if not parts:
+        raise ValueError("no windows to evaluate")
+    nats, bases = torch.cat([p.nats for p in parts]).cpu(), torch.cat([p.bases for p in parts]).cpu()
+    nats, bases = nats[bases > 0], bases[bases > 0]
+    if not len(bases):
+        raise ValueError("no window has a scorable base")
+    mean, se = ratio(nats, bases)
+    return CorpusBound(mean, se, len(bases), int(bases.sum()), parts[0].kind)

@@ -1,0 +1,255 @@
+"""The bundle that a user holds: alphabet, network, objective and what they were trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dnadiff.alphabet import DNA, Alphabet
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.published import load_pretrained, save_pretrained
+from dnadiff.diffusion import OBJECTIVES, Objective
+from dnadiff.errors import InputError, UsageError
+from dnadiff.files import read_json
+from dnadiff.sampling import free_template, parse_template, sample
+
+_TOKENS_PER_BATCH = 32_768
+
+
+class Model:
+    """A trained denoiser with its objective. Made by `load`, or by training."""
+
+    def __init__(self, denoiser: LMDenoiser, objective: Objective, about: Mapping[str, Any] | None = None) -> None:
+        self.denoiser = denoiser.eval()
+        self.objective = objective.eval()
+        self.about = dict(about or {})
+
+    @property
+    def alphabet(self) -> Alphabet:
+        """The letters."""
+        return self.objective.alphabet
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def params(self) -> int:
+        """Number of trained numbers."""
+        return sum(p.numel() for p in self.denoiser.parameters())
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the weights."""
+        sha = hashlib.sha256()
+        for name, weight in sorted(self.denoiser.state_dict().items()):
+            sha.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()[:12]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes config.json and model.safetensors, in the published Caduceus format, into `folder`."""
+        name = next(name for name, cls in OBJECTIVES.items() if type(self.objective) is cls)
+        save_pretrained(self.denoiser.lm, folder, {"objective": name, **self.about})
+
+    def generate(
+        self,
+        num: int = 1,
+        *,
+        length: int | None = None,
+        template: str | None = None,
+        sampler: str = "auto",
+        steps: int | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """Draws sequences; for the arguments see `stream`."""
+        return list(
+            self.stream(
+                num,
+                length=length,
+                template=template,
+                sampler=sampler,
+                steps=steps,
+                temperature=temperature,
+                seed=seed,
+            )
+        )
+
+    def stream(
+        self,
+        num: int = 1,
+        *,
+        length: int | None = None,
+        template: str | None = None,
+        sampler: str = "auto",
+        steps: int | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        batch_size: int | None = None,
+    ) -> Iterator[str]:
+        """Draws sequences and yields each as its batch is done.
+
+        Args:
+            num: how many.
+            length: of each, in bases; 1,024 where there is no template either.
+            template: IUPAC letters: A, C, G, T are fixed, N is free, other codes restrict.
+            sampler: see `dnadiff.sampling.sample`.
+            steps: of the sampler.
+            temperature: 1 samples the model as it is.
+            seed: sequence i of a seed is the same whatever `num` and `batch_size`.
+            batch_size: sequences drawn together; by default as many as fit 32,768 bases.
+
+        Raises:
+            UsageError: if `length` contradicts the template, or an argument is out of range.
+        """
+        tokens, allowed = self._template(length, template)
+        if num < 1:
+            raise UsageError(f"the number of sequences must be at least 1, not {num}")
+        batch = batch_size or max(1, _TOKENS_PER_BATCH // len(tokens))
+        for start in range(0, num, batch):
+            index = torch.arange(start, min(start + batch, num), device=self.device)
+            drawn = sample(
+                self.denoiser,
+                tokens.to(self.device).expand(len(index), -1),
+                None if allowed is None else allowed.to(self.device).expand(len(index), -1, -1),
+                sampler=sampler,
+                steps=steps,
+                temperature=temperature,
+                seed=seed,
+                index=index,
+                alphabet=self.alphabet,
+            )
+            yield from (self.alphabet.decode(row) for row in drawn)
+
+    def _template(self, length: int | None, template: str | None) -> tuple[Tensor, Tensor | None]:
+        if template is not None:
+            tokens, allowed = parse_template(template, self.alphabet)
+            if length not in (None, len(tokens)):
+                raise UsageError(f"--length {length} contradicts a template of {len(tokens)} bases: leave it out")
+            return tokens, allowed
+        length = 1024 if length is None else length
+        if length < 1:
+            raise UsageError(f"length must be at least 1, not {length}")
+        return free_template(1, length, self.alphabet)[0], None
+
+    def score(self, sequences: Sequence[str], *, draws: int = 8, seed: int = 0) -> pd.DataFrame:
+        """A bound on the negative log-likelihood of each sequence.
+
+        Args:
+            sequences: of any lengths; N is context and is not scored.
+            draws: network calls for each.
+            seed: of the estimate.
+
+        Returns:
+            A table with the columns name, length (bases), nats, nats_per_base, ppl, and se (nats, over the draws).
+        """
+        rows: dict[int, tuple[float, float, int]] = {}
+        for index, tokens in self._batches(sequences):
+            bound = self.objective.bound(
+                self.denoiser, tokens, draws=draws, seed=seed, index=torch.tensor(index, device=self.device)
+            )
+            rows.update(
+                zip(index, zip(bound.nats.tolist(), bound.se.tolist(), bound.bases.tolist(), strict=True), strict=True)
+            )
+        table = pd.DataFrame([rows[i] for i in range(len(sequences))], columns=["nats", "se", "bases"])
+        per_base = table.nats / table.bases.where(table.bases > 0)
+        return pd.DataFrame(
+            {
+                "name": [f"sequence_{i + 1}" for i in range(len(sequences))],
+                "length": [len(s) for s in sequences],
+                "nats": table.nats,
+                "nats_per_base": per_base,
+                "ppl": np.exp(per_base),
+                "se": table.se,
+            }
+        )
+
+    @torch.no_grad()
+    def embed(
+        self,
+        sequences: Sequence[str],
+        *,
+        pooling: str = "mean",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Embeddings (n, d_model) float32: the last hidden states, averaged over bases and over both strands.
+
+        A sequence and its reverse complement have the same embedding. Sequences are never padded (those of one length
+        share a batch), so an embedding does not depend on its batch and says nothing of a length it was padded to.
+
+        Args:
+            sequences: of any lengths, none empty.
+            pooling: "mean".
+            progress: called with (sequences done, all).
+        """
+        if pooling != "mean":
+            raise UsageError(f"unknown pooling {pooling!r}; there is mean")
+        out = np.empty((len(sequences), self.denoiser.lm.config.d_model), np.float32)
+        done = 0
+        for index, tokens in self._batches(sequences):
+            out[index] = self._pooled(tokens).float().cpu().numpy()
+            done += len(index)
+            if progress is not None:
+                progress(done, len(sequences))
+        return out
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        """Mean over positions and strands (B, d). PS computes both strands anyway; Ph is shown each in turn."""
+        backbone = self.denoiser.lm.backbone
+        if not backbone.config.rcps:
+            tokens = torch.cat([tokens, self.alphabet.reverse_complement(tokens)])
+        forward, reverse = backbone.strands(tokens).mean(1).chunk(2)
+        return (forward + reverse) / 2
+
+    def _batches(self, sequences: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
+        """Places and tokens (B, L) of sequences of one length each, in batches; sequences of equal length together."""
+        by_length: defaultdict[int, list[int]] = defaultdict(list)
+        for i, sequence in enumerate(sequences):
+            if not sequence:
+                raise InputError(f"sequence {i + 1} is empty")
+            by_length[len(sequence)].append(i)
+        for length, places in sorted(by_length.items()):
+            size = max(1, _TOKENS_PER_BATCH // length)
+            for start in range(0, len(places), size):
+                chunk = places[start : start + size]
+                tokens = np.stack([self._encode(sequences[i], i) for i in chunk])
+                yield chunk, torch.from_numpy(tokens).to(self.device)
+
+    def _encode(self, sequence: str, place: int) -> np.ndarray:
+        try:
+            return self.alphabet.encode(sequence)
+        except ValueError as error:
+            raise InputError(f"sequence {place + 1}: {error}") from error
+
+
+def load(path: str | Path, device: str | None = None) -> Model:
+    """A model from a run folder or a model folder; also from a published Caduceus, as a masked-diffusion model.
+
+    Args:
+        path: a folder with config.json and weights, or a run folder with such a folder named model.
+        device: where to put it; a GPU if there is one, by default.
+
+    Raises:
+        InputError: if it is not a model, naming what is missing or wrong.
+    """
+    folder = Path(path)
+    if (folder / "model" / "config.json").is_file():
+        folder = folder / "model"
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{path}: not a model: there is no config.json in it (give a run folder or its model folder)")
+    lm = load_pretrained(folder)
+    about = dict(read_json(folder / "config.json").get("dnadiff") or {})
+    name = about.pop("objective", "mdlm")
+    if name not in OBJECTIVES:
+        raise InputError(f"{folder}/config.json: unknown objective {name!r}; there are {', '.join(OBJECTIVES)}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Model(LMDenoiser(lm).to(device), OBJECTIVES[name](DNA), about)

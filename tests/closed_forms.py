@@ -1,0 +1,88 @@
+"""Sources whose entropy and conditionals are known exactly, as denoisers."""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from dnadiff.alphabet import DNA
+
+
+class MarkovSource:
+    """A Markov chain over the letters; as a denoiser it answers exactly, by forward-backward on each letter's evidence."""
+
+    causal, needs_sigma, outputs = False, False, 4
+
+    def __init__(self, length: int, seed: int = 0) -> None:
+        rng = torch.Generator().manual_seed(seed)
+        weights = -(torch.rand(5, 4, generator=rng, dtype=torch.float64).log() ** 2)
+        weights = weights / weights.sum(1, keepdim=True)
+        self.start, self.step, self.length = weights[0], weights[1:], length
+
+    def sample(self, count: int, seed: int = 1) -> Tensor:
+        rng = torch.Generator().manual_seed(seed)
+        x = torch.empty(count, self.length, dtype=torch.int64)
+        x[:, 0] = torch.multinomial(self.start, count, True, generator=rng)
+        for i in range(1, self.length):
+            x[:, i] = torch.multinomial(self.step[x[:, i - 1]], 1, generator=rng)[:, 0]
+        return x + DNA.first_id
+
+    def entropy(self) -> float:
+        """Exact entropy of a sequence in nats."""
+        law, total = self.start, -(self.start * self.start.log()).sum()
+        for _ in range(1, self.length):
+            total = total - (law[:, None] * self.step * self.step.log()).sum()
+            law = law @ self.step
+        return float(total)
+
+    def nats(self, tokens: Tensor) -> Tensor:
+        """Exact -log p of the letters of each row; N is marginalised."""
+        evidence = self._evidence(tokens)
+        message, total = self.start * evidence[:, 0], torch.zeros(len(tokens), dtype=torch.float64)
+        for i in range(1, self.length):
+            message = (message @ self.step) * evidence[:, i]
+        return total - message.sum(1).log()
+
+    def _evidence(self, tokens: Tensor) -> Tensor:
+        letters = torch.nn.functional.one_hot(DNA.letter_index(tokens), 4).double()
+        return torch.where(DNA.scorable(tokens)[..., None], letters, 1.0)
+
+    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
+        evidence = self._evidence(tokens)
+        left, right = [self.start.expand(len(tokens), 4)], [torch.ones(len(tokens), 4, dtype=torch.float64)]
+        for i in range(1, self.length):
+            left.append(_normalised((left[-1] * evidence[:, i - 1]) @ self.step))
+        for i in range(self.length - 2, -1, -1):
+            right.append(_normalised((right[-1] * evidence[:, i + 1]) @ self.step.T))
+        return (torch.stack(left, 1) * torch.stack(right[::-1], 1)).log()
+
+
+def _normalised(message: Tensor) -> Tensor:
+    return message / message.sum(1, keepdim=True)
+
+
+class JointSource:
+    """Any distribution over all sequences of a short length, given as a table; exact by enumeration."""
+
+    causal, needs_sigma, outputs = False, False, 4
+
+    def __init__(self, length: int, seed: int = 0) -> None:
+        rng = torch.Generator().manual_seed(seed)
+        table = torch.rand([4] * length, generator=rng, dtype=torch.float64) ** 3
+        self.table, self.length = table / table.sum(), length
+        self.sequences = torch.tensor(list(itertools.product(range(4), repeat=length)))
+
+    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
+        letters, known = DNA.letter_index(tokens), DNA.scorable(tokens)
+        agrees = (self.sequences[None] == letters[:, None]) | ~known[:, None]  # (B, 4^L, L)
+        out = torch.empty(*tokens.shape, 4, dtype=torch.float64)
+        for i in range(self.length):
+            others = agrees[:, :, [j for j in range(self.length) if j != i]].all(-1)
+            mass = others.double() * self.table.reshape(-1)
+            for letter in range(4):
+                out[:, i, letter] = mass[:, self.sequences[:, i] == letter].sum(1)
+        return out.log()
+
+    def index(self, tokens: Tensor) -> Tensor:
+        """The place of each sequence in the flattened table."""
+        return (DNA.letter_index(tokens) * 4 ** torch.arange(self.length - 1, -1, -1)).sum(1)

@@ -1,0 +1,27 @@
+"""Fixtures that every room's tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real genomes and benchmark text, or a skip that says what is missing."""
+    folder = Path(os.environ.get("DNADIFF_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"real data not found at {folder} (set DNADIFF_DATA)")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indexes and stores made by a test never reach the user's cache; one folder serves the whole test session."""
+    monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
