@@ -1,0 +1,97 @@
+"""``dnadiff generate``: sequences as FASTA."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import wrap
+from typing import Literal, TextIO
+
+from dnadiff.cli.runs import newest_run
+from dnadiff.errors import InputError, UsageError
+from dnadiff.files import whole
+
+
+def generate(
+    checkpoint: str | None = None,
+    length: int | None = None,
+    num: int = 1,
+    template: str | None = None,
+    sampler: Literal["auto", "ancestral", "first_hitting"] = "auto",
+    steps: int | None = None,
+    temperature: float = 1.0,
+    batch_size: int | None = None,
+    seed: int = 0,
+    out: str = "-",
+    quiet: bool = False,
+) -> None:
+    """Draws sequences of A, C, G and T. The same seed gives the same sequences, whatever the batch size.
+
+    Args:
+        checkpoint: a run folder or a model folder; by default the newest run under ./runs.
+        length: bases of each sequence; 1,024 by default.
+        num: how many sequences.
+        template: IUPAC letters: A, C, G and T stay, N is free, other codes restrict; instead of --length.
+        sampler: ancestral takes at most --steps network calls, first_hitting one for each base; auto is ancestral.
+        steps: network calls of the ancestral sampler; 128 by default. More steps, less error.
+        temperature: 1 samples the model as it is, less than 1 prefers likely letters.
+        batch_size: sequences drawn together; by default as many as fit 32,768 bases.
+        seed: determines the sequences.
+        out: a FASTA file that does not exist yet, or - for stdout.
+        quiet: no progress bar.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
+    from dnadiff.model import load
+    from dnadiff.progress import bar
+    from dnadiff.sampling.sample import DEFAULT_STEPS
+
+    folder = newest_run() if checkpoint is None else Path(checkpoint)
+    with _destination(out) as file:
+        model = load(folder)
+        sequences = model.stream(
+            num,
+            length=length,
+            template=template,
+            sampler=sampler,
+            steps=steps,
+            temperature=temperature,
+            seed=seed,
+            batch_size=batch_size,
+        )
+        name = "ancestral" if sampler == "auto" else sampler
+        calls = f" steps={steps or DEFAULT_STEPS}" if name == "ancestral" else ""
+        made = f"model={model.digest} sampler={name}{calls} temperature={temperature:g} seed={seed}"
+        with bar("generate", quiet=quiet or out == "-") as progress:
+            for record in _records(sequences, made, lambda done: progress(done, num)):
+                file.write(record)
+
+
+def _records(sequences: Iterable[str], made: str, tell: Callable[[int], None]) -> Iterator[str]:
+    for i, sequence in enumerate(sequences):
+        lines = "\n".join(wrap(sequence, 60))
+        yield f">sample_{i} {made} index={i} length={len(sequence)}\n{lines}\n"
+        tell(i + 1)
+
+
+@contextmanager
+def _destination(out: str) -> Iterator[TextIO]:
+    """Stdout, or a new file that appears whole or not at all."""
+    if out == "-":
+        yield sys.stdout
+        return
+    path = Path(out)
+    if path.exists():
+        raise InputError(f"{path}: exists already; remove it or choose another --out")
+    with whole(path) as temporary:
+        try:
+            file = temporary.open("w", encoding="ascii")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+        with file:
+            yield file
+
+
+COMMANDS = {"generate": generate}

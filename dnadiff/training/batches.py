@@ -1,0 +1,42 @@
+"""Training batches as a pure function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class Batch(NamedTuple):
+    """Windows of one step on one device: `tokens` (B, L), their numbers within the run `rows` (B,), and the step."""
+
+    tokens: Tensor
+    rows: Tensor
+    step: int
+
+
+class Steps(Dataset[Batch]):
+    """The batches of a stretch of steps.
+
+    Window number i of a run is the same whatever the number of devices, workers and interruptions: batch s takes the
+    numbers s * B * world ... (s + 1) * B * world - 1, and device r every world-th of them.
+    """
+
+    def __init__(
+        self, tokens: Callable[[Tensor], Tensor], batch_size: int, first: int, count: int, *, rank: int, world: int
+    ) -> None:
+        self.tokens, self.batch_size, self.first, self.count = tokens, batch_size, first, count
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> Batch:
+        if i >= self.count:
+            raise IndexError(i)
+        step = self.first + i
+        index = torch.arange(self.rank, self.batch_size * self.world, self.world) + step * self.batch_size * self.world
+        return Batch(self.tokens(index), index, step)

@@ -1,0 +1,50 @@
+"""How far a run is: in steps or in time, whichever is further. The learning rate follows it."""
+
+from __future__ import annotations
+
+import math
+import time
+
+
+class Budget:
+    """A run's end in steps, in seconds of training, or both.
+
+    Time counts across interruptions. Where only steps end a run, progress is a function of the step alone, and a
+    resumed run repeats an uninterrupted one bit for bit.
+    """
+
+    def __init__(self, max_steps: int | None, max_seconds: float | None) -> None:
+        if max_steps is None and max_seconds is None:
+            raise ValueError("a budget needs steps or seconds")
+        self.max_steps, self.max_seconds = max_steps, max_seconds
+        self.spent = 0.0
+        self._started: float | None = None
+
+    def start(self) -> None:
+        """Starts, or goes on with, the clock."""
+        self._started = time.monotonic()
+
+    def pause(self) -> None:
+        """Stops the clock."""
+        self.spent, self._started = self.elapsed, None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far."""
+        return self.spent + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    def progress(self, step: int, elapsed: float | None = None) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        in_steps = 0.0 if self.max_steps is None else step / self.max_steps
+        in_time = 0.0
+        if self.max_seconds is not None:
+            in_time = (self.elapsed if elapsed is None else elapsed) / self.max_seconds
+        return min(1.0, max(in_steps, in_time))
+
+
+def learning_rate(progress: float, *, peak: float, final: float, warmup: float) -> float:
+    """Linear warm-up to `peak` over the first `warmup` of the run, then a cosine down to `final`."""
+    if progress < warmup:
+        return peak * progress / warmup
+    along = (progress - warmup) / (1.0 - warmup)
+    return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * along))

@@ -1,0 +1,276 @@
+"""A whole run: data, training, final bounds, model folder."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.diffusion import OBJECTIVES, CorpusBound, corpus_bound
+from dnadiff.errors import InputError
+from dnadiff.files import empty_folder, write_json, write_text
+from dnadiff.genome.fasta import Genome
+from dnadiff.genome.splits import Splits, split_by_intervals, split_genome, summary
+from dnadiff.genome.windows import HeldOut, Windows, held_out
+from dnadiff.model import Model, load
+from dnadiff.progress import bar
+from dnadiff.training.batches import Batch, Steps
+from dnadiff.training.budget import Budget
+from dnadiff.training.callbacks import Bar, Clock, Ema, MetricsLog
+from dnadiff.training.card import model_card
+from dnadiff.training.module import Pretraining
+from dnadiff.training.recipe import Recipe, seconds
+
+_WATCHED = 64  # valid windows of the small bound at each checkpoint
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run reads: random training windows, and fixed samples of held-out ones."""
+
+    sources: list[tuple[Genome, Splits]]
+    train: Windows
+    valid: HeldOut
+    test: HeldOut
+
+
+def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Trains a model and writes its run folder.
+
+    Args:
+        recipe: everything that determines the run.
+        out: the run folder; empty or absent, or with `resume` one that was interrupted.
+        resume: go on from the last checkpoint in `out`.
+        quiet: no progress bar and no log.
+
+    Returns:
+        What summary.json holds: params, steps, bases_seen, bases_per_second, and the valid and test bounds.
+
+    Raises:
+        InputError: if the data, the folder or a checkpoint cannot be used; nothing has been written then.
+    """
+    log: Log = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+    data = read_data(recipe, log, quiet)
+    denoiser = build(recipe)
+    folder = Path(out)
+    checkpoint = _checkpoint(folder) if resume else None
+    if not resume:
+        empty_folder(folder)
+        write_text(folder / "config.yaml", recipe.to_yaml())
+    budget = Budget(recipe.max_steps, recipe.max_seconds)
+    module = Pretraining(denoiser, OBJECTIVES[recipe.objective](), recipe, budget)
+    trainer = _fit(module, data, folder, checkpoint, quiet)
+    if not trainer.is_global_zero:
+        return {}
+    return _finish(module, data, folder, steps=trainer.global_step, world=trainer.world_size, log=log, quiet=quiet)
+
+
+def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
+    """Opens the genomes, splits them, and lays out the windows."""
+    sources = []
+    for path in recipe.genome:
+        with bar(f"index {Path(path).name}", quiet=quiet) as progress:
+            genome = Genome.open(path, progress=progress)
+        for note in genome.notes:
+            log(f"note: {note}")
+        if recipe.intervals is not None:
+            splits = split_by_intervals(genome, recipe.intervals)
+        else:
+            splits = split_genome(genome, recipe.window)
+        log(summary(genome, splits))
+        sources.append((genome, splits))
+    size, seed = recipe.window, recipe.seed
+    train = Windows(sources, split="train", length=size, seed=seed, reverse_complement=recipe.reverse_complement)
+    if train.skipped:
+        log(f"note: {train.skipped:,} training intervals have no room for a window of {size:,} bases: skipped")
+    valid, test = (
+        held_out(sources, split=split, length=size, limit=recipe.eval_windows, seed=seed) for split in ("valid", "test")
+    )
+    return Data(sources, train, valid, test)
+
+
+def build(recipe: Recipe) -> LMDenoiser:
+    """The network: new, with weights that the seed determines, or started from `recipe.init`."""
+    if recipe.init is not None:
+        return load(recipe.init, device="cpu").denoiser.train()
+    torch.manual_seed(recipe.seed)
+    shape = CaduceusConfig(d_model=recipe.d_model, n_layer=recipe.n_layer, rcps=recipe.backbone == "caduceus-ps")
+    return LMDenoiser(CaduceusLM(shape))
+
+
+def _checkpoint(folder: Path) -> Path:
+    found = folder / "checkpoints" / "last.ckpt"
+    if not found.is_file():
+        raise InputError(f"{folder}: nothing to resume, there is no checkpoints/last.ckpt in it; start anew with --out")
+    return found
+
+
+def _fit(module: Pretraining, data: Data, folder: Path, checkpoint: Path | None, quiet: bool) -> lightning.Trainer:
+    recipe, budget = module.recipe, module.budget
+    gpu = torch.cuda.is_available()
+    precision = ("bf16-mixed" if gpu else "32-true") if recipe.precision == "auto" else recipe.precision
+    with _lightning_quiet():
+        trainer = lightning.Trainer(
+            accelerator="auto" if gpu else "cpu",
+            devices=recipe.devices if gpu or recipe.devices != "auto" else 1,
+            num_nodes=recipe.num_nodes,
+            precision=precision,  # type: ignore[arg-type]
+            max_steps=-1 if recipe.max_steps is None else recipe.max_steps,
+            max_epochs=-1,
+            reload_dataloaders_every_n_epochs=1,
+            gradient_clip_val=recipe.clip,
+            accumulate_grad_batches=recipe.accumulate,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        bases = recipe.batch_size * recipe.accumulate * trainer.world_size * recipe.window
+        trainer.callbacks += [  # type: ignore[attr-defined]
+            Ema(),
+            Clock(budget),
+            MetricsLog(folder / "metrics.csv", bases, recipe.log_every, budget),
+            Bar(budget, bases, quiet=quiet),
+            ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False),
+        ]
+        trainer.fit(module, datamodule=_Loaders(module, data), ckpt_path=checkpoint, weights_only=True)
+    return trainer
+
+
+class _Loaders(lightning.LightningDataModule):
+    """An epoch is the stretch of steps up to the next checkpoint, so a resumed run begins with a fresh one."""
+
+    def __init__(self, module: Pretraining, data: Data) -> None:
+        super().__init__()
+        self.recipe, self.data = module.recipe, data
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The batches of the next stretch of steps."""
+        recipe, trainer = self.recipe, self.trainer
+        assert trainer is not None
+        count = recipe.checkpoint_every
+        if recipe.max_steps is not None:
+            count = min(count, recipe.max_steps - trainer.global_step)
+        steps = Steps(
+            self.data.train.tokens,
+            recipe.batch_size,
+            trainer.global_step * recipe.accumulate,
+            count * recipe.accumulate,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
+        return DataLoader(steps, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The first valid windows, in batches."""
+        chosen = torch.arange(min(_WATCHED, self.data.valid.windows)).split(self.recipe.batch_size)
+        return DataLoader([Batch(self.data.valid.tokens(rows), rows, 0) for rows in chosen], batch_size=None)  # type: ignore[arg-type]
+
+
+def _finish(
+    module: Pretraining, data: Data, folder: Path, *, steps: int, world: int, log: Log, quiet: bool
+) -> dict[str, Any]:
+    """Final bounds, model folder and summary."""
+    recipe, budget = module.recipe, module.budget
+    model = Model(module.denoiser, module.objective, _about(recipe, data, steps))
+    bounds = {}
+    for split, sample in (("valid", data.valid), ("test", data.test)):
+        bounds[split] = _bound(model, sample, recipe, split, quiet)
+        _tell(log, split, bounds[split], sample)
+    bases = steps * recipe.batch_size * recipe.accumulate * world * recipe.window
+    result = {
+        "params": model.params,
+        "steps": steps,
+        "bases_seen": bases,
+        "bases_per_second": round(bases / max(budget.elapsed, 1e-9), 1),
+        "seconds": round(budget.elapsed, 1),
+        **{split: bound.to_dict() for split, bound in bounds.items()},
+    }
+    model.save(folder / "model")
+    write_text(folder / "model" / "README.md", model_card(model, recipe, data.sources, result))
+    write_json(folder / "summary.json", result)
+    log(f"model written to {folder / 'model'}")
+    return result
+
+
+def _bound(model: Model, sample: HeldOut, recipe: Recipe, split: str, quiet: bool) -> CorpusBound:
+    """The bound of a held-out sample, cut short to its first windows if this machine needs longer than allowed."""
+    limit = seconds(recipe.eval_max_time) / 2
+    with bar(f"{split} bound", quiet=quiet) as progress:
+        return corpus_bound(
+            model.objective,
+            model.denoiser,
+            _timed(sample, recipe.batch_size, limit),
+            draws=recipe.eval_draws,
+            seed=recipe.seed,
+            device=model.device,
+            progress=lambda done: progress(done, sample.windows),
+        )
+
+
+def _timed(sample: HeldOut, batch_size: int, limit: float) -> Iterator[Tensor]:
+    clock = Budget(None, limit)
+    clock.start()
+    for start in range(0, sample.windows, batch_size):
+        if clock.progress(0) >= 1.0:
+            return
+        yield sample.tokens(slice(start, start + batch_size))
+
+
+def _tell(log: Log, split: str, bound: CorpusBound, sample: HeldOut) -> None:
+    sign = {"upper": "<=", "exact": "="}[bound.bound]
+    log(
+        f"{split}: {sign} {bound.nats_per_base:.4f} +- {bound.se:.4f} nats per base (perplexity {bound.ppl:.3f}), from "
+        f"{bound.windows:,} of {sample.total:,} windows, {bound.bases:,} bases"
+    )
+
+
+def _about(recipe: Recipe, data: Data, steps: int) -> dict[str, Any]:
+    return {
+        "objective": recipe.objective,
+        "window": recipe.window,
+        "steps": steps,
+        "genomes": [{"name": g.name, "sha256": g.digest, "split": s.how} for g, s in data.sources],
+    }
+
+
+# Lightning's remarks on choices that are made here on purpose.
+_ON_PURPOSE = (
+    ".*does not have many workers.*",
+    ".*The number of training batches.*smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ".*GPU available but not used.*",
+    ".*reload_dataloaders_every_n_epochs.*",
+)
+
+
+@contextmanager
+def _lightning_quiet() -> Iterator[None]:
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for remark in _ON_PURPOSE:
+                warnings.filterwarnings("ignore", message=remark)
+            yield
+    finally:
+        logger.setLevel(level)

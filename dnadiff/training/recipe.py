@@ -1,0 +1,147 @@
+"""Everything that determines a training run: what `dnadiff pretrain` takes, and what config.yaml records."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from dnadiff.errors import InputError, UsageError
+
+
+@dataclass
+class Recipe:
+    """A training run.
+
+    Attributes:
+        genome: FASTA files (plain or bgzipped); several are drawn from in proportion to their size.
+        intervals: BED with a split column (train, valid, test); by default whole chromosomes are held out.
+        objective: what is minimised.
+        backbone: caduceus-ps treats both strands alike, caduceus-ph is a plain bidirectional stack.
+        d_model: channels of the backbone.
+        n_layer: blocks of the backbone.
+        init: start from this run, model folder or published Caduceus checkpoint; it then gives the backbone's shape.
+        window: bases of each training window.
+        batch_size: windows of each step on each device.
+        accumulate: batches whose gradients are added up before each step.
+        max_steps: end after this many steps.
+        max_time: end after this time, [DD:]HH:MM:SS of training; whichever of the two comes first.
+        learning_rate: at the end of the warm-up.
+        final_learning_rate: at the end of the run.
+        warmup: share of the run with a rising learning rate; the rest follows a cosine.
+        weight_decay: of matrices; biases, norms, embeddings, A_log and D have none.
+        clip: largest norm of the gradient.
+        reverse_complement: show either strand of a training window, by a fair coin.
+        eval_windows: held-out windows of each of the final bounds; a fixed seeded sample.
+        eval_draws: network calls for each of them.
+        eval_max_time: the final bounds use fewer windows where this machine needs longer, [DD:]HH:MM:SS for both.
+        checkpoint_every: steps between checkpoints, each with a small bound on valid windows.
+        log_every: steps between rows of metrics.csv.
+        seed: determines weights, windows, masks and evaluation.
+        precision: of the arithmetic, in Lightning's words; "auto" is 32-true on a CPU, bf16-mixed on a GPU.
+        devices: how many on each node, or "auto".
+        num_nodes: machines that train together.
+    """
+
+    genome: list[str] = field(default_factory=list)
+    intervals: str | None = None
+    objective: Literal["mdlm"] = "mdlm"
+    backbone: Literal["caduceus-ps", "caduceus-ph"] = "caduceus-ps"
+    d_model: int = 118
+    n_layer: int = 4
+    init: str | None = None
+    window: int = 1024
+    batch_size: int = 16
+    accumulate: int = 1
+    max_steps: int | None = None
+    max_time: str | None = None
+    learning_rate: float = 4e-3
+    final_learning_rate: float = 1e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    reverse_complement: bool = True
+    eval_windows: int = 1024
+    eval_draws: int = 2
+    eval_max_time: str = "00:05:00"
+    checkpoint_every: int = 200
+    log_every: int = 10
+    seed: int = 0
+    precision: str = "auto"
+    devices: int | Literal["auto"] = "auto"
+    num_nodes: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.genome:
+            raise UsageError("no genome: give --genome FILE (FASTA, plain or bgzipped)")
+        if self.intervals is not None and len(self.genome) != 1:
+            raise UsageError("--intervals goes with one --genome")
+        for name in (
+            "d_model", "n_layer", "window", "batch_size", "accumulate", "eval_windows", "eval_draws",
+            "checkpoint_every", "log_every", "num_nodes",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if self.max_steps is None and self.max_time is None:
+            raise UsageError("no end: give --max-steps or --max-time")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise UsageError(f"--max-steps must be at least 1, not {self.max_steps}")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"--warmup must be in [0, 1), not {self.warmup}")
+        if self.learning_rate <= 0:
+            raise UsageError(f"--learning-rate must be above 0, not {self.learning_rate}")
+        seconds(self.eval_max_time)
+        _ = self.max_seconds
+
+    @property
+    def max_seconds(self) -> float | None:
+        """`max_time` in seconds."""
+        return None if self.max_time is None else seconds(self.max_time)
+
+    def to_yaml(self) -> str:
+        """As config.yaml."""
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """Reads a config.yaml.
+
+        Raises:
+            InputError: naming the file, if it is missing, is not YAML, or has a field that no recipe has.
+        """
+        return cls(**read_settings(path))
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The fields that a YAML file sets; see `Recipe.read` for errors."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: not a recipe (a YAML table of settings)")
+    unknown = set(raw) - set(Recipe.__dataclass_fields__)
+    if unknown:
+        raise InputError(f"{path}: unknown setting {sorted(unknown)[0]!r}")
+    return raw
+
+
+def seconds(text: str) -> float:
+    """Seconds of a time written [DD:]HH:MM:SS.
+
+    Raises:
+        UsageError: if it is not written so, or is zero.
+    """
+    if not re.fullmatch(r"(\d+:)?\d+:\d{1,2}:\d{1,2}", str(text)):
+        raise UsageError(f"{text!r} is not a time: write HH:MM:SS, for example 00:10:00")
+    total = 0
+    for part, unit in zip(reversed(text.split(":")), (1, 60, 3600, 86400), strict=False):
+        total += int(part) * unit
+    if total == 0:
+        raise UsageError(f"{text!r} is no time at all")
+    return float(total)
