@@ -1,4 +1,4 @@
-"""A progress bar with rate and ETA for anything that counts."""
+"""Progress bars with rate and ETA for anything that counts, on stderr; silent where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -7,26 +7,46 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 @contextmanager
-def bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function (done, all) that moves a bar on stderr; silent where stderr is no terminal."""
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+def bars(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a function (description, done, all) that moves the bar of that description."""
     progress = Progress(
-        *columns,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=quiet or not sys.stderr.isatty(),
         transient=True,
     )
+    known: dict[str, TaskID] = {}
+
+    def move(description: str, done: int, total: int) -> None:
+        if description not in known:
+            known[description] = progress.add_task(description, total=None, rate="")
+        speed = progress.tasks[known[description]].speed
+        rate = f"{speed:,.0f}/s" if speed else ""
+        progress.update(known[description], completed=done, total=total or None, rate=rate)
+
     with progress:
-        task = progress.add_task(title, total=None, rate="")
-
-        def move(done: int, total: int) -> None:
-            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
-            progress.update(task, completed=done, total=total or None, rate=f"{speed:,.0f}/s" if speed else "")
-
         yield move
+
+
+@contextmanager
+def bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Yields a function (done, all) that moves one bar."""
+    with bars(quiet=quiet) as move:
+        yield lambda done, total: move(title, done, total)

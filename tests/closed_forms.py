@@ -9,7 +9,7 @@ from dnadiff.alphabet import DNA
 
 
 class MarkovSource:
-    """A Markov chain over the letters; as a denoiser it answers exactly, by forward-backward on each letter's evidence."""
+    """A Markov chain; as a denoiser it answers exactly, by forward-backward on the evidence of each letter."""
 
     causal, needs_sigma, outputs = False, False, 4
 

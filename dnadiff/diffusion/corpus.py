@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,13 +26,9 @@ class CorpusBound(NamedTuple):
         """Perplexity per base."""
         return math.exp(self.nats_per_base)
 
-    def to_dict(self) -> dict[str, float | int | str]:
-        """As written into summary.json."""
-        return {"nats_per_base": self.nats_per_base, "se": self.se, "ppl": self.ppl} | {
-            "bound": self.bound,
-            "windows": self.windows,
-            "bases": self.bases,
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """As written into summary.json; a standard error that a single window cannot give is None."""
+        return {**self._asdict(), "se": None if math.isnan(self.se) else self.se, "ppl": self.ppl}
 
 
 def ratio(nats: Tensor, bases: Tensor) -> tuple[float, float]:
@@ -45,6 +41,19 @@ def ratio(nats: Tensor, bases: Tensor) -> tuple[float, float]:
     return float(mean), float(residual.square().sum().mul(len(nats) / (len(nats) - 1)).sqrt() / total)
 
 
+def summarise(bound: Bound) -> CorpusBound:
+    """The figure for a set of windows; those without a letter count nothing.
+
+    Raises:
+        ValueError: if there is no scorable base at all.
+    """
+    known = bound.bases > 0
+    if not known.any():
+        raise ValueError("no window has a scorable base")
+    mean, se = ratio(bound.nats[known], bound.bases[known])
+    return CorpusBound(mean, se, int(known.sum()), int(bound.bases.sum()), bound.kind)
+
+
 def corpus_bound(
     objective: Objective,
     denoiser: Denoiser,
@@ -54,8 +63,8 @@ def corpus_bound(
     seed: int,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
-) -> CorpusBound:
-    """The bound over all windows of `batches`, each (B, L) tokens; windows without a letter are left out.
+) -> Bound:
+    """The bound of each window of `batches`, each (B, L) tokens, on the CPU.
 
     Args:
         objective: whose bound.
@@ -67,7 +76,7 @@ def corpus_bound(
         progress: called with the number of windows done after each batch.
 
     Raises:
-        ValueError: if there is no scorable base at all.
+        ValueError: if there are no windows.
     """
     parts: list[Bound] = []
     done = 0
@@ -79,9 +88,5 @@ def corpus_bound(
             progress(done)
     if not parts:
         raise ValueError("no windows to evaluate")
-    nats, bases = torch.cat([p.nats for p in parts]).cpu(), torch.cat([p.bases for p in parts]).cpu()
-    nats, bases = nats[bases > 0], bases[bases > 0]
-    if not len(bases):
-        raise ValueError("no window has a scorable base")
-    mean, se = ratio(nats, bases)
-    return CorpusBound(mean, se, len(bases), int(bases.sum()), parts[0].kind)
+    nats, se, bases = (torch.cat(column).cpu() for column in zip(*(part[:3] for part in parts), strict=True))
+    return Bound(nats, se, bases, parts[0].kind)

@@ -14,13 +14,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from torch import Tensor
 
 from dnadiff.training.budget import Budget
+from dnadiff.training.recipe import Recipe
 
 
 class Ema(WeightAveraging):
     """Exponential moving average of the weights with decay min(0.9999, (1 + n) / (10 + n)) at update n."""
 
     def __init__(self) -> None:
-        super().__init__(avg_fn=ema)
+        super().__init__(use_buffers=False, avg_fn=ema)
 
 
 def ema(average: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
@@ -63,14 +64,14 @@ METRICS = ("step", "bases_seen", "bases_per_second", "train_nats_per_base", "val
 class MetricsLog(Callback):
     """Appends rows to metrics.csv; on resuming, rows after the checkpoint are dropped."""
 
-    def __init__(self, path: Path, bases_per_step: int, every: int, budget: Budget) -> None:
-        self.path, self.bases_per_step, self.every, self.budget = path, bases_per_step, every, budget
+    def __init__(self, path: Path, recipe: Recipe, budget: Budget) -> None:
+        self.path, self.recipe, self.budget = path, recipe, budget
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Writes the heading, or drops what a resumed run will write again."""
         if not trainer.is_global_zero:
             return
-        rows = list(csv.reader(self.path.open())) if self.path.exists() else []
+        rows = list(csv.reader(self.path.read_text().splitlines())) if self.path.exists() else []
         kept = [row for row in rows[1:] if len(row) == len(METRICS) and int(row[0]) <= trainer.global_step]
         with self.path.open("w", newline="") as file:
             csv.writer(file).writerows([METRICS, *kept])
@@ -78,9 +79,17 @@ class MetricsLog(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A row every so many steps, with the mean training loss since the last."""
         step = trainer.global_step
-        if step % self.every == 0 and pl_module.train_nats and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        if (
+            step % self.recipe.log_every == 0
+            and pl_module.train_nats
+            and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        ):
             self._write(trainer, step, f"{torch.stack(pl_module.train_nats).mean().item():.5f}", "")
             pl_module.train_nats.clear()
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begins a new mean after each checkpoint, so that a resumed run logs the same rows."""
+        pl_module.train_nats.clear()
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """A row with the small bound on valid windows."""
@@ -92,7 +101,7 @@ class MetricsLog(Callback):
     def _write(self, trainer: Any, step: int, train: str, valid: str) -> None:
         if not trainer.is_global_zero or not step:
             return
-        seen = step * self.bases_per_step
+        seen = step * self.recipe.bases_per_step(trainer.world_size)
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerow([step, seen, f"{seen / max(self.budget.elapsed, 1e-9):.0f}", train, valid])
 
@@ -100,8 +109,8 @@ class MetricsLog(Callback):
 class Bar(Callback):
     """A progress bar on stderr with bases per second and the time left; silent where stderr is no terminal."""
 
-    def __init__(self, budget: Budget, bases_per_step: int, *, quiet: bool) -> None:
-        self.budget, self.bases_per_step = budget, bases_per_step
+    def __init__(self, recipe: Recipe, budget: Budget, *, quiet: bool) -> None:
+        self.recipe, self.budget = recipe, budget
         self.progress = Progress(
             TextColumn("pretrain"),
             BarColumn(),
@@ -128,12 +137,13 @@ class Bar(Callback):
             return
         done = self.budget.progress(trainer.global_step)
         elapsed = self.budget.elapsed
+        seen = trainer.global_step * self.recipe.bases_per_step(trainer.world_size)
         left = elapsed * (1 - done) / max(done, 1e-9)
         self.progress.update(
             self.task,
             completed=done,
             step=trainer.global_step,
-            rate=f"{trainer.global_step * self.bases_per_step / max(elapsed, 1e-9):,.0f}",
+            rate=f"{seen / max(elapsed, 1e-9):,.0f}",
             left=f"{int(left // 60)}:{int(left % 60):02d}",
             nats=f"{pl_module.latest.item():.3f}",
         )

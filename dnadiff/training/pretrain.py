@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
 from dnadiff.backbones.denoiser import LMDenoiser
-from dnadiff.diffusion import OBJECTIVES, CorpusBound, corpus_bound
+from dnadiff.diffusion import OBJECTIVES, Bound, CorpusBound, corpus_bound, summarise
 from dnadiff.errors import InputError
 from dnadiff.files import empty_folder, write_json, write_text
 from dnadiff.genome.fasta import Genome
@@ -45,8 +45,7 @@ class Data:
 
     sources: list[tuple[Genome, Splits]]
     train: Windows
-    valid: HeldOut
-    test: HeldOut
+    held_out: dict[str, HeldOut]
 
 
 def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -98,10 +97,11 @@ def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
     train = Windows(sources, split="train", length=size, seed=seed, reverse_complement=recipe.reverse_complement)
     if train.skipped:
         log(f"note: {train.skipped:,} training intervals have no room for a window of {size:,} bases: skipped")
-    valid, test = (
-        held_out(sources, split=split, length=size, limit=recipe.eval_windows, seed=seed) for split in ("valid", "test")
-    )
-    return Data(sources, train, valid, test)
+    samples = {
+        split: held_out(sources, split=split, length=size, limit=recipe.eval_windows, seed=seed)
+        for split in ("valid", "test")
+    }
+    return Data(sources, train, samples)
 
 
 def build(recipe: Recipe) -> LMDenoiser:
@@ -137,19 +137,18 @@ def _fit(module: Pretraining, data: Data, folder: Path, checkpoint: Path | None,
             accumulate_grad_batches=recipe.accumulate,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
+            callbacks=[
+                Ema(),
+                Clock(budget),
+                MetricsLog(folder / "metrics.csv", recipe, budget),
+                Bar(recipe, budget, quiet=quiet),
+                ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False),
+            ],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        bases = recipe.batch_size * recipe.accumulate * trainer.world_size * recipe.window
-        trainer.callbacks += [  # type: ignore[attr-defined]
-            Ema(),
-            Clock(budget),
-            MetricsLog(folder / "metrics.csv", bases, recipe.log_every, budget),
-            Bar(budget, bases, quiet=quiet),
-            ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False),
-        ]
         trainer.fit(module, datamodule=_Loaders(module, data), ckpt_path=checkpoint, weights_only=True)
     return trainer
 
@@ -180,8 +179,9 @@ class _Loaders(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The first valid windows, in batches."""
-        chosen = torch.arange(min(_WATCHED, self.data.valid.windows)).split(self.recipe.batch_size)
-        return DataLoader([Batch(self.data.valid.tokens(rows), rows, 0) for rows in chosen], batch_size=None)  # type: ignore[arg-type]
+        valid = self.data.held_out["valid"]
+        chosen = torch.arange(min(_WATCHED, valid.windows)).split(self.recipe.batch_size)
+        return DataLoader([Batch(valid.tokens(rows), rows, 0) for rows in chosen], batch_size=None)  # type: ignore[arg-type]
 
 
 def _finish(
@@ -190,19 +190,19 @@ def _finish(
     """Final bounds, model folder and summary."""
     recipe, budget = module.recipe, module.budget
     model = Model(module.denoiser, module.objective, _about(recipe, data, steps))
-    bounds = {}
-    for split, sample in (("valid", data.valid), ("test", data.test)):
-        bounds[split] = _bound(model, sample, recipe, split, quiet)
-        _tell(log, split, bounds[split], sample)
-    bases = steps * recipe.batch_size * recipe.accumulate * world * recipe.window
+    bounds = {split: _bound(model, sample, recipe, split, quiet) for split, sample in data.held_out.items()}
+    for split, bound in bounds.items():
+        _tell(log, split, summarise(bound), data.held_out[split])
+    bases = steps * recipe.bases_per_step(world)
     result = {
         "params": model.params,
         "steps": steps,
         "bases_seen": bases,
         "bases_per_second": round(bases / max(budget.elapsed, 1e-9), 1),
         "seconds": round(budget.elapsed, 1),
-        **{split: bound.to_dict() for split, bound in bounds.items()},
+        **{split: summarise(bound).to_dict() for split, bound in bounds.items()},
     }
+    write_text(folder / "bounds.csv", _table(data, bounds))
     model.save(folder / "model")
     write_text(folder / "model" / "README.md", model_card(model, recipe, data.sources, result))
     write_json(folder / "summary.json", result)
@@ -210,7 +210,7 @@ def _finish(
     return result
 
 
-def _bound(model: Model, sample: HeldOut, recipe: Recipe, split: str, quiet: bool) -> CorpusBound:
+def _bound(model: Model, sample: HeldOut, recipe: Recipe, split: str, quiet: bool) -> Bound:
     """The bound of a held-out sample, cut short to its first windows if this machine needs longer than allowed."""
     limit = seconds(recipe.eval_max_time) / 2
     with bar(f"{split} bound", quiet=quiet) as progress:
@@ -240,6 +240,15 @@ def _tell(log: Log, split: str, bound: CorpusBound, sample: HeldOut) -> None:
         f"{split}: {sign} {bound.nats_per_base:.4f} +- {bound.se:.4f} nats per base (perplexity {bound.ppl:.3f}), from "
         f"{bound.windows:,} of {sample.total:,} windows, {bound.bases:,} bases"
     )
+
+
+def _table(data: Data, bounds: dict[str, Bound]) -> str:
+    """bounds.csv: each held-out window's place and bound, for paired comparison with another model."""
+    rows = ["split,genome,chrom,start,end,bases,nats,se"]
+    for split, bound in bounds.items():
+        columns = zip(data.held_out[split].locations, *(column.tolist() for column in bound[:3]), strict=False)
+        rows += [f"{split},{p[0]},{p[1]},{p[2]},{p[3]},{bases},{nats:.6f},{se:.6f}" for p, nats, se, bases in columns]
+    return "\n".join(rows) + "\n"
 
 
 def _about(recipe: Recipe, data: Data, steps: int) -> dict[str, Any]:

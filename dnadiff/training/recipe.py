@@ -101,6 +101,10 @@ class Recipe:
         """`max_time` in seconds."""
         return None if self.max_time is None else seconds(self.max_time)
 
+    def bases_per_step(self, world: int) -> int:
+        """Bases that one optimiser step reads on `world` devices, N included."""
+        return self.batch_size * self.accumulate * world * self.window
+
     def to_yaml(self) -> str:
         """As config.yaml."""
         return yaml.safe_dump(asdict(self), sort_keys=False)

@@ -1,0 +1,43 @@
+"""The protocol `linear`: frozen backbone, pooled embeddings, logistic regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dnadiff.benchmark.logistic import fit_logistic
+from dnadiff.benchmark.plan import Plan, make_plan
+from dnadiff.benchmark.protocol import Embed, EvaluationProtocol, out_of_fold
+
+_CHUNK = 256
+
+
+def probe(embed: Embed, plan: Plan, seed: int, progress: Callable[[int, int], None]) -> np.ndarray:
+    """(n, K) probabilities of a logistic regression on embeddings that are computed once for all sequences.
+
+    Raises:
+        ValueError: if `embed` does not return one finite row for each sequence.
+    """
+    return out_of_fold(plan, embeddings(embed, plan.sequences, progress), fit_logistic, seed)
+
+
+def embeddings(embed: Embed, sequences: list[str], progress: Callable[[int, int], None]) -> np.ndarray:
+    """(n, d): `embed` of all sequences, some hundred at a time, like lengths together so that little is padded."""
+    order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
+    parts = []
+    for first in range(0, len(order), _CHUNK):
+        chunk = order[first : first + _CHUNK]
+        parts.append(_rows(embed([sequences[i] for i in chunk]), len(chunk)))
+        progress(min(first + _CHUNK, len(order)), len(order))
+    return np.concatenate(parts)[np.argsort(order)]
+
+
+def _rows(values: np.ndarray, count: int) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim != 2 or len(values) != count or not np.isfinite(values).all():
+        raise ValueError(f"embeddings of {count} sequences: shape {values.shape}, or not finite")
+    return values
+
+
+LINEAR = EvaluationProtocol("linear", make_plan, probe)

@@ -1,0 +1,35 @@
+"""``dnadiff report``: one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dnadiff.errors import UsageError
+from dnadiff.files import write_text
+
+
+def report(paths: list[str] | None = None, out: str = "report.html") -> None:
+    """Writes one self-contained HTML page.
+
+    Args:
+        paths: run folders, FASTA files of samples, results.csv files; given without a flag.
+        out: the page; an older one is replaced.
+    """
+    from dnadiff.report.page import report as page
+
+    if not paths:
+        raise UsageError("nothing to report: give run folders, FASTA files or results.csv files")
+    write_text(out, page([Path(path) for path in paths]))
+    print(f"report: {Path(out).resolve()}")
+
+
+def prepare(words: list[str]) -> list[str]:
+    """Bare words are paths."""
+    out: list[str] = []
+    for i, word in enumerate(words):
+        bare = not word.startswith("--") and not (i and words[i - 1].startswith("--") and "=" not in words[i - 1])
+        out += ["--paths", word] if bare else [word]
+    return out
+
+
+COMMANDS = {"report": report}

@@ -1,0 +1,183 @@
+"""A genome: a FASTA file, opened once, read at any place as token ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnadiff.alphabet import DNA
+from dnadiff.errors import InputError
+from dnadiff.genome.intervals import Interval
+from dnadiff.genome.records import check_neighbour
+from dnadiff.genome.store import SOFT_MASK, Counts, Progress, Store, open_store
+
+_SUFFIXES = (".gz", ".bgz", ".fa", ".fasta", ".fna")
+
+
+class Genome:
+    """The sequences of a FASTA file, plain or bgzipped.
+
+    The first opening of a file builds a store in the cache folder; later ones take milliseconds. Nothing is ever
+    written beside the file. "Flat" coordinates count through all contigs in file order.
+
+    Attributes:
+        path: the file.
+        name: its name without suffixes.
+        contigs: name -> length in bases, in file order.
+        offsets: name -> flat coordinate of its first base.
+        digest: SHA-256 of the file, in hexadecimal.
+        counts: how many bases are scorable, unknown, ambiguous, soft-masked.
+        notes: lines that its user should see once: ambiguity codes, an index that is older than the file.
+        codes: (bases,) uint8, read only, in flat coordinates; see `store.Store`.
+    """
+
+    def __init__(self, path: Path, store: Store) -> None:
+        self.path = path
+        self.name = _stem(path)
+        self.digest = store.digest
+        self.counts: Counts = store.counts
+        self.codes = store.codes
+        self.contigs = {record.name: record.length for record in store.records}
+        starts = np.cumsum([0, *self.contigs.values()])[:-1]
+        self.offsets = dict(zip(self.contigs, starts.tolist(), strict=True))
+        self.notes = _notes(path, store)
+        self._names = list(self.contigs)
+        self._starts = starts
+        self._runs = store.runs
+        self._before = np.concatenate(([0], np.cumsum(store.runs[:, 1] - store.runs[:, 0])))
+
+    @classmethod
+    def open(cls, path: str | Path, *, progress: Progress | None = None) -> Genome:
+        """Opens a FASTA file, building its store first if there is none.
+
+        Args:
+            path: plain or bgzipped FASTA of DNA. IUPAC codes are read as N.
+            progress: called with (bases done, bases in all) while the store is built; both are 0 while the file is
+                being indexed.
+
+        Raises:
+            InputError: one line that names the file or record, if it is not such a file, or an index that lies beside
+                it does not describe it.
+        """
+        path = Path(path)
+        return cls(path, open_store(path, progress))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A worker opens the store itself, rather than being sent a copy of the memory map.
+        return Genome.open, (self.path,)
+
+    def __repr__(self) -> str:
+        return f"Genome({str(self.path)!r}: {len(self.contigs)} contigs, {self.counts.bases:,} bases)"
+
+    def flat(self, interval: Interval) -> tuple[int, int]:
+        """Flat start and end of an interval.
+
+        Raises:
+            InputError: if the genome has no such contig, or the contig is shorter.
+        """
+        length = self.contigs.get(interval.chrom)
+        if length is None:
+            raise InputError(f"{self.path.name} has no chromosome {interval.chrom!r}; {self._suggest(interval.chrom)}")
+        if interval.end > length:
+            raise InputError(f"interval {interval} is out of range: {interval.chrom} has {length} bases")
+        offset = self.offsets[interval.chrom]
+        return offset + interval.start, offset + interval.end
+
+    def locate(self, start: int, end: int) -> Interval:
+        """The interval of flat coordinates that lie in one contig."""
+        i = int(np.searchsorted(self._starts, start, "right")) - 1
+        return Interval(self._names[i], start - int(self._starts[i]), end - int(self._starts[i]))
+
+    def tokens(self, chrom: str, start: int, end: int, strand: str = "+") -> Tensor:
+        """Token ids (end - start,) int64 of the bases ``start`` to ``end - 1`` (0-based, half-open).
+
+        Args:
+            chrom: name of the contig.
+            start: 0-based position of the first base.
+            end: 0-based position after the last base.
+            strand: "-" for the reverse complement.
+
+        Raises:
+            ValueError: if the interval or strand is none, or the genome does not have it.
+        """
+        if strand not in ("+", "-"):
+            raise ValueError(f"strand {strand!r} is neither '+' nor '-'")
+        first, last = self.flat(Interval(chrom, start, end))
+        return self.gather(np.array([first]), last - first, np.array([strand == "-"]))[0]
+
+    def gather(self, starts: np.ndarray, length: int, reverse: np.ndarray) -> Tensor:
+        """Token ids (B, length) int64 of many windows at once.
+
+        Args:
+            starts: (B,) flat coordinates; each window must lie in one contig.
+            length: bases of a window.
+            reverse: (B,) bool, True for the reverse complement.
+        """
+        windows = np.lib.stride_tricks.sliding_window_view(self.codes, length)[starts] & ~np.uint8(SOFT_MASK)
+        windows[reverse] = _COMPLEMENT[windows[reverse, ::-1]]
+        return torch.from_numpy(windows).to(torch.int64).add_(DNA.first_id)
+
+    def scorable(self, start: np.ndarray | int, end: np.ndarray | int) -> np.ndarray:
+        """Number of scorable bases between flat coordinates, of the shape of the coordinates."""
+        return self._scorable_before(np.asarray(end)) - self._scorable_before(np.asarray(start))
+
+    def segments(self, interval: Interval, gap: int) -> np.ndarray:
+        """The parts of an interval that have sequence: flat start and end (n, 2).
+
+        Each begins and ends with a scorable base and has no stretch of `gap` or more unscorable bases. So every window
+        of `gap` bases in a segment has at least one scorable base.
+        """
+        start, end = self.flat(interval)
+        first = np.searchsorted(self._runs[:, 1], start, "right")
+        last = np.searchsorted(self._runs[:, 0], end, "left")
+        runs = self._runs[first:last].clip(start, end)
+        broken = runs[1:, 0] - runs[:-1, 1] >= gap
+        ends = np.ones(min(len(runs), 1), bool)
+        return np.stack((runs[np.r_[ends, broken], 0], runs[np.r_[broken, ends], 1]), 1)
+
+    def part(self, chrom: str, low: int, high: int) -> Interval:
+        """The interval from the scorable base number `low` of a contig to number `high - 1`, counted from 0."""
+        offset = self.offsets[chrom]
+        skipped = int(self._scorable_before(np.asarray(offset)))
+        first, last = self._position(skipped + low), self._position(skipped + high - 1)
+        return Interval(chrom, first - offset, last + 1 - offset)
+
+    def _position(self, rank: int) -> int:
+        """Flat coordinate of the scorable base number `rank`."""
+        i = int(np.searchsorted(self._before, rank, "right")) - 1
+        return int(self._runs[i, 0] + rank - self._before[i])
+
+    def _scorable_before(self, position: np.ndarray) -> np.ndarray:
+        i = np.searchsorted(self._runs[:, 0], position, "right") - 1
+        within = np.minimum(position, self._runs[i, 1]) - self._runs[i, 0]
+        return np.where(i < 0, 0, self._before[i] + within)
+
+    def _suggest(self, chrom: str) -> str:
+        other = chrom.removeprefix("chr") if chrom.startswith("chr") else f"chr{chrom}"
+        if other in self.contigs:
+            return f"there it is called {other!r}: use one naming in both files"
+        return f"it has {', '.join(self._names[:5])}{', ...' if len(self._names) > 5 else ''}"
+
+
+def _complement_table() -> np.ndarray:
+    """Code of a base -> code of its complement; an unknown base is its own."""
+    return (np.array(DNA.complement_ids) - DNA.first_id)[DNA.first_id : DNA.unknown_id + 1].astype(np.uint8)
+
+
+_COMPLEMENT = _complement_table()
+
+
+def _stem(path: Path) -> str:
+    while path.suffix.lower() in _SUFFIXES and path.stem:
+        path = path.with_suffix("")
+    return path.name
+
+
+def _notes(path: Path, store: Store) -> tuple[str, ...]:
+    counts = store.counts
+    remark = check_neighbour(path, store.records)
+    codes = f"{path}: {counts.ambiguous:,} IUPAC ambiguity codes in {counts.bases:,} bases are read as {DNA.unknown}"
+    return (*([codes] if counts.ambiguous else []), *([remark] if remark else []))

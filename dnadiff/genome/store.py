@@ -1,0 +1,245 @@
+"""The store of a genome: one byte a base in a memory-mapped file, built once from FASTA, kept in the cache folder.
+
+A store belongs to a content, not to a name: its files are called by the SHA-256 of the FASTA file. Beside them lies a
+note for each path that was opened (its size, times and SHA-256), so that opening a file again need not read it. A file
+that has changed since, in whatever way, has other times, is hashed again, and gets its own store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from dnadiff.alphabet import DNA
+from dnadiff.errors import InputError
+from dnadiff.files import cache_folder, read_json, whole, write_json
+from dnadiff.genome.records import Record, check_container, chunks, indexed
+
+Progress = Callable[[int, int], None]
+"""Called with (bases done, bases in all); both are 0 while the file is being hashed and indexed."""
+
+UNKNOWN = len(DNA)
+"""Code of a base that is not a letter; the codes below it are places in ``DNA.letters``."""
+
+SOFT_MASK = 0x80
+"""Bit that is set in the code of a base written in lower case."""
+
+_VERSION = 1
+_NOT_A_LETTER = 0xFF
+_SETTLED = 2.0  # seconds; a file younger than its clock's tick could change again without its times showing it
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many bases of a genome are what.
+
+    Attributes:
+        bases: all of them.
+        scorable: A, C, G, T.
+        unknown: N.
+        ambiguous: other IUPAC codes, which are read as N.
+        soft_masked: written in lower case, whatever the letter.
+    """
+
+    bases: int
+    scorable: int
+    unknown: int
+    ambiguous: int
+    soft_masked: int
+
+
+@dataclass(frozen=True)
+class Store:
+    """A genome's bases, all contigs after one another in file order ("flat" coordinates).
+
+    Attributes:
+        digest: SHA-256 of the FASTA file, in hexadecimal.
+        records: the contigs.
+        counts: what its bases are.
+        codes: (bases,) uint8, read only: 0..3 a place in ``DNA.letters``, 4 unknown, plus the soft-mask bit.
+        runs: (n, 2) int64, start and end of each maximal run of scorable bases of one contig, in flat coordinates.
+    """
+
+    digest: str
+    records: list[Record]
+    counts: Counts
+    codes: np.ndarray
+    runs: np.ndarray
+
+
+def open_store(path: Path, progress: Progress | None = None) -> Store:
+    """The store of a FASTA file, built now if the cache folder has none for this content.
+
+    Raises:
+        InputError: if the file is not a readable FASTA of DNA, or the cache folder cannot be written.
+    """
+    report = (lambda done, total: None) if progress is None else progress
+    check_container(path)
+    note = _folder() / "paths" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+    before = _times(path)
+    digest = _noted(note, before)
+    if digest and (store := _load(digest)):
+        return store
+    report(0, 0)
+    settled = time.time() - path.stat().st_ctime > _SETTLED
+    digest = _sha256(path)
+    if not _load(digest):
+        _build(path, digest, report)
+    if _times(path) != before:
+        raise InputError(f"{path}: changed while it was read; try again when it is complete")
+    if settled:
+        with _writing():
+            write_json(note, {"path": str(path), "times": before, "digest": digest})
+    store = _load(digest)
+    if not store:
+        raise InputError(f"{_folder()}: the store of {path} vanished while it was opened; try again")
+    return store
+
+
+def _folder() -> Path:
+    return cache_folder() / "genomes"
+
+
+def _files(digest: str) -> tuple[Path, Path, Path]:
+    stem = f"{digest[:32]}.v{_VERSION}"
+    return _folder() / f"{stem}.codes", _folder() / f"{stem}.runs.npy", _folder() / f"{stem}.json"
+
+
+def _times(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _noted(note: Path, times: list[int]) -> str | None:
+    """The digest of a file that has not changed since it was noted."""
+    try:
+        known = read_json(note)
+    except InputError:
+        return None
+    return known.get("digest") if known.get("times") == times else None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _load(digest: str) -> Store | None:
+    """The store of a content, or None where there is none or its files do not fit one another."""
+    codes, runs, about = _files(digest)
+    try:
+        known = read_json(about)
+        counts = Counts(**known["counts"])
+        if codes.stat().st_size != counts.bases:
+            return None
+        records = [Record(*row) for row in known["records"]]
+        letters = np.asarray(np.memmap(codes, np.uint8, "r"))
+        return Store(digest, records, counts, letters, np.load(runs))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _build(path: Path, digest: str, report: Progress) -> None:
+    """Writes a store. The description comes last: where it is, the rest is."""
+    codes, runs, about = _files(digest)
+    with indexed(path) as (faidx, records), _writing(), whole(codes) as temporary:
+        with temporary.open("wb") as out:
+            histogram, found = _encode(path, faidx, records, out, report)
+        counts = _count(histogram)
+        if not counts.scorable:
+            raise InputError(f"{path}: no A, C, G or T in it; a genome with known bases is needed")
+        with whole(runs) as beside, beside.open("wb") as file:
+            np.save(file, found)
+    with _writing():
+        write_json(about, {"path": str(path), "digest": digest, "counts": asdict(counts), "records": records})
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); set DNADIFF_CACHE to a folder with space for the genome"
+        ) from error
+
+
+def _encode(
+    path: Path, faidx: Any, records: list[Record], out: IO[bytes], report: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Writes the codes of every base; gives the number of each byte (256,) and the scorable runs (n, 2)."""
+    total = sum(record.length for record in records)
+    histogram = np.zeros(256, np.int64)
+    runs = []
+    done = 0
+    for record in records:
+        pieces = []
+        first = done
+        for text in chunks(path, faidx, record):
+            codes = _CODES[text]
+            _check_letters(path, record, done - first, text, codes)
+            out.write(codes.data)
+            histogram += np.bincount(text, minlength=256)
+            pieces.append(done + _runs(codes))
+            done += len(text)
+            report(done, total)
+        runs.append(_join(np.concatenate(pieces)))
+    return histogram, np.concatenate(runs)
+
+
+def _code_table() -> np.ndarray:
+    """Byte of the text -> code."""
+    table = np.full(256, _NOT_A_LETTER, np.uint8)
+    codes = dict.fromkeys(DNA.ambiguity, UNKNOWN) | {letter: i for i, letter in enumerate(DNA.letters)}
+    for letter, code in codes.items():
+        table[ord(letter)] = code
+        table[ord(letter.lower())] = code | SOFT_MASK
+    return table
+
+
+_CODES = _code_table()
+
+
+def _check_letters(path: Path, record: Record, start: int, text: np.ndarray, codes: np.ndarray) -> None:
+    wrong = codes == _NOT_A_LETTER
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise InputError(
+            f"{path}: record {record.name}, position {start + place + 1:,}: {chr(text[place])!r} is no letter of DNA "
+            f"and no IUPAC code; correct it, or give another file if this is protein or RNA"
+        )
+
+
+def _runs(codes: np.ndarray) -> np.ndarray:
+    """Start and end (n, 2) of each run of scorable bases."""
+    scorable = np.zeros(len(codes) + 2, np.int8)
+    scorable[1:-1] = (codes & ~np.uint8(SOFT_MASK)) < UNKNOWN
+    return np.flatnonzero(np.diff(scorable)).reshape(-1, 2)
+
+
+def _join(runs: np.ndarray) -> np.ndarray:
+    """Sorted runs of one contig, with those that touch made one."""
+    apart = runs[1:, 0] != runs[:-1, 1]
+    return np.stack((runs[np.r_[True, apart][: len(runs)], 0], runs[np.r_[apart, True][: len(runs)], 1]), 1)
+
+
+def _count(histogram: np.ndarray) -> Counts:
+    number = {chr(byte): int(histogram[byte]) for byte in range(256)}
+    both = {letter: number[letter] + number[letter.lower()] for letter in {*DNA.letters, *DNA.ambiguity}}
+    scorable = sum(both[letter] for letter in DNA.letters)
+    total = sum(both.values())
+    unknown = both[DNA.unknown]
+    soft_masked = sum(number[letter.lower()] for letter in both)
+    return Counts(total, scorable, unknown, total - scorable - unknown, soft_masked)

@@ -1,0 +1,83 @@
+"""Compiling, calling and feeding kernels: the disk cache, the threads, and tensors as rows of numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def kernel(function: Callable) -> Any:
+    """Compiles a function whose `numba.prange` loops run in parallel, and keeps the machine code on disk.
+
+    Numba keeps it beside the source, or in the user's cache folder where that cannot be written (`NUMBA_CACHE_DIR`
+    overrides both); where neither can, every process compiles anew.
+    """
+    try:
+        compiled = numba.njit(parallel=True, cache=True)(function)
+    except RuntimeError:
+        return numba.njit(parallel=True)(function)
+    # A kernel is made of functions of other files too, and Numba looks at its own file alone to see what is out of date.
+    compiled._cache._cache_file._source_stamp = _stamp()
+    return compiled
+
+
+def _stamp() -> bytes:
+    """Changes whenever a file of this folder does."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
+
+
+@contextlib.contextmanager
+def threads() -> Iterator[None]:
+    """Inside, kernels use as many threads as PyTorch does."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+class Rows(NamedTuple):
+    """A (batch, C, L) tensor as kernels see it: at each position a row of C numbers, one after the other.
+
+    The row of sequence b at position t begins at data[start + b batch + t step]. A sequence that is read from right to
+    left is one whose step is negative.
+    """
+
+    data: np.ndarray
+    start: int
+    batch: int
+    step: int
+
+
+def rows(tensor: Tensor, reverse: bool = False) -> Rows:
+    """The rows of a (batch, C, L) tensor in float32 or bfloat16 that went through `channels_last`, without a copy."""
+    if tensor.numel() == 0:
+        tensor = torch.empty(1, 1, 1, dtype=tensor.dtype)  # nothing will be read; Numba needs an array all the same
+    batch, _, step = tensor.stride()
+    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    flat = tensor.detach().as_strided((span,), (1,))
+    data = (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
+    return Rows(data, (tensor.shape[2] - 1) * step, batch, -step) if reverse else Rows(data, 0, batch, step)
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """The same (batch, C, L) tensor, copied only if the numbers of a row do not lie one after the other."""
+    if tensor.shape[1] == 1 or tensor.stride(1) == 1:
+        return tensor
+    return tensor.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def empty_rows(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An uninitialised (batch, C, L) tensor whose rows lie one after the other."""
+    batch, channels, length = like.shape
+    return torch.empty(batch, length, channels, dtype=dtype or like.dtype).transpose(1, 2)

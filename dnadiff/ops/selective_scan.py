@@ -1,0 +1,161 @@
+"""The selective scan of Mamba: one function, several backends."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+import torch
+
+from dnadiff.ops.backend import choose, cpu_obstacle
+
+
+def selective_scan_fn(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    reverse: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Runs a selective state space model over a sequence (Gu and Dao 2023, arXiv 2312.00752, section 3 and algorithm 2).
+
+    Every channel has a state h of N numbers, moved along the sequence by a step size dt = softplus(delta + delta_bias):
+
+        h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,     y_t = C_t . h_t + D u_t,     out_t = y_t silu(z_t)
+
+    The signature, the layouts and the dtype rules are those of ``mamba_ssm.ops.selective_scan_interface``. The fastest
+    memory order on a CPU is channels last, as for ``torch.channels_last``: pass ``x.transpose(1, 2)`` of an x that is
+    (batch, L, D) in memory and nothing is copied; results come back in the same order.
+
+    Args:
+        u: input (batch, D, L).
+        delta: step sizes before bias and softplus (batch, D, L).
+        A: decay rates (D, N), real, usually negative.
+        B: input coefficients, varying along the sequence (batch, N, L), or by groups of D/G consecutive channels
+            (batch, G, N, L), or constant (D, N).
+        C: output coefficients, in one of the same layouts.
+        D: skip weights (D,).
+        z: gate (batch, D, L).
+        delta_bias: added to delta (D,).
+        delta_softplus: whether dt is softplus(delta + delta_bias) or just the sum.
+        return_last_state: whether to return the state after the last step as well.
+        reverse: scan right to left. The same as flipping u, delta, z, B, C and the output along L, without the
+            copies; the last state is then the one at position 0.
+        backend: "reference" (PyTorch, step by step, any device and dtype), "cpu" (compiled), or "auto", the fastest
+            that can take these arguments.
+
+    Returns:
+        out (batch, D, L) in u's dtype, or (out, last_state) where last_state (batch, D, N) is float32 (float64 if u is).
+
+    Raises:
+        ValueError: if shapes or dtypes do not fit together, or the backend is unknown or cannot take these arguments.
+    """
+    _check(u, delta, A, B, C, D, z, delta_bias)
+    obstacles = {"cpu": _cpu_obstacle(u, delta, A, B, C, D, z, delta_bias), "reference": None}
+    if choose(backend, "selective_scan_fn", obstacles) == "cpu":
+        from dnadiff.ops.cpu.scan import selective_scan  # imports Numba, which takes a while
+    else:
+        selective_scan = selective_scan_reference
+    out, last_state = selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+    return (out, last_state) if return_last_state else out
+
+
+def _cpu_obstacle(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *others: Tensor | None) -> str | None:
+    if B.dim() == 2 or C.dim() == 2:
+        return "B and C must vary along the sequence"
+    return cpu_obstacle(u, delta, A, B, C, *others)
+
+
+def selective_scan_reference(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """The recurrence written out, one position after the other: slow, clear, and differentiable by autograd.
+
+    Arguments are those of `selective_scan_fn`. Returns the output and the last state.
+    """
+    batch, channels, length = u.shape
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    x, dt, A, B, C = (t.to(dtype) for t in (u, delta, A, B, C))
+    if delta_bias is not None:
+        dt = dt + delta_bias.to(dtype)[:, None]
+    if delta_softplus:
+        dt = F.softplus(dt)
+    state = x.new_zeros(batch, channels, A.shape[1])
+    ys: list[Tensor] = [x.new_empty(batch, channels)] * length
+    for t in reversed(range(length)) if reverse else range(length):
+        dt_t = dt[:, :, t, None]
+        state = torch.exp(dt_t * A) * state + dt_t * _at(B, t, channels) * x[:, :, t, None]
+        ys[t] = (_at(C, t, channels) * state).sum(-1)
+    y = torch.stack(ys, 1).transpose(1, 2) if length else torch.zeros_like(x)
+    if D is not None:
+        y = y + D.to(dtype)[:, None] * x
+    if z is not None:
+        y = y * F.silu(z.to(dtype))
+    return y.to(u.dtype), state
+
+
+def _at(coefficients: Tensor, t: int, channels: int) -> Tensor:
+    """B or C at position t, broadcastable to (batch, D, N)."""
+    if coefficients.dim() == 2:
+        return coefficients[None]
+    if coefficients.dim() == 3:
+        return coefficients[:, None, :, t]
+    return coefficients[..., t].repeat_interleave(channels // coefficients.shape[1], 1)
+
+
+def _check(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
+    if u.dim() != 3:
+        raise ValueError(f"u must be (batch, D, L), got {tuple(u.shape)}")
+    batch, channels, length = u.shape
+    if A.dim() != 2 or A.shape[0] != channels:
+        raise ValueError(f"A must be (D, N) with D = {channels} as in u, got {tuple(A.shape)}")
+    for name, like_u in (("delta", delta), ("z", z)):
+        if like_u is not None and like_u.shape != u.shape:
+            raise ValueError(f"{name} must have the shape of u {tuple(u.shape)}, got {tuple(like_u.shape)}")
+    for name, vector in (("D", D), ("delta_bias", delta_bias)):
+        if vector is not None and vector.shape != (channels,):
+            raise ValueError(f"{name} must have the shape ({channels},), got {tuple(vector.shape)}")
+    for name, coefficients in (("B", B), ("C", C)):
+        _check_coefficients(name, coefficients, (batch, channels, length), A.shape[1])
+    for name, tensor in (("u", u), ("delta", delta), ("A", A), ("B", B), ("C", C)):
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be real floating point, got {tensor.dtype}")
+
+
+def _check_coefficients(name: str, coefficients: Tensor, u_shape: tuple[int, int, int], states: int) -> None:
+    batch, channels, length = u_shape
+    shape = tuple(coefficients.shape)
+    groups = shape[1] if len(shape) == 4 else 1
+    allowed = [(channels, states), (batch, states, length), (batch, groups, states, length)]
+    if shape not in allowed:
+        raise ValueError(
+            f"{name} must be (D, N) = {allowed[0]}, (batch, N, L) = {allowed[1]} or (batch, G, N, L), got {shape}"
+        )
+    if groups == 0 or channels % groups:
+        raise ValueError(f"{name} has {groups} groups, which must divide the {channels} channels of u")

@@ -1,0 +1,79 @@
+"""Pictures of runs and samples. Each function takes a table and returns a matplotlib figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dnadiff.alphabet import DNA
+
+TRAIN, VALID, TEST, GUIDE = "#9aa5b1", "#0072b2", "#d55e00", "#555555"
+_LETTER_COLOURS = ("#109648", "#255c99", "#f7b32b", "#d62839")
+
+
+def training_curve(metrics: pd.DataFrame, test: dict[str, float] | None = None) -> Figure:
+    """Training loss and valid bound against bases seen, with the test bound and its 95 % interval.
+
+    Args:
+        metrics: metrics.csv.
+        test: the test bound of summary.json.
+    """
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    train = metrics.dropna(subset=["train_nats_per_base"])
+    valid = metrics.dropna(subset=["valid_nats_per_base"])
+    axes.plot(train.bases_seen / 1e6, train.train_nats_per_base, color=TRAIN, lw=1, label="training loss")
+    axes.plot(valid.bases_seen / 1e6, valid.valid_nats_per_base, "o-", ms=3, color=VALID, label="valid bound (average)")
+    if test is not None:
+        value, se = test["nats_per_base"], test["se"] or 0.0
+        axes.axhline(value, color=TEST, lw=1.2, label=f"test bound {value:.4f} ± {se:.4f}")
+        axes.axhspan(value - 1.96 * se, value + 1.96 * se, color=TEST, alpha=0.2, lw=0)
+    axes.axhline(math.log(len(DNA)), color=GUIDE, ls=":", lw=1, label="uniform letters, ln 4")
+    axes.set(xlabel="bases seen (millions)", ylabel="nats per base")
+    _finish(axes)
+    return figure
+
+
+def window_bounds(bounds: pd.DataFrame) -> Figure:
+    """How the bound is spread over the held-out windows.
+
+    Args:
+        bounds: bounds.csv.
+    """
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    axes = figure.subplots()
+    known = bounds[bounds.bases > 0]
+    per_base = known.nats / known.bases
+    bins = np.histogram_bin_edges(per_base, 40).tolist()
+    for split, colour in (("valid", VALID), ("test", TEST)):
+        chosen = per_base[known.split == split]
+        axes.hist(chosen, bins, density=True, histtype="stepfilled", alpha=0.35, color=colour, lw=0)
+        axes.hist(chosen, bins, density=True, histtype="step", color=colour, label=f"{split}, {len(chosen):,} windows")
+    axes.axvline(math.log(len(DNA)), color=GUIDE, ls=":", lw=1, label="uniform letters, ln 4")
+    axes.set(xlabel="nats per base of a window (upper bound)", ylabel="density")
+    _finish(axes)
+    return figure
+
+
+def composition(sequences: Sequence[str]) -> Figure:
+    """Share of each letter, and the spread of GC over the sequences."""
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    letters, spread = figure.subplots(1, 2, width_ratios=[1, 2])
+    counts = np.array([sum(s.count(letter) for s in sequences) for letter in DNA.letters])
+    letters.bar(list(DNA.letters), counts / max(counts.sum(), 1), color=_LETTER_COLOURS)
+    letters.set(ylabel="share of bases", title="letters")
+    gc = [(s.count("G") + s.count("C")) / max(len(s), 1) for s in sequences]
+    spread.hist(gc, np.linspace(0, 1, 51).tolist(), color=VALID)
+    spread.set(xlabel="GC share of a sequence", ylabel="sequences", title="GC", xlim=(0, 1))
+    for axes in (letters, spread):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _finish(axes: object) -> None:
+    axes.spines[["top", "right"]].set_visible(False)  # type: ignore[attr-defined]
+    axes.legend(frameon=False, fontsize="small")  # type: ignore[attr-defined]

@@ -1,0 +1,134 @@
+"""The three commands in little, on a genome made here and on real yeast."""
+
+import re
+from pathlib import Path
+
+import pytest
+from Bio import SeqIO
+from small import CONTIGS, write_fasta
+
+import dnadiff
+from dnadiff.cli.main import main
+
+TINY = ["--config", "smoke", "--max-steps", "4", "--checkpoint-every", "2", "--eval-windows", "8", "--window", "64"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a genome and a finished run under runs/."""
+    folder = tmp_path_factory.mktemp("world")
+    genome = write_fasta(folder / "tiny.fa", CONTIGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["pretrain", *TINY, "--genome", str(genome), "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(world, monkeypatch):
+    monkeypatch.chdir(world)
+    return world
+
+
+def fasta(text):
+    with Path(text).open() as file:
+        return {r.id: (r.description, str(r.seq)) for r in SeqIO.parse(file, "fasta")}
+
+
+def test_pretrain_names_its_run_after_the_genome(here):
+    (run,) = (here / "runs").iterdir()
+    assert re.fullmatch(r"tiny-mdlm-\d{8}-\d{6}", run.name)
+
+
+def test_a_run_can_be_repeated_from_the_config_that_it_wrote(here, capsys):
+    (run,) = (here / "runs").iterdir()
+    assert main(["pretrain", "--config", str(run / "config.yaml"), "--out", "again", "--quiet"]) == 0
+    assert dnadiff.load("again").digest == dnadiff.load(run).digest
+    out = capsys.readouterr().out
+    assert re.search(r"again: test <= \d\.\d{4} \+- \d\.\d{4} nats per base, perplexity .* \(8 windows\)", out)
+
+
+def test_generate_takes_the_newest_run_and_says_so(here, capsys):
+    assert main(["generate", "--length", "70", "--num", "2", "--steps", "5"]) == 0
+    out, err = capsys.readouterr()
+    assert "model: runs/tiny-mdlm" in err
+    (here / "drawn.txt").write_text(out)
+    records = fasta(here / "drawn.txt")
+    assert list(records) == ["sample_0", "sample_1"]
+    for i, (description, sequence) in enumerate(records.values()):
+        assert len(sequence) == 70 and set(sequence) <= set("ACGT")
+        digest = dnadiff.load(next((here / "runs").iterdir())).digest
+        made = f"model={digest} sampler=ancestral steps=5 temperature=1 seed=0 index={i} length=70"
+        assert description == f"sample_{i} {made}"
+
+
+def test_batch_size_and_number_do_not_change_a_sequence(here, tmp_path):
+    for name, flags in {"a": ["--num", "5"], "b": ["--num", "5", "--batch-size", "2"], "c": ["--num", "3"]}.items():
+        assert main(["generate", "--length", "40", "--out", str(tmp_path / name), *flags]) == 0
+    a, b, c = ((tmp_path / name).read_text() for name in "abc")
+    assert a == b and a.startswith(c)
+    assert main(["generate", "--length", "40", "--num", "5", "--seed", "1", "--out", str(tmp_path / "d")]) == 0
+    assert (tmp_path / "d").read_text() != a
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "first_hitting"])
+def test_templates_are_kept(here, capsys, sampler):
+    assert main(["generate", "--template", "NNTATAWARNNN", "--num", "3", "--sampler", sampler]) == 0
+    sequences = re.findall(r"^[ACGTN]+$", capsys.readouterr().out, re.M)
+    assert len(sequences) == 3
+    assert all(re.fullmatch("..TATA[AT]A[AG]...", s) for s in sequences)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--length", "0"], 2, "length must be at least 1"),
+        (["--num", "0"], 2, "at least 1"),
+        (["--length", "5", "--template", "ACGN"], 2, "contradicts a template of 4 bases"),
+        (["--template", "ACXG"], 1, "position 3: 'X'"),
+        (["--temperature", "0"], 2, "above 0"),
+        (["--sampler", "first_hitting", "--steps", "4"], 2, "leave --steps out"),
+        (["--batch-size", "0"], 2, "--batch-size"),
+        (["--out", "tiny.fa"], 1, "tiny.fa: exists already"),
+        (["--out", "tiny.fa/x"], 1, "choose another --out"),
+    ],
+)
+def test_generate_says_what_is_wrong_and_writes_nothing(here, capsys, flags, code, message):
+    before = sorted(here.rglob("*"))
+    assert main(["generate", *flags]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and message in err.splitlines()[-1]
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_page_about_everything(here, tmp_path, capsys):
+    (run,) = (here / "runs").iterdir()
+    samples, page = tmp_path / "samples.fa", tmp_path / "report.html"
+    assert main(["generate", "--length", "50", "--num", "3", "--out", str(samples)]) == 0
+    assert main(["report", str(run), str(samples), "--out", str(page)]) == 0
+    html = page.read_text()
+    assert html.count("<svg") == 3 and "3 sequences of 50 to 50 bases" in html
+    assert not re.search(r'(src|href)="http', html)
+    assert str(page) in capsys.readouterr().out
+
+
+def test_the_demo_genome_is_the_same_twice(tmp_path):
+    for name in ("a.fa", "b.fa"):
+        assert main(["data", "simulate", "--out", str(tmp_path / name), "--quiet"]) == 0
+    assert (tmp_path / "a.fa").read_bytes() == (tmp_path / "b.fa").read_bytes()
+    assert main(["data", "simulate", "--out", str(tmp_path / "a.fa")]) == 1
+
+
+def test_the_three_commands_on_yeast(shared_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    genome = shared_data / "genomes" / "sacCer3.fa.gz"
+    assert main(["pretrain", *TINY, "--genome", str(genome)]) == 0
+    assert "chr" in capsys.readouterr().err
+    assert main(["generate", "--length", "1024", "--num", "2", "--steps", "16", "--out", "new.fa"]) == 0
+    assert [len(sequence) for _, sequence in fasta("new.fa").values()] == [1024, 1024]
+    data = shared_data / "genomic_benchmarks" / "sequences"
+    flags = ["--data", str(data), "--max-items", "300", "--out", "table", "--quiet"]
+    assert main(["benchmark", "--task", "human_nontata", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "NOT the benchmark's number" in out and "| majority |" in out
+    assert {p.name for p in (tmp_path / "table").iterdir()} == {"results.csv", "results.md", "results.png"}

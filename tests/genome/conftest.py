@@ -1,0 +1,28 @@
+"""Fixtures of the genome room."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fasta_files import Records, fasta_text, write
+
+from dnadiff.genome import Genome
+
+
+@pytest.fixture(scope="session")
+def fasta(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes records to a FASTA file in a folder of its own; bgzipped if the name ends in .gz."""
+    number = itertools.count()
+
+    def make(records: Records, name: str = "genome.fa", width: int = 60, end: str = "\n") -> Path:
+        folder = tmp_path_factory.mktemp(f"fasta{next(number)}")
+        return write(folder / name, fasta_text(records, width, end), "bgzip" if name.endswith(".gz") else "plain")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def genome_of(fasta: Callable[..., Path]) -> Callable[..., Genome]:
+    """The opened genome of some records."""
+    return lambda records, **options: Genome.open(fasta(records, **options))

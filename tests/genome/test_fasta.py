@@ -1,0 +1,398 @@
+"""A genome answers what pyfaidx answers, refuses what is not a genome, and never believes an old store or index."""
+
+import hashlib
+import os
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyfaidx
+import pytest
+import torch
+from Bio import bgzf
+from fasta_files import write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnadiff.alphabet import DNA
+from dnadiff.errors import InputError
+from dnadiff.files import cache_folder
+from dnadiff.genome import Genome, Interval, records, store
+
+A, C, G, T, N = 7, 8, 9, 10, 11
+
+dna = st.text("ACGTNacgtnRYSWKMBDHV", min_size=1, max_size=200)
+genomes = st.lists(dna, max_size=3).map(lambda texts: {f"c{i}": text for i, text in enumerate([*texts, "NAcgtR"])})
+
+
+def pyfaidx_tokens(path, chrom, start, end, strand):
+    with pyfaidx.Fasta(str(path), indexname=f"{path}.oracle", gzi_indexname=f"{path}.oracle.gzi") as file:
+        piece = file[chrom][start:end]
+        return torch.from_numpy(DNA.encode((piece if strand == "+" else piece.reverse.complement).seq))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    genomes,
+    st.integers(1, 70),
+    st.sampled_from(["genome.fa", "genome.fa.gz"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.data(),
+)
+def test_every_window_is_what_pyfaidx_gives(fasta, texts, width, name, end_of_line, data):
+    path = fasta(texts, name=name, width=width, end=end_of_line)
+    genome = Genome.open(path)
+    assert genome.contigs == {chrom: len(text) for chrom, text in texts.items()}
+    for _ in range(5):
+        chrom = data.draw(st.sampled_from(list(texts)))
+        start = data.draw(st.integers(0, len(texts[chrom]) - 1))
+        end = data.draw(st.integers(start + 1, len(texts[chrom])))
+        forward, backward = (genome.tokens(chrom, start, end, strand) for strand in "+-")
+        assert torch.equal(forward, pyfaidx_tokens(path, chrom, start, end, "+"))
+        assert torch.equal(backward, pyfaidx_tokens(path, chrom, start, end, "-"))
+        assert torch.equal(DNA.reverse_complement(backward), forward)
+
+
+@pytest.mark.parametrize(
+    "start, end, strand, expected",
+    [
+        (0, 6, "+", [A, C, G, T, N, N]),
+        (0, 6, "-", [N, N, A, C, G, T]),
+        (1, 3, "-", [C, G]),
+        (0, 1, "+", [A]),
+        (5, 6, "-", [N]),
+    ],
+)
+def test_tokens_written_out(genome_of, start, end, strand, expected):
+    genome = genome_of({"before": "GGGG", "chr1": "AcGTnR", "after": "CCCC"})
+    tokens = genome.tokens("chr1", start, end, strand)
+    assert tokens.dtype == torch.int64
+    assert tokens.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "chrom, start, end, strand, message",
+    [
+        ("chr1", 0, 7, "+", r"interval chr1:0-7 is out of range: chr1 has 6 bases"),
+        ("chr1", -1, 3, "+", "negative"),
+        ("chr1", 3, 3, "+", "empty"),
+        ("chr1", 4, 3, "+", "reversed"),
+        ("chr1", 0, 3, "x", "strand 'x'"),
+        ("1", 0, 3, "+", "no chromosome '1'; there it is called 'chr1'"),
+        ("chrMT", 0, 3, "+", "there it is called 'MT'"),
+        ("other", 0, 3, "+", "it has chr1, MT"),
+    ],
+)
+def test_intervals_that_a_genome_does_not_have(genome_of, chrom, start, end, strand, message):
+    with pytest.raises(ValueError, match=message):
+        genome_of({"chr1": "ACGTAC", "MT": "ACGTACGT"}).tokens(chrom, start, end, strand)
+
+
+def test_counts_soft_mask_and_notes(genome_of):
+    genome = genome_of({"a": "ACgtNnRy", "b": "ttK"})
+    assert genome.counts == store.Counts(bases=11, scorable=6, unknown=2, ambiguous=3, soft_masked=6)
+    assert (genome.codes & store.SOFT_MASK).astype(bool).tolist() == [c.islower() for c in "ACgtNnRyttK"]
+    assert len(genome.notes) == 1 and "3 IUPAC ambiguity codes in 11 bases are read as N" in genome.notes[0]
+    assert genome_of({"a": "ACgtNn"}).notes == ()
+
+
+def test_chunks_make_no_difference(genome_of, monkeypatch):
+    texts = {"a": "ACGTNNNACGTACGTNA", "b": "NNACGTACGTAC", "c": "ACGTA"}
+    whole = genome_of(texts)
+    monkeypatch.setattr(records, "_CHUNK", 5)
+    monkeypatch.setattr(store, "_VERSION", "in chunks")
+    chunked = genome_of(texts)
+    assert np.array_equal(chunked.codes, whole.codes)
+    for chrom, text in texts.items():
+        for gap in (1, 2, 4):
+            interval = Interval(chrom, 0, len(text))
+            assert np.array_equal(chunked.segments(interval, gap), whole.segments(interval, gap))
+
+
+def test_scorable_bases_between_places(genome_of):
+    text = "NNACGNTTNNNNACN"
+    genome = genome_of({"a": "NN", "b": text, "c": "NAN"})
+    offset = genome.offsets["b"]
+    for start in range(len(text)):
+        for end in range(start, len(text) + 1):
+            expected = sum(letter != "N" for letter in text[start:end])
+            assert genome.scorable(offset + start, offset + end) == expected
+    assert genome.scorable(0, 2) == 0
+
+
+@pytest.mark.parametrize(
+    "gap, start, end, expected",
+    [
+        (1, 0, 15, [(2, 5), (6, 8), (12, 14)]),
+        (2, 0, 15, [(2, 8), (12, 14)]),
+        (4, 0, 15, [(2, 8), (12, 14)]),
+        (5, 0, 15, [(2, 14)]),
+        (2, 4, 13, [(4, 8), (12, 13)]),
+        (2, 5, 6, []),
+        (2, 8, 12, []),
+    ],
+)
+def test_segments_written_out(genome_of, gap, start, end, expected):
+    genome = genome_of({"a": "ACGT", "b": "NNACGNTTNNNNACN", "c": "ACGT"})
+    found = genome.segments(Interval("b", start, end), gap) - genome.offsets["b"]
+    assert [tuple(row) for row in found.tolist()] == expected
+
+
+def test_identity(fasta):
+    path = fasta({"chr1": "ACGT"}, name="my.genome.fa.gz")
+    genome = Genome.open(str(path))
+    assert genome.name == "my.genome"
+    assert genome.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert torch.equal(pickle.loads(pickle.dumps(genome)).tokens("chr1", 0, 4), genome.tokens("chr1", 0, 4))
+
+
+# ---- the store -------------------------------------------------------------------------------------------------------
+
+
+class Reported(list):
+    """A progress callback that keeps what it was told."""
+
+    def __call__(self, done, total):
+        self.append((done, total))
+
+
+def test_a_store_is_built_once_with_progress(fasta):
+    path = fasta({"a": "ACGTACGA" * 10, "b": "TTTGA"})
+    first, again = Reported(), Reported()
+    Genome.open(path, progress=first)
+    Genome.open(path, progress=again)
+    assert first == [(0, 0), (80, 85), (85, 85)]
+    assert again in ([], [(0, 0)])  # a file this young may be hashed again, but is not read again
+
+
+def test_an_unchanged_file_is_not_read_again(fasta, monkeypatch):
+    monkeypatch.setattr(store, "_SETTLED", -1.0)
+    path = fasta({"a": "ACGTACGGA"})
+    Genome.open(path)
+    monkeypatch.setattr(store, "_sha256", lambda path: pytest.fail("the file was read again"))
+    assert Genome.open(path).tokens("a", 0, 9).tolist() == [A, C, G, T, A, C, G, G, A]
+
+
+def test_a_file_that_changed_under_its_name_and_date_gets_its_own_store(fasta, monkeypatch):
+    monkeypatch.setattr(store, "_SETTLED", -1.0)
+    path = fasta({"a": "ACGTTCGGA"})
+    stat = path.stat()
+    Genome.open(path)
+    path.write_text(">a\nTTTTTCGGA\n")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size and path.stat().st_mtime_ns == stat.st_mtime_ns
+    assert Genome.open(path).tokens("a", 0, 4).tolist() == [T, T, T, T]
+
+
+def test_a_moved_file_keeps_its_store(fasta, tmp_path):
+    path = fasta({"a": "ACGTACGGATTA"})
+    Genome.open(path)
+    report = Reported()
+    Genome.open(shutil.copy(path, tmp_path / "other.fa"), progress=report)
+    assert report == [(0, 0)]
+
+
+@pytest.mark.parametrize("suffix", [".codes", ".runs.npy", ".json"])
+def test_a_damaged_store_is_built_again(fasta, suffix):
+    path = fasta({"a": f"ACGTACGGATTAC{suffix.count('.') * 'A'}{len(suffix) * 'G'}"})
+    digest = Genome.open(path).digest
+    victim = next(file for file in (cache_folder() / "genomes").glob(f"{digest[:32]}*") if file.name.endswith(suffix))
+    with victim.open("r+b") as file:
+        file.truncate(victim.stat().st_size // 2)
+    assert Genome.open(path).tokens("a", 10, 13).tolist() == [T, A, C]
+
+
+@pytest.mark.parametrize("name", ["genome.fa", "genome.fa.gz"])
+def test_nothing_is_written_beside_the_file(fasta, name):
+    path = fasta({"a": "ACGTACGATTTA"}, name=name)
+    path.parent.chmod(0o555)
+    try:
+        Genome.open(path).tokens("a", 0, 4)
+        assert [file.name for file in path.parent.iterdir()] == [name]
+    finally:
+        path.parent.chmod(0o755)
+    assert list((cache_folder() / "genomes").glob("*.codes"))
+
+
+def test_a_cache_that_cannot_be_written(fasta, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(InputError, match=r"cannot be written .*; set DNADIFF_CACHE"):
+        Genome.open(fasta({"a": "ACGT"}))
+
+
+def test_a_file_that_changes_while_it_is_read(fasta):
+    path = fasta({"a": "ACGTACCCCGGT"})
+
+    def meddle(done, total):
+        if done:
+            path.write_text(">a\nACGT\n")
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        Genome.open(path, progress=meddle)
+
+
+# ---- an index beside the file ----------------------------------------------------------------------------------------
+
+
+def test_an_index_beside_the_file_that_fits(fasta):
+    path = fasta({"a": "ACGTACGATT" * 10, "b": "ACG"})
+    pyfaidx.Faidx(str(path)).close()
+    assert Genome.open(path).notes == ()
+    os.utime(f"{path}.fai", (0, 0))
+    assert [note.split(": ")[1] for note in Genome.open(path).notes] == ["older than genome.fa, but agrees with it"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ">a\nACGTACG\n>b\nACGT\n",  # another length
+        ">c\nACGTACGA\n>b\nACGT\n",  # another name
+        ">a long\nACGTACGA\n>b\nACGT\n",  # other places
+        ">a\nACGTACGA\n>b\nACGT\n>c\nA\n",  # a record too many
+        ">a\nACGTACGA\n",  # a record too few
+        ">a\nACGTA\nCGA\n>b\nACGT\n",  # lines of another length
+    ],
+)
+def test_a_stale_index_beside_the_file(fasta, tmp_path, other):
+    path = fasta({"a": "ACGTACGA", "b": "ACGT"}, width=4)
+    assert Genome.open(path)
+    stale = write(tmp_path / "other.fa", other)
+    pyfaidx.Faidx(str(stale)).close()
+    shutil.move(f"{stale}.fai", f"{path}.fai")
+    with pytest.raises(InputError, match=r"genome.fa.fai: stale, .*; delete it or rebuild it with samtools faidx$"):
+        Genome.open(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense\n", "a\t8\t3\t4\n", "a\t8\t3\tx\t5\n", "a\t-8\t3\t4\t5\n", "\n", "\x00\xff"]
+)
+def test_an_index_beside_the_file_that_is_none(fasta, text):
+    path = fasta({"a": "ACGTACGA"}, width=4)
+    Path(f"{path}.fai").write_text(text)
+    with pytest.raises(InputError, match=r"\.fai, line 1: not a FASTA index; delete it or rebuild it"):
+        Genome.open(path)
+
+
+# ---- what is not a genome --------------------------------------------------------------------------------------------
+
+GOOD = ">chr1\nACGTACGTAC\nACGT\n>chr2\nTTTT\n"
+BIG = ">chr1\n" + "".join(np.random.default_rng(0).choice(list("ACGT"), 200_000)) + "\n"
+
+
+def truncated(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    return path
+
+
+def corrupted(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    return path
+
+
+BAD = {
+    "missing": (lambda f: f / "x.fa", "no such file"),
+    "a folder": (lambda f: f, "not a file"),
+    "empty": (lambda f: write(f / "x.fa", ""), "empty"),
+    "white": (lambda f: write(f / "x.fa", "\n \n"), "does not begin with '>'"),
+    "empty bgzip": (lambda f: write(f / "x.fa.gz", "", "bgzip"), "does not begin with '>'"),
+    "no header": (lambda f: write(f / "x.fa", "ACGT\nACGT\n"), "does not begin with '>'"),
+    "bed": (lambda f: write(f / "x.fa", "chr1\t0\t100\n"), "does not begin with '>'"),
+    "comment only": (lambda f: write(f / "x.fa", "; nothing\n"), "does not contain a valid sequence"),
+    "plain gzip": (lambda f: write(f / "x.fa.gz", GOOD, "gzip"), r"run: gunzip .*x\.fa\.gz && bgzip x\.fa"),
+    "truncated gzip": (lambda f: truncated(write(f / "x.fa.gz", GOOD, "gzip"), 30), "run: gunzip"),
+    "no end": (lambda f: truncated(write(f / "x.fa.gz", GOOD, "bgzip"), -28), "truncated .the bgzip end marker"),
+    "cut block": (lambda f: truncated(write(f / "x.fa.gz", BIG, "bgzip"), 9000), "truncated .the bgzip end marker"),
+    "corrupt block": (lambda f: corrupted(write(f / "x.fa.gz", BIG, "bgzip")), "damaged or truncated"),
+    "gzip by another name": (lambda f: write(f / "x.fa", GOOD, "bgzip"), "rename it to x.fa.gz"),
+    "text by another name": (lambda f: write(f / "x.fa.gz", GOOD), "not compressed.*rename it to x.fa"),
+    "binary": (lambda f: write(f / "x.fa", b">chr1\n\xff\xfe\x00\x01\n"), "not text"),
+    "twice": (lambda f: write(f / "x.fa", ">a\nAC\n>b\nAC\n>a\nACG\n"), "two records are called a"),
+    "no bases": (lambda f: write(f / "x.fa", ">a\nAC\n>b\n>c\nAC\n"), "record b has no bases"),
+    "no bases at the end": (lambda f: write(f / "x.fa", ">a\nAC\n>b\n"), "record b has no bases"),
+    "no bases but a line": (lambda f: write(f / "x.fa", ">a\n\n>b\nAC\n"), "record a has no bases"),
+    "no name": (lambda f: write(f / "x.fa", ">a\nAC\n>\nAC\n"), "Bad sequence name"),
+    "uneven": (lambda f: write(f / "x.fa", ">a\nACGT\nAC\nACGT\n"), "not consistent.*line 3; rewrap it"),
+    "blank line": (lambda f: write(f / "x.fa", ">a\nACGT\n\nACGT\n"), "not consistent.*; rewrap it"),
+    "protein": (
+        lambda f: write(f / "x.fa", ">a\nACGT\n>p\nMKVS\nTALS\n"),
+        "record p, position 7: 'L' .*protein or RNA",
+    ),
+    "RNA": (lambda f: write(f / "x.fa", ">a\nACGU\n"), "record a, position 4: 'U'"),
+    "gap": (lambda f: write(f / "x.fa", ">a\nAC-GT\n"), "record a, position 3: '-'"),
+    "space": (lambda f: write(f / "x.fa", ">a\nACGT \n"), "record a, position 5: ' '"),
+    "numbers": (lambda f: write(f / "x.fa", ">a\n1ACGT\n"), "record a, position 1: '1'"),
+    "no letter": (lambda f: write(f / "x.fa", ">a\nNNNN\n"), "no A, C, G or T"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files_get_one_line_and_leave_nothing(tmp_path, monkeypatch, case):
+    make, message = BAD[case]
+    monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "in").mkdir()
+    path = make(tmp_path / "in")
+    before = sorted((tmp_path / "in").iterdir())
+    with pytest.raises(InputError, match=message) as caught:
+        Genome.open(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    assert sorted((tmp_path / "in").iterdir()) == before
+    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()] == []
+
+
+def test_a_record_position_is_counted_across_chunks(fasta, monkeypatch):
+    monkeypatch.setattr(records, "_CHUNK", 4)
+    with pytest.raises(InputError, match="record b, position 11: 'X'"):
+        Genome.open(fasta({"a": "ACGTACG", "b": "ACGTACGTACXT"}, width=3))
+
+
+def test_bgzip_of_several_blocks_and_members(tmp_path):
+    path = tmp_path / "x.fa.gz"
+    with path.open("wb") as out:
+        for name in ("one", "two"):  # each with its own end marker, as cat makes them
+            with bgzf.BgzfWriter(str(tmp_path / name), "wb") as file:
+                file.write(BIG.replace("chr1", name).encode())
+            out.write((tmp_path / name).read_bytes())
+    genome = Genome.open(path)
+    letters = BIG.split("\n")[1]
+    assert DNA.decode(genome.tokens("one", 0, len(letters))) == letters
+    assert DNA.decode(genome.tokens("two", 65_500, 131_100)) == letters[65_500:131_100]
+
+
+# ---- real genomes ----------------------------------------------------------------------------------------------------
+
+
+def compare_with_pyfaidx(path, genome, count, length):
+    rng = np.random.default_rng(0)
+    with (
+        warnings.catch_warnings(),
+        pyfaidx.Fasta(
+            str(path), indexname=str(cache_folder() / "x.fai"), gzi_indexname=str(cache_folder() / "x.gzi")
+        ) as file,
+    ):
+        assert {chrom: len(file[chrom]) for chrom in file.keys()} == genome.contigs
+        for chrom in rng.choice(list(genome.contigs), count):
+            runs = genome.segments(Interval(chrom, 0, genome.contigs[chrom]), length) - genome.offsets[chrom]
+            low, high = runs[rng.integers(len(runs))]
+            start = int(rng.integers(max(0, low - length), high))
+            end = min(start + length, genome.contigs[chrom])
+            assert DNA.decode(genome.tokens(chrom, start, end)) == file[chrom][start:end].seq.upper()
+
+
+def test_real_yeast(shared_data):
+    path = shared_data / "genomes" / "sacCer3.fa.gz"
+    genome = Genome.open(path)
+    assert genome.counts == store.Counts(12_157_105, 12_157_105, 0, 0, 0)
+    compare_with_pyfaidx(path, genome, 40, 5_000)
+
+
+@pytest.mark.skipif(not os.environ.get("DNADIFF_SLOW_TESTS"), reason="indexes 1.3 Gb: set DNADIFF_SLOW_TESTS")
+def test_real_human(shared_data):
+    path = shared_data / "genomes" / "hg38.fa.gz"
+    genome = Genome.open(path)
+    assert (genome.counts.bases, genome.counts.scorable) == (1_315_182_004, 53_488_869)
+    compare_with_pyfaidx(path, genome, 200, 5_000)

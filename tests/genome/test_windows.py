@@ -1,0 +1,271 @@
+"""Windows: a pure function of (seed, index), uniform over the legal places of a split, and never outside it."""
+
+import os
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from dnadiff.alphabet import DNA
+from dnadiff.errors import InputError
+from dnadiff.genome import Genome, Interval, Splits, Windows, held_out, split_by_intervals, split_genome
+
+TEXTS = {"a": "NNNNACGTNNACGATTTNNNNNNGATTACANN", "b": "ACG", "c": "ACGTTGCATTGANNNNNNNNN"}
+TRAIN = [Interval("a", 1, 32), Interval("b", 0, 3), Interval("c", 2, 21)]
+LENGTH = 5
+
+
+def legal(text, interval, length):
+    """The starts of the windows of an interval, from the letters alone: no base of a window lies in a desert."""
+    free = [True] * len(interval)
+    for run in re.finditer("[^ACGTacgt]+", text[interval.start : interval.end]):
+        if run.end() - run.start() >= length or run.start() == 0 or run.end() == len(interval):
+            free[run.start() : run.end()] = [False] * (run.end() - run.start())
+    return [
+        (interval.chrom, interval.start + i) for i in range(len(interval) - length + 1) if all(free[i : i + length])
+    ]
+
+
+def legal_starts(texts, intervals, length=LENGTH):
+    return [start for interval in intervals for start in legal(texts[interval.chrom], interval, length)]
+
+
+@pytest.fixture(scope="module")
+def sources(genome_of):
+    return [(genome_of(TEXTS), Splits({"train": TRAIN}, "by hand"))]
+
+
+def first(count):
+    return torch.arange(count)
+
+
+def test_exactly_the_legal_windows_are_drawn_and_each_as_often(sources):
+    windows = Windows(sources, split="train", length=LENGTH, seed=1)
+    expected = legal_starts(TEXTS, TRAIN)
+    places = windows.locate(first(20_000))
+    drawn = [(place.chrom, place.start) for place in places]
+    assert windows.total == len(expected) == 9 + 3 + 6
+    assert set(drawn) == set(expected)
+    assert chisquare([drawn.count(start) for start in expected]).pvalue > 0.001
+    assert chisquare([sum(place.strand == s for place in places) for s in "+-"]).pvalue > 0.001
+
+
+def test_windows_are_what_the_genome_has_where_they_are_said_to_lie(sources):
+    windows = Windows(sources, split="train", length=LENGTH, seed=1)
+    tokens = windows.tokens(first(300))
+    assert tokens.shape == (300, LENGTH) and tokens.dtype == torch.int64
+    for row, place in zip(tokens, windows.locate(first(300)), strict=True):
+        assert (place.genome, place.end) == ("genome", place.start + LENGTH)
+        text = TEXTS[place.chrom][place.start : place.end]
+        expected = torch.from_numpy(DNA.encode(text))
+        assert torch.equal(row, expected if place.strand == "+" else DNA.reverse_complement(expected))
+    assert {place.strand for place in windows.locate(first(300))} == {"+", "-"}
+
+
+def test_a_window_depends_on_seed_and_index_alone(sources):
+    windows = Windows(sources, split="train", length=LENGTH, seed=1)
+    whole = windows.tokens(first(64))
+    order = torch.tensor(np.random.default_rng(0).permutation(64))
+    assert torch.equal(windows.tokens(order), whole[order])
+    assert torch.equal(torch.cat([windows.tokens(part) for part in first(64).split(7)]), whole)
+    assert torch.equal(Windows(sources, split="train", length=LENGTH, seed=1).tokens(first(64)), whole)
+    assert not torch.equal(Windows(sources, split="train", length=LENGTH, seed=2).tokens(first(64)), whole)
+    assert windows.tokens(first(0)).shape == (0, LENGTH)
+
+
+def test_the_place_does_not_depend_on_the_strand(sources):
+    both = Windows(sources, split="train", length=LENGTH, seed=1).locate(first(50))
+    forward = Windows(sources, split="train", length=LENGTH, seed=1, reverse_complement=False).locate(first(50))
+    assert [place._replace(strand="+") for place in both] == forward
+
+
+def test_short_and_empty_intervals_are_skipped_and_counted(genome_of):
+    genome = genome_of({"a": "ACGTACGT", "n": "NNNNNNNN", "edge": "NNACGTANN"})
+    intervals = [Interval("a", 0, 8), Interval("a", 0, 4), Interval("n", 0, 8), Interval("edge", 0, 9)]
+    windows = Windows([(genome, Splits({"train": intervals}, "by hand"))], split="train", length=5, seed=0)
+    assert windows.skipped == 2
+    assert windows.total == 4 + 1
+
+
+def test_a_window_as_long_as_its_interval(genome_of):
+    genome = genome_of({"a": "GGACGTTGG"})
+    windows = Windows([(genome, Splits({"test": [Interval("a", 2, 7)]}, "by hand"))], split="test", length=5, seed=0)
+    assert {DNA.decode(row) for row in windows.tokens(first(50))} == {"ACGTT", "AACGT"}
+
+
+def test_genomes_weigh_what_they_have_of_legal_starts(genome_of):
+    texts = [{"x": "A" * 34}, {"x": "C" * 14, "y": "C" * 4}, {"z": "G" * 4}]
+    sources = [(genome_of(t), Splits({"train": [Interval(c, 0, len(s)) for c, s in t.items()]}, "")) for t in texts]
+    windows = Windows(sources, split="train", length=5, seed=3, reverse_complement=False)
+    assert (windows.total, windows.skipped) == (30 + 10, 2)
+    letters = [DNA.decode(row) for row in windows.tokens(first(4000))]
+    assert chisquare([letters.count("A" * 5), letters.count("C" * 5)], [3000, 1000]).pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        (
+            {"length": 30},
+            InputError,
+            r"a window of 30 bases .* none of the 3 train intervals .the longest, a:1-32, has 31",
+        ),
+        ({"split": "valid"}, InputError, r"the valid split has no interval \(by hand\)"),
+        ({"split": "dev"}, ValueError, "split 'dev' is none of"),
+        ({"length": 0}, ValueError, "a window of 0 bases is none"),
+    ],
+)
+def test_windows_that_cannot_be(sources, options, error, message):
+    for make in (Windows, lambda *a, **k: held_out(*a, **k, limit=5)):
+        with pytest.raises(error, match=message) as caught:
+            make(sources, **{"split": "train", "length": 5, "seed": 0} | options)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_negative_index(sources):
+    with pytest.raises(ValueError, match="window -2: an index cannot be negative"):
+        Windows(sources, split="train", length=5, seed=0).tokens(torch.tensor([3, -2]))
+
+
+@st.composite
+def cases(draw):
+    text = st.lists(st.sampled_from(["ACGT", "A", "N", "NNNN", "RNN", "acg"]), min_size=1, max_size=20).map("".join)
+    texts = {f"c{i}": t for i, t in enumerate([*draw(st.lists(text, max_size=3)), "ACGTACGTAC"])}
+    intervals = []
+    for chrom, letters in texts.items():
+        cuts = sorted(draw(st.sets(st.integers(0, len(letters)), max_size=6)))
+        intervals += [Interval(chrom, *pair) for pair in zip(cuts[::2], cuts[1::2], strict=False)]
+    return texts, intervals, draw(st.integers(1, 12))
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.integers(0, 2**63))
+def test_any_windows_lie_in_their_split_and_know_a_base(genome_of, case, seed):
+    texts, intervals, length = case
+    sources = [(genome_of(texts), Splits({"valid": intervals}, "by hand"))]
+    expected = legal_starts(texts, intervals, length)
+    if not expected:
+        with pytest.raises(InputError):
+            Windows(sources, split="valid", length=length, seed=seed)
+        return
+    windows = Windows(sources, split="valid", length=length, seed=seed)
+    assert windows.total == len(expected)
+    assert {(place.chrom, place.start) for place in windows.locate(first(50))} <= set(expected)
+    assert DNA.scorable(windows.tokens(first(50))).any(1).all()
+
+
+# ---- the fixed sample ------------------------------------------------------------------------------------------------
+
+
+def tiles(text, interval, length):
+    """Starts of the eligible tiles, from the letters alone: segments are stretches of legal starts."""
+    starts = [start for _, start in legal(text, interval, length)]
+    tiled, place = [], None
+    for i, start in enumerate(starts):
+        if i == 0 or starts[i - 1] != start - 1:
+            place = start
+        if start == place:
+            tiled.append(start)
+            place += length
+    return [s for s in tiled if 2 * sum(c in "ACGTacgt" for c in text[s : s + length]) >= length]
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(), st.integers(1, 9), st.integers(0, 99))
+def test_any_sample_is_of_eligible_tiles(genome_of, case, limit, seed):
+    texts, intervals, length = case
+    sources = [(genome_of(texts), Splits({"test": intervals}, "by hand"))]
+    expected = [(i.chrom, s) for i in intervals for s in tiles(texts[i.chrom], i, length)]
+    if not expected:
+        with pytest.raises(InputError):
+            held_out(sources, split="test", length=length, limit=limit, seed=seed)
+        return
+    sample = held_out(sources, split="test", length=length, limit=limit, seed=seed)
+    drawn = [(place.chrom, place.start) for place in sample.intervals]
+    assert sample.total == len(expected) and sample.windows == min(limit, len(expected))
+    assert len(set(drawn)) == len(drawn) and set(drawn) <= set(expected)
+    assert sample.tokens_all.shape == (sample.windows, length)
+    assert sample.bases == int(DNA.scorable(sample.tokens_all).sum())
+    for row, place in zip(sample.tokens_all, sample.intervals, strict=True):
+        assert DNA.decode(row) == re.sub("[^ACGT]", "N", texts[place.chrom][place.start : place.end].upper())
+
+
+def test_a_smaller_sample_is_the_beginning_of_a_larger_one(genome_of):
+    genome = genome_of({"a": "ACGTTGCA" * 100})
+    sources = [(genome, Splits({"test": [Interval("a", 3, 800)]}, "by hand"))]
+
+    def sample(limit, seed):
+        return held_out(sources, split="test", length=10, limit=limit, seed=seed)
+
+    large = sample(60, 0)
+    assert sample(20, 0).intervals == large.intervals[:20]
+    assert sample(20, 1).intervals != large.intervals[:20]
+    assert sorted(i.start for i in sample(1000, 5).intervals) == list(range(3, 793, 10))
+    assert torch.equal(large.tokens(torch.tensor([7, 0])), large.tokens_all[[7, 0]])
+    assert sample(1000, 5).total == 79
+
+
+def test_a_sample_of_two_genomes(genome_of):
+    sources = [
+        (genome_of({"x": "A" * 30}, name="one.fa"), Splits({"test": [Interval("x", 0, 30)]}, "")),
+        (genome_of({"x": "C" * 20 + "N" * 6 + "CCCC"}, name="two.fa"), Splits({"test": [Interval("x", 0, 30)]}, "")),
+    ]
+    sample = held_out(sources, split="test", length=10, limit=99, seed=0)
+    assert sorted((p.genome, p.start) for p in sample.locations) == [
+        ("one", 0), ("one", 10), ("one", 20), ("two", 0), ("two", 10)
+    ]  # fmt: skip
+    assert sample.bases == 50
+    for row, place in zip(sample.tokens_all, sample.locations, strict=True):
+        assert DNA.decode(row) == ("A" if place.genome == "one" else "C") * 10
+
+
+def test_a_sample_of_nothing(sources):
+    with pytest.raises(ValueError, match="a sample of 0 windows"):
+        held_out(sources, split="train", length=5, limit=0, seed=0)
+
+
+def test_a_split_without_an_eligible_tile(genome_of):
+    sources = [(genome_of({"a": "ANNNNNNA"}), Splits({"test": [Interval("a", 0, 8)]}, ""))]
+    with pytest.raises(InputError, match="test split has no window of 8 bases of which half are known"):
+        held_out(sources, split="test", length=8, limit=4, seed=0)
+
+
+# ---- real genomes ----------------------------------------------------------------------------------------------------
+
+
+def check_real(genome, splits, length):
+    for split in ("train", "valid", "test"):
+        windows = Windows([(genome, splits)], split=split, length=length, seed=0)
+        tokens = windows.tokens(first(500))
+        assert DNA.scorable(tokens).any(1).all()
+        for row, place in zip(tokens, windows.locate(first(500)), strict=True):
+            assert any(i.chrom == place.chrom and i.start <= place.start and place.end <= i.end for i in splits[split])
+            assert torch.equal(row, genome.tokens(place.chrom, place.start, place.end, place.strand))
+
+
+def test_real_yeast(shared_data):
+    genome = Genome.open(shared_data / "genomes" / "sacCer3.fa.gz")
+    splits = split_genome(genome, 1024)
+    check_real(genome, splits, 1024)
+    windows = Windows([(genome, splits)], split="train", length=1024, seed=0)
+    assert windows.total == 9_656_228 - 12 * 1023
+    began = time.perf_counter()
+    windows.tokens(first(2048))
+    assert 2048 * 1024 / (time.perf_counter() - began) > 1e6  # bases per second, with room for a busy machine
+    sample = held_out([(genome, splits)], split="test", length=1024, limit=10_000, seed=0)
+    assert sample.windows == sample.total == 562_643 // 1024 + 666_816 // 1024
+
+
+@pytest.mark.skipif(not os.environ.get("DNADIFF_SLOW_TESTS"), reason="indexes 1.3 Gb: set DNADIFF_SLOW_TESTS")
+def test_real_human(shared_data):
+    genome = Genome.open(shared_data / "genomes" / "hg38.fa.gz")
+    splits = split_by_intervals(genome, shared_data / "genomes" / "hg38.covered.bed")
+    check_real(genome, splits, 1024)
+    by_chromosome = split_genome(genome, 1024)
+    assert by_chromosome.how.startswith("chromosomes of hg38")
+    check_real(genome, by_chromosome, 1024)

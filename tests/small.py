@@ -1,0 +1,32 @@
+"""Small genomes and runs that tests of the upper rooms share."""
+
+from pathlib import Path
+
+import torch
+
+from dnadiff.alphabet import DNA
+from dnadiff.training.recipe import Recipe
+
+
+def write_fasta(path: Path, contigs: dict[str, int | str], seed: int = 0) -> Path:
+    """A FASTA of random letters (or of the given text), 60 on a line."""
+    rng = torch.Generator().manual_seed(seed)
+    with path.open("w") as file:
+        for name, content in contigs.items():
+            if isinstance(content, int):
+                content = DNA.decode(torch.randint(7, 11, (content,), generator=rng))
+            lines = "\n".join(content[i : i + 60] for i in range(0, len(content), 60))
+            file.write(f">{name}\n{lines}\n")
+    return path
+
+
+def tiny_recipe(genome: Path, **changes) -> Recipe:
+    """Seconds of training."""
+    settings = dict(
+        genome=[str(genome)], d_model=8, n_layer=1, window=64, batch_size=4, max_steps=6, checkpoint_every=3,
+        log_every=2, eval_windows=8,
+    )  # fmt: skip
+    return Recipe(**(settings | changes))
+
+
+CONTIGS = {"one": 6000, "two": 5000, "three": 900, "four": 800}

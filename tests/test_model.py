@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+from closed_forms import MarkovSource
+
+import dnadiff
+from dnadiff.alphabet import DNA
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.diffusion import MDLM
+from dnadiff.errors import InputError, UsageError
+from dnadiff.model import Model
+
+
+def model(rcps=True, seed=0):
+    torch.manual_seed(seed)
+    lm = CaduceusLM(CaduceusConfig(d_model=12, n_layer=2, rcps=rcps, ssm_cfg=SSMConfig(d_state=4)))
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return Model(LMDenoiser(lm), MDLM(), {"window": 64})
+
+
+class Known(Model):
+    """A bundle around an exact denoiser, which has no weights and no device."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, source):
+        self.denoiser, self.objective = source, MDLM()
+
+
+def complement(text):
+    return text[::-1].translate(str.maketrans("ACGT", "TGCA"))
+
+
+SEQUENCES = ["ACGTTGCA" * 5, "GATTACANNN" * 4, "ACGTTGCA" * 5, "TTTTGGGGCC", "A"]
+
+
+def test_save_and_load(tmp_path):
+    one = model()
+    one.save(tmp_path / "run" / "model")
+    for path in (tmp_path / "run", tmp_path / "run" / "model"):
+        two = dnadiff.load(path)
+        assert two.digest == one.digest and two.about == one.about
+        assert two.generate(2, length=30) == one.generate(2, length=30)
+    assert model(seed=1).digest != one.digest
+
+
+@pytest.mark.parametrize("rcps", [True, False])
+def test_embeddings_do_not_depend_on_strand_or_batch(rcps):
+    held = model(rcps)
+    together = held.embed(SEQUENCES)
+    assert together.shape == (5, 12) and together.dtype == np.float32
+    assert np.array_equal(together[0], together[2])
+    for i, sequence in enumerate(SEQUENCES):
+        np.testing.assert_allclose(held.embed([sequence])[0], together[i], atol=2e-5)
+        np.testing.assert_allclose(held.embed([complement(sequence)])[0], together[i], atol=2e-5)
+
+
+def test_embedding_is_the_mean_of_hidden_states():
+    held = model(rcps=False)
+    tokens = torch.from_numpy(DNA.encode(SEQUENCES[0]))[None]
+    with torch.no_grad():
+        states = [held.denoiser.lm.backbone(t)[0] for t in (tokens, DNA.reverse_complement(tokens))]
+    expected = torch.cat(states).mean(0).numpy()
+    np.testing.assert_allclose(held.embed(SEQUENCES[:1])[0], expected, atol=1e-5)
+
+
+def test_score_gives_a_row_for_each_sequence_in_order():
+    held = model()
+    table = held.score(SEQUENCES, draws=4)
+    assert list(table.columns) == ["name", "length", "nats", "nats_per_base", "ppl", "se"]
+    assert list(table.length) == [40, 40, 40, 10, 1]
+    assert table.nats[1] / table.nats_per_base[1] == pytest.approx(28)  # N is not scored
+    np.testing.assert_allclose(table.ppl, np.exp(table.nats_per_base))
+    np.testing.assert_allclose(held.score(SEQUENCES[:2], draws=4).nats, table.nats[:2], rtol=1e-5)
+
+
+def test_score_is_the_objectives_bound():
+    source = MarkovSource(length=12)
+    held = Known(source)
+    tokens = source.sample(400)
+    table = held.score([DNA.decode(row) for row in tokens], draws=8)
+    paired = torch.tensor(table.nats) - source.nats(tokens)
+    assert abs(paired.mean()) < 4 * paired.std() / 20
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m.embed(["ACGT", ""]), InputError, "sequence 2 is empty"),
+        (lambda m: m.embed(["ACGT", "AC*"]), InputError, r"sequence 2: '\*' at position 3"),
+        (lambda m: m.embed(["ACGT"], pooling="max"), UsageError, "pooling"),
+        (lambda m: m.generate(1, length=3, template="ACGT"), UsageError, "contradicts"),
+        (lambda m: m.generate(-1), UsageError, "at least 1"),
+    ],
+)
+def test_bad_calls_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(model())
+
+
+def test_what_is_not_a_model_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no config\.json"):
+        dnadiff.load(tmp_path)
+    held = model()
+    held.save(tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"mdlm"', '"telepathy"'))
+    with pytest.raises(InputError, match="unknown objective 'telepathy'"):
+        dnadiff.load(tmp_path)
+
+
+def test_a_bundle_of_nothing_else():
+    with pytest.raises(AttributeError, match="no attribute 'foo'"):
+        dnadiff.foo  # noqa: B018

@@ -1,0 +1,161 @@
+import csv
+import json
+
+import pytest
+import torch
+from small import CONTIGS, tiny_recipe, write_fasta
+
+import dnadiff
+from dnadiff.errors import InputError
+from dnadiff.genome.fasta import Genome
+from dnadiff.training.batches import Steps
+from dnadiff.training.callbacks import ema
+from dnadiff.training.module import Pretraining, decay_groups
+from dnadiff.training.pretrain import build, pretrain
+from dnadiff.training.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory):
+    return write_fasta(tmp_path_factory.mktemp("genome") / "tiny.fa", CONTIGS)
+
+
+@pytest.fixture(scope="module")
+def run(genome, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return folder, pretrain(tiny_recipe(genome), folder, quiet=True)
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_a_run_folder_holds_what_is_promised(run, genome):
+    folder, summary = run
+    assert {p.name for p in folder.iterdir()} == {
+        "config.yaml", "model", "checkpoints", "metrics.csv", "summary.json", "bounds.csv",
+    }  # fmt: skip
+    assert {p.name for p in (folder / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert summary["steps"] == 6 and summary["bases_seen"] == 6 * 4 * 64
+    assert set(summary["test"]) == {"nats_per_base", "se", "ppl", "bound", "windows", "bases"}
+    assert summary["test"]["bound"] == "upper" and summary["test"]["windows"] == 8
+    assert 1.3 < summary["test"]["nats_per_base"] < 1.5 and summary["test"]["se"] > 0
+    assert Recipe.read(folder / "config.yaml") == tiny_recipe(genome)
+    assert "Held-out bounds" in (folder / "model" / "README.md").read_text()
+
+
+def test_metrics_have_training_and_validation_rows(run):
+    rows = table(run[0] / "metrics.csv")
+    assert [int(r["step"]) for r in rows if r["train_nats_per_base"]] == [2, 4, 6]
+    assert [int(r["step"]) for r in rows if r["valid_nats_per_base"]] == [3, 6]
+    assert all(int(r["bases_seen"]) == int(r["step"]) * 256 for r in rows)
+
+
+def test_bounds_are_those_of_the_windows_that_they_name(run, genome):
+    folder, summary = run
+    rows = [r for r in table(folder / "bounds.csv") if r["split"] == "test"]
+    nats = sum(float(r["nats"]) for r in rows) / sum(int(r["bases"]) for r in rows)
+    assert nats == pytest.approx(summary["test"]["nats_per_base"], rel=1e-6)
+    model = dnadiff.load(folder)
+    reference = Genome.open(genome)
+    tokens = torch.stack([reference.tokens(r["chrom"], int(r["start"]), int(r["end"])) for r in rows])
+    again = model.objective.bound(model.denoiser, tokens, draws=2, seed=0)
+    assert again.nats.tolist() == pytest.approx([float(r["nats"]) for r in rows], rel=1e-5)
+
+
+def test_the_same_recipe_gives_the_same_model(run, genome, tmp_path):
+    again = pretrain(tiny_recipe(genome), tmp_path / "again", quiet=True)
+    assert again["test"] == run[1]["test"]
+    assert dnadiff.load(tmp_path / "again").digest == dnadiff.load(run[0]).digest
+
+
+def test_a_killed_run_resumes_bit_for_bit(run, genome, tmp_path, monkeypatch):
+    step = Pretraining.training_step
+
+    def killed(self, batch, batch_idx):
+        if batch.step == 4:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretraining, "training_step", killed)
+        with pytest.raises(RuntimeError, match="power cut"):
+            pretrain(tiny_recipe(genome), tmp_path / "cut", quiet=True)
+    assert not (tmp_path / "cut" / "model").exists()
+    resumed = pretrain(tiny_recipe(genome), tmp_path / "cut", resume=True, quiet=True)
+    assert resumed["test"] == run[1]["test"]
+    assert dnadiff.load(tmp_path / "cut").digest == dnadiff.load(run[0]).digest
+    columns = ("step", "train_nats_per_base", "valid_nats_per_base")
+    logs = [
+        [[row[c] for c in columns] for row in table(folder / "metrics.csv")] for folder in (run[0], tmp_path / "cut")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_time_ends_a_run_too(genome, tmp_path):
+    recipe = tiny_recipe(genome, max_steps=None, max_time="00:00:01", checkpoint_every=1000)
+    summary = pretrain(recipe, tmp_path / "timed", quiet=True)
+    assert summary["steps"] > 0 and 1.0 <= summary["seconds"] < 20
+    assert (tmp_path / "timed" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_run_starts_from_another_model(run, genome, tmp_path):
+    denoiser = build(tiny_recipe(genome, init=str(run[0]), d_model=99))
+    assert denoiser.lm.config.d_model == 8
+    saved = dnadiff.load(run[0]).denoiser.state_dict()
+    assert all(torch.equal(saved[name], value) for name, value in denoiser.state_dict().items())
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(run, genome):
+    before = (run[0] / "summary.json").read_text()
+    with pytest.raises(InputError, match="not empty"):
+        pretrain(tiny_recipe(genome), run[0], quiet=True)
+    assert (run[0] / "summary.json").read_text() == before
+
+
+def test_there_must_be_something_to_resume(genome, tmp_path):
+    with pytest.raises(InputError, match="nothing to resume"):
+        pretrain(tiny_recipe(genome), tmp_path / "none", resume=True, quiet=True)
+
+
+def test_bad_data_leaves_no_folder_behind(tmp_path):
+    short = write_fasta(tmp_path / "short.fa", {"a": 50, "b": 40})
+    with pytest.raises(InputError, match="window"):
+        pretrain(tiny_recipe(short), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_diverging_run_says_what_to_do(genome, tmp_path):
+    with pytest.raises(InputError, match="lower --learning-rate"):
+        pretrain(tiny_recipe(genome, learning_rate=1e38, warmup=0.0, clip=1e30), tmp_path / "nan", quiet=True)
+
+
+@pytest.mark.parametrize("n", [0, 1, 10, 10**7])
+def test_the_average_remembers_longer_as_it_grows(n):
+    decay = min(0.9999, (1 + n) / (10 + n))
+    average = ema(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor(n))
+    assert average.item() == pytest.approx(decay, abs=1e-6)
+
+
+def test_only_matrices_decay():
+    denoiser = build(tiny_recipe("x.fa"))
+    decayed, free = decay_groups(denoiser)
+    names = {id(p): name for name, p in denoiser.named_parameters()}
+    assert {names[id(p)].split(".")[-2] for p in decayed} == {"in_proj", "out_proj", "x_proj", "dt_proj", "conv1d"}
+    assert len(decayed) + len(free) == len(names)
+    assert any(names[id(p)].endswith("A_log") for p in free)
+    assert any("word_embeddings" in names[id(p)] for p in free)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_devices_share_the_windows_of_a_step(world):
+    parts = [Steps(lambda i: i[:, None], 4, 3, 2, rank=rank, world=world) for rank in range(world)]
+    rows = torch.cat([part[1].rows for part in parts]).sort().values
+    assert rows.tolist() == list(range(4 * 4 * world, 5 * 4 * world))
+    assert all(part[0].step == 3 for part in parts)
+
+
+def test_lightning_warns_of_nothing_else(genome, tmp_path, recwarn):
+    pretrain(tiny_recipe(genome, max_steps=2), tmp_path / "calm", quiet=True)
+    assert [str(w.message) for w in recwarn] == []
