@@ -19,17 +19,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from dnadiff.alphabet import DNA
 from dnadiff.cli.main import main as dnadiff
 from dnadiff.diffusion.corpus import ratio
 from dnadiff.errors import InputError
-from dnadiff.files import write_text
+from dnadiff.files import read_json, write_text
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.markov import MarkovModel
 from dnadiff.genome.source import HiddenMarkovSource, load_source
 from dnadiff.genome.splits import split_genome
+from dnadiff.report.plots import training_curve
 
 SEED = 0
 ORDERS = (0, 3)
@@ -81,6 +83,7 @@ def main() -> int:
     verdict = judge(run, genome)
     text = describe(verdict)
     write_text(folder / "verdict.txt", text)
+    picture(run, verdict).savefig(folder / "curve.png", dpi=150)
     print(
         f"\n{text}\n{time.monotonic() - began:.0f} seconds in all; the report is {(folder / 'report.html').resolve()}"
     )
@@ -127,6 +130,12 @@ def describe(v: Verdict) -> str:
         share = (v.markov[3] - v.bound) / (v.markov[3] - v.exact)
         lines.append(f"passed: of what there is to learn beyond an order-3 Markov chain, the model has {share:.0%}")
     return "\n".join(lines)
+
+
+def picture(run: Path, v: Verdict) -> Figure:
+    """The training curve between the order-3 Markov fit and the exact entropy."""
+    guides = {f"order-3 Markov fit {v.markov[3]:.4f}": v.markov[3], f"source entropy {v.exact:.4f} (exact)": v.exact}
+    return training_curve(pd.read_csv(run / "metrics.csv"), read_json(run / "summary.json")["test"], guides)
 
 
 def write_task(folder: Path, source: HiddenMarkovSource) -> None:

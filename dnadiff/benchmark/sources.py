@@ -258,7 +258,7 @@ def _check_references(task: Task, genome: Genome) -> None:
         )
         classes = _listed(label for label, wanted in task.classes.items() if wanted == reference)
         raise InputError(
-            f"{task.name}: the class {classes} is cut from {reference.name} ({reference.description}), which "
+            f"{task.name}: its {classes} sequences are cut from {reference.name} ({reference.description}), which "
             f"{genome.path} is not ({fault}); give that genome, or the sequences"
         )
 
@@ -317,15 +317,26 @@ def _assemble(task: Task, reading: _Reading) -> TaskData:
     for split, classes in present.items():
         if len(classes) < 2:
             what = f"only the class {classes[0]}" if classes else "no sequence"
-            causes = _listed(f"{count:,} {cause}" for cause, count in reading.dropped.items())
-            lost = f" (dropped: {causes})" if causes else ""
-            raise InputError(f"{reading.source}: {split} has {what}{lost}; a task needs two classes")
+            raise InputError(
+                f"{reading.source}: {split} has {what}{_lost(task, reading, classes)}; two classes are needed"
+            )
     if len(set(present.values())) > 1:
         told = " but those of ".join(f"{split} are {', '.join(classes)}" for split, classes in present.items())
         raise InputError(f"{reading.source}: the classes of {told}; give both splits the same")
     classes = next(iter(present.values()))
     items = {split: _items(frame, classes) for split, frame in frames.items()}
     return TaskData(task.name, classes, items.get("train"), items.get("test"), dict(reading.dropped), reading.source)
+
+
+def _lost(task: Task, reading: _Reading, classes: tuple[str, ...]) -> str:
+    """What was dropped, and what the classes that are left without a sequence would need."""
+    if not reading.dropped:
+        return ""
+    causes = _listed(f"{count:,} {cause}" for cause, count in reading.dropped.items())
+    needs = [
+        f"{label} needs {reference.description}" for label, reference in task.classes.items() if label not in classes
+    ]
+    return f" ({causes} were dropped{''.join(f'; {need}' for need in needs)})"
 
 
 def _known(frame: pd.DataFrame, dropped: Counter[str]) -> pd.DataFrame:

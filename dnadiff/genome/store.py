@@ -64,7 +64,8 @@ class Store:
         records: the contigs.
         counts: what its bases are.
         codes: (bases,) uint8, read only: 0..3 a place in ``DNA.letters``, 4 unknown, plus the soft-mask bit.
-        runs: (n, 2) int64, start and end of each maximal run of scorable bases of one contig, in flat coordinates.
+        runs: (n, 2) int64, start and end of the runs of scorable bases, in flat coordinates and in order. Each lies in
+            one contig; a long one may be cut into several that touch.
     """
 
     digest: str
@@ -185,17 +186,15 @@ def _encode(
     runs = []
     done = 0
     for record in records:
-        pieces = []
         first = done
         for text in chunks(path, faidx, record):
             codes = _CODES[text]
             _check_letters(path, record, done - first, text, codes)
             out.write(codes.data)
             histogram += np.bincount(text, minlength=256)
-            pieces.append(done + _runs(codes))
+            runs.append(done + _runs(codes))
             done += len(text)
             report(done, total)
-        runs.append(_join(np.concatenate(pieces)))
     return histogram, np.concatenate(runs)
 
 
@@ -227,12 +226,6 @@ def _runs(codes: np.ndarray) -> np.ndarray:
     scorable = np.zeros(len(codes) + 2, np.int8)
     scorable[1:-1] = (codes & ~np.uint8(SOFT_MASK)) < UNKNOWN
     return np.flatnonzero(np.diff(scorable)).reshape(-1, 2)
-
-
-def _join(runs: np.ndarray) -> np.ndarray:
-    """Sorted runs of one contig, with those that touch made one."""
-    apart = runs[1:, 0] != runs[:-1, 1]
-    return np.stack((runs[np.r_[True, apart][: len(runs)], 0], runs[np.r_[apart, True][: len(runs)], 1]), 1)
 
 
 def _count(histogram: np.ndarray) -> Counts:

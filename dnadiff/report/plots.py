@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,15 @@ TRAIN, VALID, TEST, GUIDE = "#9aa5b1", "#0072b2", "#d55e00", "#555555"
 _LETTER_COLOURS = ("#109648", "#255c99", "#f7b32b", "#d62839")
 
 
-def training_curve(metrics: pd.DataFrame, test: dict[str, float] | None = None) -> Figure:
+def training_curve(
+    metrics: pd.DataFrame, test: Mapping[str, float] | None = None, guides: Mapping[str, float] | None = None
+) -> Figure:
     """Training loss and valid bound against bases seen, with the test bound and its 95 % interval.
 
     Args:
         metrics: metrics.csv.
         test: the test bound of summary.json.
+        guides: further levels to draw, in nats per base, by name.
     """
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -32,7 +36,9 @@ def training_curve(metrics: pd.DataFrame, test: dict[str, float] | None = None) 
         value, se = test["nats_per_base"], test["se"] or 0.0
         axes.axhline(value, color=TEST, lw=1.2, label=f"test bound {value:.4f} ± {se:.4f}")
         axes.axhspan(value - 1.96 * se, value + 1.96 * se, color=TEST, alpha=0.2, lw=0)
-    axes.axhline(math.log(len(DNA)), color=GUIDE, ls=":", lw=1, label="uniform letters, ln 4")
+    levels = {"uniform letters, ln 4": math.log(len(DNA))} | dict(guides or {})
+    for (name, level), style in zip(levels.items(), itertools.cycle((":", "--", "-"))):
+        axes.axhline(level, color=GUIDE, ls=style, lw=1, label=name)
     axes.set(xlabel="bases seen (millions)", ylabel="nats per base")
     _finish(axes)
     return figure
@@ -69,6 +75,7 @@ def composition(sequences: Sequence[str]) -> Figure:
     gc = [(s.count("G") + s.count("C")) / max(len(s), 1) for s in sequences]
     spread.hist(gc, np.linspace(0, 1, 51).tolist(), color=VALID)
     spread.set(xlabel="GC share of a sequence", ylabel="sequences", title="GC", xlim=(0, 1))
+    spread.yaxis.get_major_locator().set_params(integer=True)
     for axes in (letters, spread):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -186,6 +186,14 @@ def test_a_file_that_changed_under_its_name_and_date_gets_its_own_store(fasta, m
     assert Genome.open(path).tokens("a", 0, 4).tolist() == [T, T, T, T]
 
 
+def test_a_file_as_young_as_the_tick_of_its_clock_is_not_trusted(fasta, monkeypatch):
+    monkeypatch.setattr(store, "_times", lambda path: [0, 0, 0])
+    path = fasta({"a": "ACGTTCGGC"})
+    Genome.open(path)
+    path.write_text(">a\nTTTTTCGGC\n")
+    assert Genome.open(path).tokens("a", 0, 4).tolist() == [T, T, T, T]
+
+
 def test_a_moved_file_keeps_its_store(fasta, tmp_path):
     path = fasta({"a": "ACGTACGGATTA"})
     Genome.open(path)
@@ -241,6 +249,9 @@ def test_an_index_beside_the_file_that_fits(fasta):
     path = fasta({"a": "ACGTACGATT" * 10, "b": "ACG"})
     pyfaidx.Faidx(str(path)).close()
     assert Genome.open(path).notes == ()
+    index = Path(f"{path}.fai")
+    index.write_text(index.read_text().replace("\t3\t4\n", "\t60\t61\n"))  # how wide lines are, where there is but one
+    assert Genome.open(path).notes == ()
     os.utime(f"{path}.fai", (0, 0))
     assert [note.split(": ")[1] for note in Genome.open(path).notes] == ["older than genome.fa, but agrees with it"]
 
@@ -248,11 +259,11 @@ def test_an_index_beside_the_file_that_fits(fasta):
 @pytest.mark.parametrize(
     "other",
     [
-        ">a\nACGTACG\n>b\nACGT\n",  # another length
-        ">c\nACGTACGA\n>b\nACGT\n",  # another name
-        ">a long\nACGTACGA\n>b\nACGT\n",  # other places
-        ">a\nACGTACGA\n>b\nACGT\n>c\nA\n",  # a record too many
-        ">a\nACGTACGA\n",  # a record too few
+        ">a\nACGT\nACG\n>b\nACGT\n",  # another length
+        ">c\nACGT\nACGA\n>b\nACGT\n",  # another name
+        ">a long\nACGT\nACGA\n>b\nACGT\n",  # other places
+        ">a\nACGT\nACGA\n>b\nACGT\n>c\nA\n",  # a record too many
+        ">a\nACGT\nACGA\n",  # a record too few
         ">a\nACGTA\nCGA\n>b\nACGT\n",  # lines of another length
     ],
 )
@@ -311,6 +322,7 @@ BAD = {
     "gzip by another name": (lambda f: write(f / "x.fa", GOOD, "bgzip"), "rename it to x.fa.gz"),
     "text by another name": (lambda f: write(f / "x.fa.gz", GOOD), "not compressed.*rename it to x.fa"),
     "binary": (lambda f: write(f / "x.fa", b">chr1\n\xff\xfe\x00\x01\n"), "not text"),
+    "stray return": (lambda f: write(f / "x.fa", ">a\nAC\rGT\nACGTT\n"), "record a cannot be read past base 9; rewrap"),
     "twice": (lambda f: write(f / "x.fa", ">a\nAC\n>b\nAC\n>a\nACG\n"), "two records are called a"),
     "no bases": (lambda f: write(f / "x.fa", ">a\nAC\n>b\n>c\nAC\n"), "record b has no bases"),
     "no bases at the end": (lambda f: write(f / "x.fa", ">a\nAC\n>b\n"), "record b has no bases"),

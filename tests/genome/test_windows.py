@@ -52,7 +52,8 @@ def test_exactly_the_legal_windows_are_drawn_and_each_as_often(sources):
     assert windows.total == len(expected) == 9 + 3 + 6
     assert set(drawn) == set(expected)
     assert chisquare([drawn.count(start) for start in expected]).pvalue > 0.001
-    assert chisquare([sum(place.strand == s for place in places) for s in "+-"]).pvalue > 0.001
+    for chrom in TEXTS:  # wherever a window lies, its strand is a fair coin
+        assert chisquare([sum(p.chrom == chrom and p.strand == s for p in places) for s in "+-"]).pvalue > 0.001
 
 
 def test_windows_are_what_the_genome_has_where_they_are_said_to_lie(sources):
@@ -227,6 +228,14 @@ def test_a_sample_of_two_genomes(genome_of):
 def test_a_sample_of_nothing(sources):
     with pytest.raises(ValueError, match="a sample of 0 windows"):
         held_out(sources, split="train", length=5, limit=0, seed=0)
+
+
+def test_half_of_a_tile_is_enough(genome_of):
+    sources = [(genome_of({"a": "ACNNACNNNACGT"}), Splits({"test": [Interval("a", 0, 13)]}, ""))]
+    sample = held_out(sources, split="test", length=4, limit=9, seed=0)
+    assert sorted(i.start for i in sample.intervals) == [0, 4, 8]
+    sources = [(genome_of({"a": "ACNNANNNACGT"}), Splits({"test": [Interval("a", 0, 12)]}, ""))]
+    assert held_out(sources, split="test", length=4, limit=9, seed=0).total == 2
 
 
 def test_a_split_without_an_eligible_tile(genome_of):

@@ -369,7 +369,7 @@ def _back_inputs(tiles: Any, weights: Any, index: int, with_softplus: bool, dD: 
 
 
 @njit
-def _store_sums(sums: Any, target: Any, shape: Any, task: Any, chunk: int, totals: Any) -> None:
+def _store_sums(sums: Any, totals: Any, target: Any, shape: Any, task: Any, chunk: int) -> None:
     """Adds up the lanes of sums[quad, position, state and lane] and writes them as rows of dB or dC; clears `sums`."""
     for i in range(0, sums.size, WIDTH * WIDTH):
         store(totals, i // WIDTH, total_each(sums, i))
@@ -389,6 +389,7 @@ def _backward_task(
 ) -> None:
     b, c = scratch((CHUNK, shape.quads * _QUAD)), scratch((CHUNK, shape.quads * _QUAD))
     db, dc = scratch((shape.quads, CHUNK * _QUAD_WIDTH)), scratch((shape.quads, CHUNK * _QUAD_WIDTH))
+    totals = scratch((shape.quads * CHUNK * _QUAD,))
     tiles, decays, states = _tiles(), scratch((CHUNK * _QUAD_WIDTH,)), scratch(((CHUNK + 1) * _QUAD_WIDTH,))
     for chunk in range(shape.chunks - 1, -1, -1):
         _load_coefficients(b, inputs.B, shape, task, chunk)
@@ -412,8 +413,8 @@ def _backward_task(
             if inputs.gated:
                 _back_gate(tiles, place.steps)
                 store_tile(tiles.z, grads.z, place)
-        _store_sums(db, grads.B, shape, task, chunk, b)
-        _store_sums(dc, grads.C, shape, task, chunk, c)
+        _store_sums(db, totals, grads.B, shape, task, chunk)
+        _store_sums(dc, totals, grads.C, shape, task, chunk)
 
 
 @kernel
