@@ -79,7 +79,7 @@ def make_plan(task: Task, data: TaskData, *, folds: int = 5, seed: int = 0, max_
     else:
         fold = assign(labels, components, folds, seed)
         split = f"{folds} grouped folds inside the {state} {next(iter(splits))} split"
-    notes = (*_counts(task, data, splits, kept), *_overlap(components, fold))
+    notes = (*_counts(task, data, splits, kept), *_overlap(components, labels, fold))
     result = Plan(data.classes, sequences, labels, components, fold, split, notes)
     _check(result, data.source, folds)
     return result
@@ -89,7 +89,7 @@ def _state(task: Task, splits: dict[str, Items], *, sampled: bool) -> str:
     if sampled:
         return "sampled"
     if not task.rows:
-        return "own"
+        return "given"
     return (
         "official" if all(len(items) == task.published_rows(name) for name, items in splits.items()) else "incomplete"
     )
@@ -106,15 +106,23 @@ def _counts(task: Task, data: TaskData, splits: dict[str, Items], kept: dict[str
         yield f"{count:,} items {cause} were dropped"
 
 
-def _overlap(components: np.ndarray, fold: np.ndarray) -> Iterator[str]:
+def _overlap(components: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> Iterator[str]:
     """What shared 31-mers mean for these folds."""
-    sizes = np.bincount(components)
-    yield f"the largest group of sequences that share 31-mers holds {sizes.max() / len(components):.1%} of them"
+    largest = np.bincount(components).max() / len(components)
+    yield f"the largest group of sequences that share 31-mers holds {largest:.1%} of them"
     if (fold == TRAIN_ONLY).any():
         linked = np.isin(components[fold != TRAIN_ONLY], components[fold == TRAIN_ONLY]).mean()
         yield f"{linked:.1%} of the test sequences are in a group with a training sequence"
-    elif sizes.max() > 1.5 * len(components) / (fold.max() + 1):
-        yield f"the folds are unequal (the largest holds {np.bincount(fold).max() / len(fold):.1%})"
+        return
+    counts = np.array([np.bincount(labels[fold == i], minlength=labels.max() + 1) for i in np.unique(fold)])
+    shares = counts / counts.sum(1, keepdims=True)
+    if largest > 1.5 / len(counts):
+        yield f"the folds are unequal: the largest holds {counts.sum(1).max() / len(fold):.1%}"
+    if (uneven := np.ptp(shares, axis=0).max()) > 0.02:
+        yield (
+            f"the share of a class differs by up to {uneven:.1%} between folds, because groups stay whole: "
+            "the commonest class outside of a fold may be the rarer one in it"
+        )
 
 
 def _check(result: Plan, source: str, folds: int) -> None:

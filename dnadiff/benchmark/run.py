@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -18,14 +18,15 @@ from dnadiff.benchmark.metrics import score
 from dnadiff.benchmark.plan import Plan
 from dnadiff.benchmark.probe import LINEAR
 from dnadiff.benchmark.protocol import Embed, EvaluationProtocol, Progress, out_of_fold
-from dnadiff.benchmark.sources import WAYS, find, own_names
-from dnadiff.benchmark.tasks import resolve
+from dnadiff.benchmark.sources import WAYS, TaskData, find, own_names
+from dnadiff.benchmark.tasks import Task, resolve
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import empty_folder
 from dnadiff.genome.fasta import Genome
 
 logger = logging.getLogger(__name__)
 
+_NOT_FOUND = "not found"
 PROTOCOLS: Mapping[str, EvaluationProtocol] = MappingProxyType({LINEAR.name: LINEAR})
 
 
@@ -67,26 +68,22 @@ def run(
         UsageError: for an unknown task, baseline or protocol, or numbers that make no sense.
         InputError: if no task could run, or `out` is not empty or cannot be written to.
     """
-    _check_usage(models, baselines, protocol, folds, max_items)
+    _check_usage(models, baselines, protocol, folds, seed, max_items)
     chosen = resolve(tasks, own_names(data))
+    make_plan = partial(PROTOCOLS[protocol].plan, folds=folds, seed=seed, max_items=max_items)
     rows: list[pd.DataFrame] = []
     missing: dict[str, str] = {}
     with _results_folder(out):
         for task in chosen:
             try:
-                found = find(task, data, genome)
-                if found is None:
-                    missing[task.name] = "not found"
-                    continue
-                plan = PROTOCOLS[protocol].plan(task, found, folds=folds, seed=seed, max_items=max_items)
+                plan = _planned(task, data, genome, make_plan)
             except InputError as error:
                 missing[task.name] = str(error)
                 continue
-            del found
-            for model, name, probabilities in _predictions(
+            for name, kind, probabilities in _predictions(
                 task.name, plan, models, baselines, PROTOCOLS[protocol], seed, progress or _silent
             ):
-                rows.append(_scored(plan, probabilities, seed).assign(task=task.name, model=model, protocol=name))
+                rows.append(_scored(plan, probabilities, seed).assign(task=task.name, model=name, protocol=kind))
         _tell_missing(missing, none_ran=not rows)
         results = pd.concat(rows, ignore_index=True)[list(table.COLUMNS)]
         if out is not None:
@@ -94,8 +91,15 @@ def run(
     return results
 
 
+def _planned(task: Task, data: Path | None, genome: Genome | None, make_plan: Callable[[Task, TaskData], Plan]) -> Plan:
+    found = find(task, data, genome)
+    if found is None:
+        raise InputError(_NOT_FOUND)
+    return make_plan(task, found)
+
+
 def _check_usage(
-    models: Mapping[str, Embed], baselines: Sequence[str], protocol: str, folds: int, max_items: int | None
+    models: Mapping[str, Embed], baselines: Sequence[str], protocol: str, folds: int, seed: int, max_items: int | None
 ) -> None:
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
@@ -104,6 +108,8 @@ def _check_usage(
         raise UsageError(f"{protocol!r}: no such protocol; choose among {', '.join(PROTOCOLS)}")
     if folds < 2:
         raise UsageError(f"{folds} folds: at least 2 are needed")
+    if seed < 0:
+        raise UsageError(f"seed {seed}: it must not be negative")
     if max_items is not None and max_items < 2:
         raise UsageError(f"a sample of {max_items} items: at least 2 are needed")
     if not models and not baselines:
@@ -166,7 +172,7 @@ def _tell_missing(missing: Mapping[str, str], *, none_ran: bool) -> None:
         InputError: if no task ran.
     """
     reasons = [reason if reason.startswith(name) else f"{name}: {reason}" for name, reason in missing.items()]
-    ways = [WAYS] if "not found" in missing.values() else []
+    ways = [WAYS] if _NOT_FOUND in missing.values() else []
     if none_ran:
         raise InputError("; ".join(["no task could run", *reasons, *ways]))
     for line in [f"left out: {reason}" for reason in reasons] + ways * bool(reasons):

@@ -19,6 +19,8 @@ from dnadiff.errors import InputError
 _GZIP = b"\x1f\x8b"
 _BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _CHUNK = 1 << 22
+_REWRAP = "rewrap it, e.g. with seqkit seq -w 60"
+_HINTS = {"not consistent": f"; {_REWRAP}", "Bad sequence name": "; give every record a name"}
 _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zlib.error, struct.error)
 
 
@@ -150,13 +152,16 @@ def _ask(path: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) ->
     try:
         return function(*args, **kwargs)
     except FastaIndexingError as error:
-        hint = "; rewrap it, e.g. with seqkit seq -w 60" if "consistent" in str(error) else ""
-        raise InputError(f"{path}: {' '.join(str(error).split()).rstrip('.')}{hint}") from error
+        said = " ".join(str(error).split()).rstrip(".")
+        hint = next((hint for words, hint in _HINTS.items() if words in said), "")
+        raise InputError(f"{path}: {said}{hint}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not text; a FASTA file is needed") from error
     except PermissionError as error:
         raise InputError(f"{path}: {error.strerror}; make it readable") from error
     except _DAMAGED as error:
+        if "during fasta indexing" in str(error):  # pyfaidx about uneven lines of a kind that it did not foresee
+            raise InputError(f"{path}: the lines of a record are not of one length; {_REWRAP}") from error
         raise InputError(f"{path}: damaged or truncated ({error}); copy or download it again") from error
 
 

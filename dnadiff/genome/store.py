@@ -92,9 +92,7 @@ def open_store(path: Path, progress: Progress | None = None) -> Store:
     settled = time.time() - path.stat().st_ctime > _SETTLED
     digest = _sha256(path)
     if not _load(digest):
-        _build(path, digest, report)
-    if _times(path) != before:
-        raise InputError(f"{path}: changed while it was read; try again when it is complete")
+        _build(path, digest, before, report)
     if settled:
         with _writing():
             write_json(note, {"path": str(path), "times": before, "digest": digest})
@@ -150,12 +148,17 @@ def _load(digest: str) -> Store | None:
         return None
 
 
-def _build(path: Path, digest: str, report: Progress) -> None:
-    """Writes a store. The description comes last: where it is, the rest is."""
+def _build(path: Path, digest: str, times: list[int], report: Progress) -> None:
+    """Writes the store of a file that had these times before it was hashed.
+
+    The description comes last: where it is, the rest is.
+    """
     codes, runs, about = _files(digest)
     with indexed(path) as (faidx, records), _writing(), whole(codes) as temporary:
         with temporary.open("wb") as out:
             histogram, found = _encode(path, faidx, records, out, report)
+        if _times(path) != times:
+            raise InputError(f"{path}: changed while it was read; try again when it is complete")
         counts = _count(histogram)
         if not counts.scorable:
             raise InputError(f"{path}: no A, C, G or T in it; a genome with known bases is needed")

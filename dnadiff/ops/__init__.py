@@ -1,5 +1,7 @@
 """Kernels, one function each, with several backends."""
 
+from dnadiff.ops.add_norm import add_norm_fn
+from dnadiff.ops.causal_conv import causal_conv1d_fn
 from dnadiff.ops.selective_scan import selective_scan_fn
 
-__all__ = ["selective_scan_fn"]
+__all__ = ["add_norm_fn", "causal_conv1d_fn", "selective_scan_fn"]

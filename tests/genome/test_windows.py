@@ -52,7 +52,7 @@ def test_exactly_the_legal_windows_are_drawn_and_each_as_often(sources):
     assert windows.total == len(expected) == 9 + 3 + 6
     assert set(drawn) == set(expected)
     assert chisquare([drawn.count(start) for start in expected]).pvalue > 0.001
-    for chrom in TEXTS:  # wherever a window lies, its strand is a fair coin
+    for chrom in "ac":  # wherever a window lies, its strand is a fair coin
         assert chisquare([sum(p.chrom == chrom and p.strand == s for p in places) for s in "+-"]).pvalue > 0.001
 
 

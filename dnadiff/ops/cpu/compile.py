@@ -70,6 +70,11 @@ def rows(tensor: Tensor, reverse: bool = False) -> Rows:
     return Rows(data, (tensor.shape[2] - 1) * step, batch, -step) if reverse else Rows(data, 0, batch, step)
 
 
+def storable(tensor: Tensor) -> Tensor:
+    """The tensor in a type that kernels can read: bfloat16 if it is that, else float32."""
+    return tensor if tensor.dtype == torch.bfloat16 else tensor.float()
+
+
 def channels_last(tensor: Tensor) -> Tensor:
     """The same (batch, C, L) tensor, copied only if the numbers of a row do not lie one after the other."""
     if tensor.shape[1] == 1 or tensor.stride(1) == 1:

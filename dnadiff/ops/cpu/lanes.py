@@ -27,6 +27,9 @@ _FLOAT, _INT32, _INT16 = ir.FloatType(), ir.IntType(32), ir.IntType(16)
 _FLOATS, _INTS, _SHORTS = (ir.VectorType(element, WIDTH) for element in (_FLOAT, _INT32, _INT16))
 
 
+_instructions: Any = intrinsic  # a type checker would count `typingctx` among the arguments
+
+
 class LanesType(types.Type):
     """Numba's view of the vector."""
 
@@ -83,19 +86,19 @@ def _llvm(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v16f32"), args)
 
 
-@intrinsic
+@_instructions
 def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
-    """x y + z, in one instruction where the CPU has it."""
+    """The sum x y + z, in one instruction where the CPU has it."""
     return LANES(LANES, LANES, LANES), lambda context, builder, sig, args: _llvm(builder, "fmuladd", *args)
 
 
-@intrinsic
+@_instructions
 def absolute(typingctx: Any, x: Any) -> Any:
     """|x|."""
     return LANES(LANES), lambda context, builder, sig, args: _llvm(builder, "fabs", *args)
 
 
-@intrinsic
+@_instructions
 def where_greater(typingctx: Any, x: Any, y: Any, yes: Any, no: Any) -> Any:
     """Lane by lane `yes` where x > y, `no` elsewhere (also where x or y is not a number)."""
 
@@ -106,9 +109,9 @@ def where_greater(typingctx: Any, x: Any, y: Any, yes: Any, no: Any) -> Any:
     return LANES(LANES, LANES, LANES, LANES), lower
 
 
-@intrinsic
+@_instructions
 def add_to_exponent(typingctx: Any, x: Any, k: Any) -> Any:
-    """x 2^k, where k is a whole number in the lowest bits of its lane (see `dnadiff.ops.cpu.functions.exp2`)."""
+    """The product x 2^k, where k is a whole number in the lowest bits of its lane (see `dnadiff.ops.cpu.functions.exp2_product`)."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         x, k = args
@@ -150,7 +153,7 @@ def _narrow(builder: ir.IRBuilder, x: ir.Value, ints: ir.Type, shorts: ir.Type) 
     return builder.trunc(builder.lshr(rounded, constant(16)), shorts)
 
 
-@intrinsic
+@_instructions
 def load(typingctx: Any, array: Any, offset: Any) -> Any:
     """The 16 numbers from `offset` on."""
 
@@ -163,7 +166,7 @@ def load(typingctx: Any, array: Any, offset: Any) -> Any:
     return LANES(array, types.intp), lower
 
 
-@intrinsic
+@_instructions
 def store(typingctx: Any, array: Any, offset: Any, x: Any) -> Any:
     """Writes the 16 numbers x from `offset` on."""
 
@@ -178,7 +181,7 @@ def store(typingctx: Any, array: Any, offset: Any, x: Any) -> Any:
     return types.void(array, types.intp, LANES), lower
 
 
-@intrinsic
+@_instructions
 def load_number(typingctx: Any, array: Any, offset: Any) -> Any:
     """The one number at `offset`."""
 
@@ -189,7 +192,7 @@ def load_number(typingctx: Any, array: Any, offset: Any) -> Any:
     return types.float32(array, types.intp), lower
 
 
-@intrinsic
+@_instructions
 def store_number(typingctx: Any, array: Any, offset: Any, x: Any) -> Any:
     """Writes the one number x at `offset`."""
 
@@ -201,7 +204,7 @@ def store_number(typingctx: Any, array: Any, offset: Any, x: Any) -> Any:
     return types.void(array, types.intp, types.float32), lower
 
 
-@intrinsic
+@_instructions
 def total(typingctx: Any, x: Any) -> Any:
     """The sum over the 16 lanes, a plain number; always the same order of additions."""
 
@@ -215,7 +218,7 @@ def total(typingctx: Any, x: Any) -> Any:
     return types.float32(LANES), lower
 
 
-@intrinsic
+@_instructions
 def total_each(typingctx: Any, array: Any, offset: Any) -> Any:
     """Lane i of the result is the sum over the lanes of the i-th of 16 vectors that lie one after the other.
 

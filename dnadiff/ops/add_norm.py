@@ -1,0 +1,75 @@
+"""Residual addition and normalisation in one pass: one function, several backends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dnadiff.ops.backend import choose, cpu_obstacle
+
+
+def add_norm_fn(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    rms: bool = True,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Adds a layer's output to the residual stream and normalises the sum for the next layer.
+
+        r = x + residual
+        rms:      normed = weight r / sqrt(mean(r^2) + eps) + bias                    (Zhang and Sennrich 2019)
+        not rms:  normed = weight (r - mean(r)) / sqrt(var(r) + eps) + bias           (Ba et al. 2016)
+
+    Args:
+        x: output of a layer (..., D).
+        residual: residual stream (..., D), or None before the first layer.
+        weight: (D,).
+        bias: (D,).
+        eps: keeps the root away from 0.
+        rms: RMSNorm, or else LayerNorm.
+        backend: "reference" (PyTorch, any device and dtype), "cpu" (compiled), or "auto", the fastest that can take
+            these arguments.
+
+    Returns:
+        normed (..., D) in x's dtype, and r (..., D) in the wider dtype of x and residual.
+
+    Raises:
+        ValueError: if shapes do not fit together, or the backend is unknown or cannot take these arguments.
+    """
+    _check(x, residual, weight, bias)
+    obstacles = {"cpu": cpu_obstacle(x, residual, weight, bias), "reference": None}
+    if choose(backend, "add_norm_fn", obstacles) == "cpu":
+        from dnadiff.ops.cpu.norm import add_norm  # imports Numba, which takes a while
+    else:
+        add_norm = add_norm_reference
+    return add_norm(x, residual, weight, bias, eps, rms)
+
+
+def add_norm_reference(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
+) -> tuple[Tensor, Tensor]:
+    """The same in PyTorch, differentiable by autograd."""
+    stream = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
+    dtype = torch.promote_types(stream, torch.float32)
+    total = (x.to(dtype) if residual is None else x.to(dtype) + residual.to(dtype)).to(stream)
+    centred = total.to(dtype)
+    if not rms:
+        centred = centred - centred.mean(-1, keepdim=True)
+    normed = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps) * weight.to(dtype)
+    if bias is not None:
+        normed = normed + bias.to(dtype)
+    return normed.to(x.dtype), total
+
+
+def _check(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None) -> None:
+    if x.dim() == 0 or x.shape[-1] == 0 or not x.is_floating_point():
+        raise ValueError(f"x must be (..., D) in floating point, got {tuple(x.shape)} in {x.dtype}")
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"residual must have the shape of x {tuple(x.shape)}, got {tuple(residual.shape)}")
+    for name, vector in (("weight", weight), ("bias", bias)):
+        if vector is not None and vector.shape != x.shape[-1:]:
+            raise ValueError(f"{name} must have the shape ({x.shape[-1]},), got {tuple(vector.shape)}")

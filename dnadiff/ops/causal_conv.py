@@ -1,0 +1,71 @@
+"""Causal depthwise convolution: one function, several backends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dnadiff.ops.backend import choose, cpu_obstacle
+
+
+def causal_conv1d_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    *,
+    reverse: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """Convolves each channel with its own filter, which sees the present position and the W - 1 before it.
+
+        y_t = bias + sum_k weight_k x_{t - (W - 1) + k},     x = 0 before the beginning
+
+    As in ``causal_conv1d.causal_conv1d_fn``. The fastest memory order on a CPU is channels last: pass
+    ``x.transpose(1, 2)`` of an x that is (batch, L, D) in memory and nothing is copied.
+
+    Args:
+        x: input (batch, D, L).
+        weight: filters (D, W), the present position last.
+        bias: (D,).
+        activation: None or "silu".
+        reverse: look at the present position and the W - 1 after it; the same as flip, convolve, flip.
+        backend: "reference" (PyTorch, any device and dtype), "cpu" (compiled), or "auto", the fastest that can take
+            these arguments.
+
+    Returns:
+        y (batch, D, L) in x's dtype.
+
+    Raises:
+        ValueError: if shapes do not fit together, the activation is unknown, or the backend is unknown or cannot take
+            these arguments.
+    """
+    _check(x, weight, bias, activation)
+    obstacles = {"cpu": cpu_obstacle(x, weight, bias), "reference": None}
+    if choose(backend, "causal_conv1d_fn", obstacles) == "cpu":
+        from dnadiff.ops.cpu.conv import causal_conv  # imports Numba, which takes a while
+    else:
+        causal_conv = causal_conv_reference
+    return causal_conv(x, weight, bias, activation is not None, reverse)
+
+
+def causal_conv_reference(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
+    """The same in PyTorch, differentiable by autograd."""
+    channels, width = weight.shape
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    filters = (weight.flip(-1) if reverse else weight).to(dtype)[:, None]
+    padded = F.pad(x.to(dtype), (0, width - 1) if reverse else (width - 1, 0))
+    y = F.conv1d(padded, filters, None if bias is None else bias.to(dtype), groups=channels)
+    return (F.silu(y) if silu else y).to(x.dtype)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
+    if x.dim() != 3 or not x.is_floating_point():
+        raise ValueError(f"x must be (batch, D, L) in floating point, got {tuple(x.shape)} in {x.dtype}")
+    if weight.dim() != 2 or weight.shape[0] != x.shape[1] or weight.shape[1] == 0:
+        raise ValueError(f"weight must be (D, W) with D = {x.shape[1]} as in x, got {tuple(weight.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have the shape ({x.shape[1]},), got {tuple(bias.shape)}")
+    if activation not in (None, "silu"):
+        raise ValueError(f"activation {activation!r} is unknown; choose None or 'silu'")

@@ -1,0 +1,229 @@
+"""Residual addition and normalisation on a CPU, forward and backward, each in one pass over the rows.
+
+Only the sum is kept for the backward pass; mean and root are computed again from it. A task is 128 rows whatever the
+number of threads, and adds up its own share of the gradients of weight and bias.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from dnadiff.ops.cpu.compile import Rows, channels_last, kernel, rows, storable, threads
+from dnadiff.ops.cpu.lanes import WIDTH, fma, load, load_number, store, store_number, total
+from dnadiff.ops.cpu.tiles import element, scratch
+
+_TASK = 128  # rows
+
+
+class _Norm(NamedTuple):
+    """Which normalisation, of how many numbers."""
+
+    size: int
+    eps: float
+    rms: bool
+
+
+@njit
+def _load_row(row: Any, source: Any, number: int, size: int) -> None:
+    """Fills the row, but for the zeros that pad it to whole vectors."""
+    at, whole = element(source, 0, number, 0), size - size % WIDTH
+    for i in range(0, whole, WIDTH):
+        store(row, i, load(source.data, at + i))
+    for i in range(whole, size):
+        store_number(row, i, load_number(source.data, at + i))
+
+
+@njit
+def _store_row(row: Any, target: Any, number: int, size: int) -> None:
+    at, whole = element(target, 0, number, 0), size - size % WIDTH
+    for i in range(0, whole, WIDTH):
+        store(target.data, at + i, load(row, i))
+    for i in range(whole, size):
+        store_number(target.data, at + i, load_number(row, i))
+
+
+@njit
+def _mean_product(x: Any, y: Any, size: int) -> Any:
+    products = load(x, 0) * load(y, 0)
+    for i in range(WIDTH, x.size, WIDTH):
+        products = fma(load(x, i), load(y, i), products)
+    return total(products) / np.float32(size)
+
+
+@njit
+def _mean(x: Any, size: int) -> Any:
+    numbers = load(x, 0)
+    for i in range(WIDTH, x.size, WIDTH):
+        numbers = numbers + load(x, i)
+    return total(numbers) / np.float32(size)
+
+
+@njit
+def _standardise(row: Any, norm: Any) -> Any:
+    """Takes the mean away, unless rms, and divides by the root of the mean square, whose inverse it returns."""
+    if not norm.rms:
+        mean = _mean(row, norm.size)
+        for i in range(0, row.size, WIDTH):
+            store(row, i, load(row, i) - mean)
+        row[norm.size :] = 0
+    scale = np.float32(1.0) / np.sqrt(_mean_product(row, row, norm.size) + np.float32(norm.eps))
+    for i in range(0, row.size, WIDTH):
+        store(row, i, load(row, i) * scale)
+    return scale
+
+
+@njit
+def _add(row: Any, other: Any) -> None:
+    for i in range(0, row.size, WIDTH):
+        store(row, i, load(row, i) + load(other, i))
+
+
+@njit
+def _forward_rows(
+    first: int, end: int, norm: Any, x: Any, residual: Any, add: bool, weight: Any, bias: Any, normed: Any, sums: Any
+) -> None:
+    row, other = scratch((weight.size,)), scratch((weight.size,))
+    for number in range(first, end):
+        _load_row(row, x, number, norm.size)
+        if add:
+            _load_row(other, residual, number, norm.size)
+            _add(row, other)
+        _store_row(row, sums, number, norm.size)
+        _load_row(row, sums, number, norm.size)  # as rounded: the backward pass knows no other
+        _standardise(row, norm)
+        for i in range(0, row.size, WIDTH):
+            store(row, i, fma(load(row, i), load(weight, i), load(bias, i)))
+        _store_row(row, normed, number, norm.size)
+        row[norm.size :] = 0
+
+
+@kernel
+def _forward(
+    count: int, size: int, eps: float, rms: bool, x: Any, residual: Any, add: bool, weight: Any, bias: Any,
+    normed: Any, sums: Any,
+) -> None:  # fmt: skip
+    for task in numba.prange((count + _TASK - 1) // _TASK):
+        first = task * _TASK
+        end = min(first + _TASK, count)
+        _forward_rows(first, end, _Norm(size, eps, rms), x, residual, add, weight, bias, normed, sums)
+
+
+@njit
+def _back_row(row: Any, dnormed: Any, norm: Any, weight: Any, dweight: Any, dbias: Any) -> None:
+    """Turns a row and the gradient of its norm into its own gradient, and adds to those of weight and bias.
+
+    With h the standardised row and g = weight dnormed it is (g - mean(g) - h mean(g h)) / root; rms has no mean(g).
+    """
+    scale = _standardise(row, norm)
+    for i in range(0, row.size, WIDTH):
+        d, h = load(dnormed, i), load(row, i)
+        store(dweight, i, fma(d, h, load(dweight, i)))
+        store(dbias, i, load(dbias, i) + d)
+        store(dnormed, i, d * load(weight, i))
+    along, mean = _mean_product(dnormed, row, norm.size), np.float32(0.0)
+    if not norm.rms:
+        mean = _mean(dnormed, norm.size)
+    for i in range(0, row.size, WIDTH):
+        store(row, i, scale * (load(dnormed, i) - mean - along * load(row, i)))
+
+
+@njit
+def _backward_rows(
+    first: int, end: int, norm: Any, sums: Any, weight: Any, dnormed: Any, dsums: Any, dweight: Any, dbias: Any, dx: Any
+) -> None:
+    row, other = scratch((weight.size,)), scratch((weight.size,))
+    for number in range(first, end):
+        _load_row(row, sums, number, norm.size)
+        _load_row(other, dnormed, number, norm.size)
+        _back_row(row, other, norm, weight, dweight, dbias)
+        _load_row(other, dsums, number, norm.size)
+        _add(row, other)
+        _store_row(row, dx, number, norm.size)
+        row[norm.size :] = 0
+
+
+@kernel
+def _backward(
+    count: int, size: int, eps: float, rms: bool, sums: Any, weight: Any, dnormed: Any, dsums: Any, dweight: Any,
+    dbias: Any, dx: Any,
+) -> None:  # fmt: skip
+    """Writes the gradient of the sums, and for each task those of weight and bias."""
+    for task in numba.prange((count + _TASK - 1) // _TASK):
+        first = task * _TASK
+        end, norm = min(first + _TASK, count), _Norm(size, eps, rms)
+        _backward_rows(first, end, norm, sums, weight, dnormed, dsums, dweight[task], dbias[task], dx)
+
+
+def add_norm(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
+) -> tuple[Tensor, Tensor]:
+    """`dnadiff.ops.add_norm_fn`. bfloat16 is kept as it is; what is computed is float32."""
+    stream = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
+    kept = (None if t is None else storable(t) for t in (x, residual))
+    weights = (None if t is None else t.float() for t in (weight, bias))
+    normed, sums = _AddNorm.apply(*kept, *weights, eps, rms)
+    return normed.to(x.dtype), sums.to(stream)
+
+
+class _AddNorm(torch.autograd.Function):
+    """x and residual are float32 or bfloat16, weight and bias are float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
+    ) -> tuple[Tensor, Tensor]:
+        other = x if residual is None else residual
+        normed = torch.empty(x.shape, dtype=x.dtype)
+        sums = torch.empty(x.shape, dtype=torch.promote_types(x.dtype, other.dtype))
+        ctx.save_for_backward(sums, weight)
+        ctx.settings = eps, rms
+        ctx.dtypes = x.dtype, None if residual is None else residual.dtype, bias is not None
+        with threads():
+            _forward(
+                *_sizes(x), eps, rms, _rows(x), _rows(other), residual is not None, *_padded(weight, bias),
+                _rows(normed), _rows(sums),
+            )  # fmt: skip
+        return normed, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dnormed: Tensor, dsums: Tensor) -> tuple[Tensor | None, ...]:
+        sums, weight = ctx.saved_tensors
+        x_dtype, residual_dtype, with_bias = ctx.dtypes
+        count, size = _sizes(sums)
+        dx = torch.empty_like(sums)
+        padded, _ = _padded(weight, None)
+        dweight, dbias = torch.zeros(2, -(-count // _TASK), padded.size)
+        with threads():
+            _backward(
+                count, size, *ctx.settings, _rows(sums), padded, _rows(dnormed), _rows(dsums), dweight.numpy(),
+                dbias.numpy(), _rows(dx),
+            )  # fmt: skip
+        dweight, dbias = (t.sum(0)[:size] for t in (dweight, dbias))
+        dresidual = None if residual_dtype is None else dx.to(residual_dtype)
+        return dx.to(x_dtype), dresidual, dweight, dbias if with_bias else None, None, None
+
+
+def _sizes(x: Tensor) -> tuple[int, int]:
+    """The number of rows, and of the numbers in each."""
+    return x.numel() // x.shape[-1], x.shape[-1]
+
+
+def _rows(x: Tensor) -> Rows:
+    """All rows of x, as one sequence."""
+    return rows(channels_last(x.detach().reshape(-1, x.shape[-1]).T[None]))
+
+
+def _padded(weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias, filled up with zeros to whole vectors."""
+    padding = (0, -weight.numel() % WIDTH)
+    bias = torch.zeros_like(weight) if bias is None else bias.detach()
+    return F.pad(weight.detach(), padding).numpy(), F.pad(bias, padding).numpy()
