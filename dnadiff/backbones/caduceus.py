@@ -128,9 +128,8 @@ class Direction(nn.Module):
         dt = torch.exp(torch.rand_like(self.D) * (high - low) + low).clamp(min=ssm.dt_init_floor)
         self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, xz: Tensor, *, reverse: bool) -> Tensor:
-        """Gated output (B, L, d_inner) of the input projection xz (B, L, 2 d_inner), right to left if `reverse`."""
-        x, z = xz.mT.chunk(2, 1)
+    def forward(self, x: Tensor, z: Tensor, *, reverse: bool) -> Tensor:
+        """Gated output (B, L, d_inner) of projected input x and gate z (B, d_inner, L), right to left if `reverse`."""
         u = causal_conv1d_fn(x, self.conv1d.weight[:, 0], self.conv1d.bias, activation="silu", reverse=reverse)
         dt, b, c = self.x_proj(u.mT).split([self.dt_rank, self.d_state, self.d_state], -1)
         delta = F.linear(dt, self.dt_proj.weight)
@@ -166,19 +165,23 @@ class BiMamba(nn.Module):
     def forward(self, x: Tensor, *, mirrored: bool = False) -> Tensor:
         """Mixes (B, L, d_model) along L; `mirrored`: with x and the result flipped in length and channels."""
         fwd, rev = self.mamba_fwd, self.mamba_rev
-        xz = _project_in(fwd.in_proj, x, mirrored)
-        y = fwd(xz, reverse=mirrored)
+        projected = _project_in(fwd.in_proj, x, mirrored)
+        y = fwd(*projected, reverse=mirrored)
         if rev is None:
             return _project_out(fwd.out_proj, y, mirrored)
-        y_rev = rev(xz if self.tied else _project_in(rev.in_proj, x, mirrored), reverse=not mirrored)
+        if not self.tied:
+            projected = _project_in(rev.in_proj, x, mirrored)
+        y_rev = rev(*projected, reverse=not mirrored)
         if self.tied and self.strategy == "add" and fwd.out_proj.bias is None:
             return _project_out(fwd.out_proj, y + y_rev, mirrored)
         out, out_rev = _project_out(fwd.out_proj, y, mirrored), _project_out(rev.out_proj, y_rev, mirrored)
         return out + out_rev if self.strategy == "add" else out * out_rev
 
 
-def _project_in(linear: nn.Linear, x: Tensor, mirrored: bool) -> Tensor:
-    return F.linear(x, linear.weight.flip(1) if mirrored else linear.weight, linear.bias)
+def _project_in(linear: nn.Linear, x: Tensor, mirrored: bool) -> tuple[Tensor, Tensor]:
+    """Input and gate of the scan, both (B, d_inner, L), channels last in memory."""
+    x, z = F.linear(x, linear.weight.flip(1) if mirrored else linear.weight, linear.bias).mT.chunk(2, 1)
+    return x, z
 
 
 def _project_out(linear: nn.Linear, y: Tensor, mirrored: bool) -> Tensor:
