@@ -242,7 +242,7 @@ class HiddenMarkovSource:
         enter: (S,) probability that a new piece begins in each state.
         leave: (S,) probability that a piece ends after each state.
         shift: (S,) probability of the step from state s to s + 1.
-        edges: (rows, columns, probabilities) of all other steps inside a piece.
+        edges: (rows, columns, probabilities) of all other steps inside a piece, in order of their rows.
         emit: (S, 4) probability of each letter in each state.
         repeat: (S,) bool, states of repeats.
         stationary: (S,) distribution of the state at any place of the genome.
@@ -269,8 +269,7 @@ class HiddenMarkovSource:
         A pure function of (seed, index), and a shorter walk is the beginning of a longer one.
         """
         draws = uniform(seed, Stream.SOURCE, torch.tensor(index), 2 * length, step=_WALK).numpy().reshape(length, 2)
-        order = np.argsort(self.edges[0], kind="stable")
-        rows, columns, probabilities = (table[order] for table in self.edges)
+        rows, columns, probabilities = self.edges
         states, letters = _compiled(_walk)(
             draws,
             np.cumsum(self.stationary),
@@ -308,7 +307,7 @@ class HiddenMarkovSource:
 
 
 def _join(steps: Iterable[np.ndarray]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The matrix with these blocks on its diagonal: its first upper diagonal, and the rest as (rows, columns, values)."""
+    """The matrix with these blocks on its diagonal: its first upper diagonal, the rest as (rows, columns, values)."""
     shifts, edges, start = [], [], 0
     for step in steps:
         shifts.append(np.append(np.diag(step, k=1), 0))
@@ -479,7 +478,7 @@ def _load(name_or_path: str | os.PathLike[str], build: Callable[[Mapping[str, An
         raise InputError(f'{path}: {error.strerror}; give the YAML file of a source, or "demo"') from error
     except KeyError as error:
         raise InputError(f"{path}: the key {error} is missing; compare it with the demo source") from error
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a source of DNA: {reason}; compare it with the demo source") from error
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-import torch
 
 from dnadiff.ops.backend import choose, cpu_obstacle
 
@@ -25,7 +24,7 @@ def selective_scan_fn(
     reverse: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Runs a selective state space model over a sequence (Gu and Dao 2023, arXiv 2312.00752, section 3 and algorithm 2).
+    """Runs a selective state space model along a sequence (Gu and Dao 2023, arXiv 2312.00752, algorithm 2).
 
     Every channel has a state h of N numbers, moved along the sequence by a step size dt = softplus(delta + delta_bias):
 
@@ -49,11 +48,11 @@ def selective_scan_fn(
         return_last_state: whether to return the state after the last step as well.
         reverse: scan right to left. The same as flipping u, delta, z, B, C and the output along L, without the
             copies; the last state is then the one at position 0.
-        backend: "reference" (PyTorch, step by step, any device and dtype), "cpu" (compiled), or "auto", the fastest
-            that can take these arguments.
+        backend: "reference" (PyTorch, step by step, any device and dtype), "cpu" (compiled; not float64, nor constant B
+            or C), or "auto", the fastest that can take these arguments.
 
     Returns:
-        out (batch, D, L) in u's dtype, or (out, last_state) where last_state (batch, D, N) is float32 (float64 if u is).
+        out (batch, D, L) in u's dtype, or (out, last_state), last_state (batch, D, N) in float32 (float64 if u is).
 
     Raises:
         ValueError: if shapes or dtypes do not fit together, or the backend is unknown or cannot take these arguments.

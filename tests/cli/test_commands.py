@@ -63,11 +63,12 @@ def test_generate_takes_the_newest_run_and_says_so(here, capsys):
 
 
 def test_batch_size_and_number_do_not_change_a_sequence(here, tmp_path):
+    drawn = ["generate", "--length", "40", "--steps", "12"]
     for name, flags in {"a": ["--num", "5"], "b": ["--num", "5", "--batch-size", "2"], "c": ["--num", "3"]}.items():
-        assert main(["generate", "--length", "40", "--out", str(tmp_path / name), *flags]) == 0
+        assert main([*drawn, "--out", str(tmp_path / name), *flags]) == 0
     a, b, c = ((tmp_path / name).read_text() for name in "abc")
     assert a == b and a.startswith(c)
-    assert main(["generate", "--length", "40", "--num", "5", "--seed", "1", "--out", str(tmp_path / "d")]) == 0
+    assert main([*drawn, "--num", "5", "--seed", "1", "--out", str(tmp_path / "d")]) == 0
     assert (tmp_path / "d").read_text() != a
 
 

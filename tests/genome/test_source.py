@@ -280,6 +280,13 @@ def test_shares_are_shares_of_the_letters(tiny):
     assert np.abs(seen - tiny.stationary).sum() < 0.02
 
 
+def test_walks_begin_anywhere(tiny):
+    first = torch.cat([tiny.walk(1, seed=9, index=i)[0] for i in range(2000)])
+    element = np.repeat(np.arange(12), [len(e.enter) for e in tiny.elements])
+    seen, expected = np.bincount(element[first], minlength=12), 2000 * np.repeat([3, 2, 2, 2, 1, 2], 2) / 24
+    assert ((seen - expected) ** 2 / expected).sum() < 31.3  # chi-square, 11 degrees of freedom, p = 0.001
+
+
 def test_a_walk_is_a_function_of_seed_and_index(tiny):
     states, tokens = tiny.walk(500, seed=4, index=7)
     assert torch.equal(tiny.sample(300, seed=4, index=7), tokens[:300])
@@ -368,6 +375,15 @@ def test_contigs_must_differ_in_name(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_demo_leaves_much_to_learn_beyond_low_orders(demo):
+    training, windows = demo.sample(1_000_000, seed=1), demo.sample(300_000, seed=1, index=1).view(-1, 1000)
+    exact = demo.nats(windows) / 1000
+    low = MarkovModel.fit([training], 3).nats(windows) / 1000
+    assert exact.mean().item() == pytest.approx(1.02, abs=0.04)
+    assert low.mean().item() == pytest.approx(1.30, abs=0.02)
+    assert (low - exact).mean().item() == pytest.approx(0.28, abs=0.03)
+
+
 def test_the_demo_genome(demo):
     contigs = load_contigs()
     assert 8 <= len(contigs) <= 10
@@ -387,7 +403,9 @@ YAML = resource("data", "demo_source.yaml").read_text()
         ("a: [", "not a source of DNA: while parsing"),
         ("[1, 2]", "not a source of DNA"),
         (YAML.replace("genes:", "jeans:"), "the key 'genes' is missing"),
-        (YAML.replace("TATAAA", "TATAZA"), "'Z' in"),
+        (YAML.replace("TGACGTCA", "TGAZGTCA"), "'Z' in 'GRTGAZGTCAYC'"),
+        (YAML.replace("mean_codons: 300", "mean_codons: 0"), "division by zero"),
+        (YAML.replace("share: 0.24", "share: 0"), "positive shares"),
         (YAML.replace("mean_codons: ", "mean_codons: x"), "not a source of DNA"),
     ],
 )

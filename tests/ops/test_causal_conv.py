@@ -1,4 +1,4 @@
-"""The causal convolution: closed forms, every backend against the reference in float64, layouts, and bitwise equality."""
+"""The causal convolution: closed forms, every backend against the float64 reference, layouts, bitwise equality."""
 
 import pytest
 import torch

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
-import numpy as np
 import torch
 from torch import Tensor
+
+from dnadiff.ops.cpu.lanes import pointer
 
 
 def kernel(function: Callable) -> Any:
@@ -21,10 +22,10 @@ def kernel(function: Callable) -> Any:
     overrides both); where neither can, every process compiles anew.
     """
     try:
-        compiled = numba.njit(parallel=True, cache=True)(function)
+        compiled: Any = numba.njit(parallel=True, cache=True)(function)
     except RuntimeError:
         return numba.njit(parallel=True)(function)
-    # A kernel is made of functions of other files too, and Numba looks at its own file alone to see what is out of date.
+    # To see whether code is out of date Numba looks at the kernel's own file alone, but other files are in it too.
     compiled._cache._cache_file._source_stamp = _stamp()
     return compiled
 
@@ -39,7 +40,8 @@ def _stamp() -> bytes:
 def threads() -> Iterator[None]:
     """Inside, kernels use as many threads as PyTorch does."""
     before = numba.get_num_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    limit = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(torch.get_num_threads(), limit))
     try:
         yield
     finally:
@@ -53,10 +55,16 @@ class Rows(NamedTuple):
     left is one whose step is negative.
     """
 
-    data: np.ndarray
+    data: Any  # an array for those who call a kernel, a pointer inside
     start: int
     batch: int
     step: int
+
+
+@numba.njit
+def inside(source: Any) -> Any:
+    """The same rows with a pointer in place of the array."""
+    return Rows(pointer(source.data), source.start, source.batch, source.step)
 
 
 def rows(tensor: Tensor, reverse: bool = False) -> Rows:

@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numba
+import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dnadiff.ops.cpu.compile import channels_last, empty_rows, kernel, rows, storable, threads
+from dnadiff.ops.cpu.compile import channels_last, empty_rows, inside, kernel, rows, storable, threads
 from dnadiff.ops.cpu.functions import sigmoid
-from dnadiff.ops.cpu.lanes import WIDTH, fma, load, store
-from dnadiff.ops.cpu.tiles import CHUNK, Place, load_tile, scratch, store_tile
+from dnadiff.ops.cpu.lanes import WIDTH, align, fma, keep, load, pointer, shift, store
+from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, load_tile, store_tile
 
 _SLAB = 8  # blocks of 16 channels, the work of one task for one sequence
 
@@ -34,6 +35,15 @@ class _Shape(NamedTuple):
     taps: int
 
 
+class _Filter(NamedTuple):
+    """Pointers to the weights of a block [tap, lane] and to its bias [lane]."""
+
+    weight: Any
+    bias: Any
+    taps: int
+    silu: bool
+
+
 @njit
 def _place(shape: Any, sequence: int, block: int, start: int, end: int) -> Any:
     """The positions from start to end, as far as they are in the sequence."""
@@ -46,63 +56,72 @@ def _place(shape: Any, sequence: int, block: int, start: int, end: int) -> Any:
 def _load_window(tile: Any, source: Any, shape: Any, sequence: int, block: int, start: int, end: int) -> None:
     """Fills the tile with the positions from start to end; positions outside the sequence are 0."""
     place = _place(shape, sequence, block, start, end)
-    tile[:] = 0
-    load_tile(tile[(place.t - start) * WIDTH :], source, place)
+    clear(tile, (end - start) * WIDTH)
+    load_tile(shift(tile, (place.t - start) * WIDTH), source, place)
 
 
 @njit
-def _filter(window: Any, t: int, weight: Any, bias: Any) -> Any:
-    """The filtered value at the end of the taps that begin at position t of the window."""
-    y = bias
-    for tap in range(weight.shape[0]):
-        y = fma(load(window, (t + tap) * WIDTH), load(weight[tap], 0), y)
+def _apply(filtering: Any, window: Any, i: int) -> Any:
+    """The filtered value at the last of the taps, the first of which is at element i of the window."""
+    y = load(filtering.bias, 0)
+    for tap in range(0, filtering.taps * WIDTH, WIDTH):
+        y = fma(load(window, i + tap), load(filtering.weight, tap), y)
     return y
+
+
+@njit
+def _filter(block: int, shape: Any, weight: Any, bias: Any, silu: bool) -> Any:
+    weight, bias = shift(weight, block * shape.taps * WIDTH), shift(bias, block * WIDTH)
+    return _Filter(weight, bias, shape.taps, silu)
 
 
 @njit
 def _forward_task(number: int, shape: Any, x: Any, weight: Any, bias: Any, silu: bool, out: Any) -> None:
     sequence, slab = number // shape.slabs, number % shape.slabs
     before = shape.taps - 1
-    window, y = scratch(((CHUNK + before) * WIDTH,)), scratch((CHUNK * WIDTH,))
+    arena = np.empty((2 * CHUNK + before + 1) * WIDTH, np.float32)
+    y = align(pointer(arena))
+    window = shift(y, TILE)
     for t in range(0, shape.length, CHUNK):
         for block in range(slab * _SLAB, min((slab + 1) * _SLAB, shape.blocks)):
             _load_window(window, x, shape, sequence, block, t - before, t + CHUNK)
-            place = _place(shape, sequence, block, t, t + CHUNK)
-            for step in range(place.steps):
-                pre = _filter(window, step, weight[block], load(bias[block], 0))
-                store(y, step * WIDTH, pre * sigmoid(pre) if silu else pre)
+            filtering, place = _filter(block, shape, weight, bias, silu), _place(shape, sequence, block, t, t + CHUNK)
+            for i in range(0, place.steps * WIDTH, WIDTH):
+                pre = _apply(filtering, window, i)
+                store(y, i, pre * sigmoid(pre) if silu else pre)
             store_tile(y, out, place)
+    keep(arena)
 
 
 @kernel
 def _forward(shape: Any, x: Any, weight: Any, bias: Any, silu: bool, out: Any) -> None:
     for number in numba.prange(shape.batch * shape.slabs):
-        _forward_task(number, shape, x, weight, bias, silu, out)
+        _forward_task(number, shape, inside(x), pointer(weight), pointer(bias), silu, inside(out))
 
 
 @njit
-def _back_silu(dpre: Any, window: Any, weight: Any, bias: Any) -> None:
+def _back_silu(dpre: Any, window: Any, filtering: Any, size: int) -> None:
     """Turns gradients of the output into gradients of the filtered values."""
-    for step in range(dpre.size // WIDTH):
-        pre = _filter(window, step, weight, bias)
+    for i in range(0, size, WIDTH):
+        pre = _apply(filtering, window, i)
         s = sigmoid(pre)
-        store(dpre, step * WIDTH, load(dpre, step * WIDTH) * fma(pre * s, 1.0 - s, s))
+        store(dpre, i, load(dpre, i) * fma(pre * s, 1.0 - s, s))
 
 
 @njit
-def _back_filter(dpre: Any, window: Any, weight: Any, dx: Any, dweight: Any, dbias: Any, steps: int) -> None:
+def _back_filter(dpre: Any, window: Any, filtering: Any, dx: Any, dweight: Any, dbias: Any, size: int) -> None:
     """Writes the gradient of x, and adds to those of the weight and the bias."""
-    taps = weight.shape[0]
-    for i in range(0, steps * WIDTH, WIDTH):
+    sum_bias = load(dbias, 0)
+    for i in range(0, size, WIDTH):
         store(dx, i, 0.0)
-        store(dbias, 0, load(dbias, 0) + load(dpre, i))
-    for tap in range(taps):
-        w, sum_w = load(weight[tap], 0), load(dweight[tap], 0)
-        ahead, behind = (taps - 1 - tap) * WIDTH, tap * WIDTH
-        for i in range(0, steps * WIDTH, WIDTH):
+        sum_bias = sum_bias + load(dpre, i)
+    store(dbias, 0, sum_bias)
+    for tap in range(0, filtering.taps * WIDTH, WIDTH):
+        w, sum_w, ahead = load(filtering.weight, tap), load(dweight, tap), (filtering.taps - 1) * WIDTH - tap
+        for i in range(0, size, WIDTH):
             store(dx, i, fma(w, load(dpre, i + ahead), load(dx, i)))
-            sum_w = fma(load(dpre, i), load(window, i + behind), sum_w)
-        store(dweight[tap], 0, sum_w)
+            sum_w = fma(load(dpre, i), load(window, i + tap), sum_w)
+        store(dweight, tap, sum_w)
 
 
 @njit
@@ -111,18 +130,22 @@ def _backward_task(
 ) -> None:
     sequence, slab = number // shape.slabs, number % shape.slabs
     beside = shape.taps - 1
-    window, dpre = scratch(((CHUNK + 2 * beside) * WIDTH,)), scratch(((CHUNK + beside) * WIDTH,))
-    tile = scratch((CHUNK * WIDTH,))
+    arena = np.empty((3 * CHUNK + 3 * beside + 1) * WIDTH, np.float32)
+    tile = align(pointer(arena))
+    dpre = shift(tile, TILE)
+    window = shift(dpre, TILE + beside * WIDTH)
     for t in range(0, shape.length, CHUNK):
         for block in range(slab * _SLAB, min((slab + 1) * _SLAB, shape.blocks)):
+            filtering, place = _filter(block, shape, weight, bias, silu), _place(shape, sequence, block, t, t + CHUNK)
             _load_window(window, x, shape, sequence, block, t - beside, t + CHUNK + beside)
             _load_window(dpre, dout, shape, sequence, block, t, t + CHUNK + beside)
             if silu:
-                _back_silu(dpre, window, weight[block], load(bias[block], 0))
-            place = _place(shape, sequence, block, t, t + CHUNK)
-            sums = dweight[sequence, block], dbias[sequence, block]
-            _back_filter(dpre, window, weight[block], tile, *sums, place.steps)
+                _back_silu(dpre, window, filtering, TILE + beside * WIDTH)
+            at = (sequence * shape.blocks + block) * WIDTH
+            sums = shift(dweight, at * shape.taps), shift(dbias, at)
+            _back_filter(dpre, window, filtering, tile, sums[0], sums[1], place.steps * WIDTH)
             store_tile(tile, dx, place)
+    keep(arena)
 
 
 @kernel
@@ -131,7 +154,10 @@ def _backward(
 ) -> None:
     """Writes the gradient of x, and for each sequence those of the weight and the bias."""
     for number in numba.prange(shape.batch * shape.slabs):
-        _backward_task(number, shape, x, weight, bias, silu, dout, dx, dweight, dbias)
+        _backward_task(
+            number, shape, inside(x), pointer(weight), pointer(bias), silu, inside(dout), inside(dx), pointer(dweight),
+            pointer(dbias),
+        )  # fmt: skip
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:

@@ -5,8 +5,9 @@ are written out: a value of type `Lanes` is LLVM's <16 x float>, which is one re
 four with NEON; LLVM does that split, so one text serves all machines. Inside a kernel + - * / take Lanes, and plain
 numbers among them stand for the same number in each lane.
 
-Memory is addressed as (one-dimensional array, offset in elements). An array of float32 holds numbers as they are; one
-of int16 holds the bits of bfloat16 numbers, widened when loaded and rounded to the nearest (even) when stored.
+Memory is addressed as (pointer, offset in elements), not as arrays: Numba counts references to an array, and the
+counting would cost more than the arithmetic. A pointer to float32 sees numbers as they are; one to int16 sees the bits
+of bfloat16 numbers, widened when loaded and rounded to the nearest (even) when stored.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model
 
 WIDTH = 16
-_FLOAT, _INT32, _INT16 = ir.FloatType(), ir.IntType(32), ir.IntType(16)
+_FLOAT, _INT16, _INT32, _INT64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS, _SHORTS = (ir.VectorType(element, WIDTH) for element in (_FLOAT, _INT32, _INT16))
 
 
@@ -50,10 +51,14 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, numba_type, _FLOATS)
 
 
+def _constant(kind: ir.Type, number: int) -> ir.Constant:
+    return ir.Constant(kind, [number] * WIDTH if isinstance(kind, ir.VectorType) else number)
+
+
 def _fill(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
     undefined = ir.Constant(_FLOATS, ir.Undefined)
     first = builder.insert_element(undefined, number, _INT32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * WIDTH))
+    return builder.shuffle_vector(first, undefined, _constant(_INTS, 0))
 
 
 @lower_cast(types.Float, LANES)
@@ -109,20 +114,97 @@ def where_greater(typingctx: Any, x: Any, y: Any, yes: Any, no: Any) -> Any:
     return LANES(LANES, LANES, LANES, LANES), lower
 
 
+# 2^(x y), in steps for `dnadiff.ops.cpu.functions.exp2_product`. AVX-512 has instructions that round, and that multiply
+# by a power of two with all the right ends. Elsewhere 1.5 * 2^23 is added, which rounds to a whole number and leaves it
+# in the lowest bits; with 127 more, and kept between 0 and 255, those bits are the exponent field of the power of two,
+# 0 standing for zero and 255 for infinity. Such a number is called `whole` below.
+_ROUND = 1.5 * 2**23 + 127
+
+
+def _floats(number: float) -> ir.Constant:
+    return ir.Constant(_FLOATS, [number] * WIDTH)
+
+
+def _has_avx512(context: Any) -> bool:
+    """Whether the machine that Numba compiles for has AVX-512."""
+    return "+avx512f" in context.codegen().magic_tuple()[2]
+
+
 @_instructions
-def add_to_exponent(typingctx: Any, x: Any, k: Any) -> Any:
-    """The product x 2^k, where k is a whole number in the lowest bits of its lane (see `dnadiff.ops.cpu.functions.exp2_product`)."""
+def whole_product(typingctx: Any, x: Any, y: Any) -> Any:
+    """The whole number next to x y."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        x, k = args
-        power = builder.shl(builder.bitcast(k, _INTS), ir.Constant(_INTS, [23] * WIDTH))
-        return builder.fmul(x, builder.bitcast(power, _FLOATS))
+        if _has_avx512(context):
+            return _llvm(builder, "rint", builder.fmul(*args))
+        whole, least, most = (
+            _llvm(builder, "fmuladd", *args, _floats(_ROUND)),
+            _floats(_ROUND - 127),
+            _floats(_ROUND + 128),
+        )
+        whole = builder.select(builder.fcmp_ordered("<", whole, least), least, whole)  # NaN stays
+        return builder.select(builder.fcmp_ordered(">", whole, most), most, whole)
 
     return LANES(LANES, LANES), lower
 
 
-def _address(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, offset: ir.Value) -> ir.Value:
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
+@_instructions
+def minus(typingctx: Any, whole: Any) -> Any:
+    """What a whole number stands for, with the opposite sign."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return builder.fneg(args[0]) if _has_avx512(context) else builder.fsub(_floats(_ROUND), args[0])
+
+    return LANES(LANES), lower
+
+
+@_instructions
+def times_power(typingctx: Any, x: Any, whole: Any) -> Any:
+    """The product x 2^k, where k is the whole number."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        if not _has_avx512(context):
+            power = builder.shl(builder.bitcast(args[1], _INTS), _constant(_INTS, 23))
+            return builder.fmul(args[0], builder.bitcast(power, _FLOATS))
+        kind = ir.FunctionType(_FLOATS, [_FLOATS, _FLOATS, _FLOATS, _INT16, _INT32])
+        scale = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.scalef.ps.512")
+        every, current_rounding = _INT16(-1), _INT32(4)
+        return builder.call(scale, [*args, ir.Constant(_FLOATS, ir.Undefined), every, current_rounding])
+
+    return LANES(LANES, LANES), lower
+
+
+@_instructions
+def pointer(typingctx: Any, array: Any) -> Any:
+    """Where the numbers of an array begin. Somebody must hold the array as long (see `keep`)."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return context.make_array(sig.args[0])(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), lower
+
+
+@_instructions
+def keep(typingctx: Any, array: Any) -> Any:
+    """Does nothing, but Numba will not free the array before it."""
+    return types.void(array), lambda context, builder, sig, args: context.get_dummy_value()
+
+
+@_instructions
+def shift(typingctx: Any, memory: Any, offset: Any) -> Any:
+    """The pointer `offset` elements further on."""
+    return memory(memory, types.intp), lambda context, builder, sig, args: builder.gep(args[0], [args[1]])
+
+
+@_instructions
+def align(typingctx: Any, memory: Any) -> Any:
+    """The next address that is a multiple of 64 bytes: vectors from there on straddle no two cache lines."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        address = builder.add(builder.ptrtoint(args[0], _INT64), _INT64(63))
+        return builder.inttoptr(builder.and_(address, _INT64(-64)), args[0].type)
+
+    return memory(memory), lower
 
 
 def _load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, alignment: int) -> ir.Value:
@@ -137,71 +219,80 @@ def _store(builder: ir.IRBuilder, value: ir.Value, address: ir.Value, alignment:
 
 def _widen(builder: ir.IRBuilder, bits: ir.Value, ints: ir.Type, floats: ir.Type) -> ir.Value:
     """The numbers whose bfloat16 bits are given."""
-    return builder.bitcast(builder.shl(builder.zext(bits, ints), ir.Constant(ints, _every(ints, 16))), floats)
-
-
-def _every(kind: ir.Type, number: int) -> int | list[int]:
-    return [number] * WIDTH if isinstance(kind, ir.VectorType) else number
+    return builder.bitcast(builder.shl(builder.zext(bits, ints), _constant(ints, 16)), floats)
 
 
 def _narrow(builder: ir.IRBuilder, x: ir.Value, ints: ir.Type, shorts: ir.Type) -> ir.Value:
     """The bfloat16 bits of numbers, rounded to the nearest, ties to even."""
-    bits = builder.bitcast(x, ints)
-    constant = lambda number: ir.Constant(ints, _every(ints, number))  # noqa: E731
-    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
-    rounded = builder.add(bits, builder.add(odd, constant(0x7FFF)))
-    return builder.trunc(builder.lshr(rounded, constant(16)), shorts)
+    bits, sixteen = builder.bitcast(x, ints), _constant(ints, 16)
+    odd = builder.and_(builder.lshr(bits, sixteen), _constant(ints, 1))
+    rounded = builder.add(bits, builder.add(odd, _constant(ints, 0x7FFF)))
+    return builder.trunc(builder.lshr(rounded, sixteen), shorts)
 
 
 @_instructions
-def load(typingctx: Any, array: Any, offset: Any) -> Any:
+def load(typingctx: Any, memory: Any, offset: Any) -> Any:
     """The 16 numbers from `offset` on."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        address = _address(context, builder, sig.args[0], *args)
-        if array.dtype == types.float32:
+        address = builder.gep(args[0], [args[1]])
+        if memory.dtype == types.float32:
             return _load(builder, address, _FLOATS, 4)
         return _widen(builder, _load(builder, address, _SHORTS, 2), _INTS, _FLOATS)
 
-    return LANES(array, types.intp), lower
+    return LANES(memory, types.intp), lower
 
 
 @_instructions
-def store(typingctx: Any, array: Any, offset: Any, x: Any) -> Any:
+def store(typingctx: Any, memory: Any, offset: Any, x: Any) -> Any:
     """Writes the 16 numbers x from `offset` on."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        address = _address(context, builder, sig.args[0], *args[:2])
-        if array.dtype == types.float32:
+        address = builder.gep(args[0], [args[1]])
+        if memory.dtype == types.float32:
             _store(builder, args[2], address, 4)
         else:
             _store(builder, _narrow(builder, args[2], _INTS, _SHORTS), address, 2)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, LANES), lower
+    return types.void(memory, types.intp, LANES), lower
 
 
 @_instructions
-def load_number(typingctx: Any, array: Any, offset: Any) -> Any:
+def prefetch(typingctx: Any, memory: Any, offset: Any) -> Any:
+    """Starts to bring the memory at `offset` near, if there is any: the address need not exist."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        address = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
+        read, keep, data = _INT32(0), _INT32(3), _INT32(1)
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch"), [address, read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(memory, types.intp), lower
+
+
+@_instructions
+def load_number(typingctx: Any, memory: Any, offset: Any) -> Any:
     """The one number at `offset`."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        bits = builder.load(_address(context, builder, sig.args[0], *args))
-        return bits if array.dtype == types.float32 else _widen(builder, bits, _INT32, _FLOAT)
+        bits = builder.load(builder.gep(args[0], [args[1]]))
+        return bits if memory.dtype == types.float32 else _widen(builder, bits, _INT32, _FLOAT)
 
-    return types.float32(array, types.intp), lower
+    return types.float32(memory, types.intp), lower
 
 
 @_instructions
-def store_number(typingctx: Any, array: Any, offset: Any, x: Any) -> Any:
+def store_number(typingctx: Any, memory: Any, offset: Any, x: Any) -> Any:
     """Writes the one number x at `offset`."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        value = args[2] if array.dtype == types.float32 else _narrow(builder, args[2], _INT32, _INT16)
-        builder.store(value, _address(context, builder, sig.args[0], *args[:2]))
+        value = args[2] if memory.dtype == types.float32 else _narrow(builder, args[2], _INT32, _INT16)
+        builder.store(value, builder.gep(args[0], [args[1]]))
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.float32), lower
+    return types.void(memory, types.intp, types.float32), lower
 
 
 @_instructions
@@ -219,20 +310,20 @@ def total(typingctx: Any, x: Any) -> Any:
 
 
 @_instructions
-def total_each(typingctx: Any, array: Any, offset: Any) -> Any:
+def total_each(typingctx: Any, memory: Any, offset: Any) -> Any:
     """Lane i of the result is the sum over the lanes of the i-th of 16 vectors that lie one after the other.
 
     The vectors are added in pairs whose lanes interleave, so that 15 additions do the work of 16 x 15.
     """
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        base = _address(context, builder, sig.args[0], *args)
-        rows = [_load(builder, builder.gep(base, [ir.IntType(64)(WIDTH * i)]), _FLOATS, 4) for i in range(WIDTH)]
+        base = builder.gep(args[0], [args[1]])
+        rows = [_load(builder, builder.gep(base, [_INT64(WIDTH * i)]), _FLOATS, 4) for i in range(WIDTH)]
         for half in (8, 4, 2, 1):
             rows = [_add_halves(builder, x, y, half) for x, y in zip(rows[:half], rows[half:], strict=True)]
         return rows[0]
 
-    return LANES(array, types.intp), lower
+    return LANES(memory, types.intp), lower
 
 
 def _add_halves(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, half: int) -> ir.Value:

@@ -16,73 +16,77 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dnadiff.ops.cpu.compile import Rows, channels_last, kernel, rows, storable, threads
-from dnadiff.ops.cpu.lanes import WIDTH, fma, load, load_number, store, store_number, total
-from dnadiff.ops.cpu.tiles import element, scratch
+from dnadiff.ops.cpu.compile import Rows, channels_last, inside, kernel, rows, storable, threads
+from dnadiff.ops.cpu.lanes import WIDTH, align, fma, keep, load, load_number, pointer, shift, store, store_number, total
+from dnadiff.ops.cpu.tiles import element
 
 _TASK = 128  # rows
 
 
 class _Norm(NamedTuple):
-    """Which normalisation, of how many numbers."""
+    """Which normalisation, of how many numbers; in memory a row is padded with zeros to `padded` numbers."""
 
     size: int
+    padded: int
     eps: float
     rms: bool
 
 
 @njit
-def _load_row(row: Any, source: Any, number: int, size: int) -> None:
-    """Fills the row, but for the zeros that pad it to whole vectors."""
-    at, whole = element(source, 0, number, 0), size - size % WIDTH
+def _load_row(row: Any, source: Any, number: int, norm: Any) -> None:
+    """Fills the row."""
+    at, whole = element(source, 0, number, 0), norm.size - norm.size % WIDTH
+    if whole < norm.padded:
+        store(row, whole, 0.0)
     for i in range(0, whole, WIDTH):
         store(row, i, load(source.data, at + i))
-    for i in range(whole, size):
+    for i in range(whole, norm.size):
         store_number(row, i, load_number(source.data, at + i))
 
 
 @njit
-def _store_row(row: Any, target: Any, number: int, size: int) -> None:
-    at, whole = element(target, 0, number, 0), size - size % WIDTH
+def _store_row(row: Any, target: Any, number: int, norm: Any) -> None:
+    at, whole = element(target, 0, number, 0), norm.size - norm.size % WIDTH
     for i in range(0, whole, WIDTH):
         store(target.data, at + i, load(row, i))
-    for i in range(whole, size):
+    for i in range(whole, norm.size):
         store_number(target.data, at + i, load_number(row, i))
 
 
 @njit
-def _mean_product(x: Any, y: Any, size: int) -> Any:
+def _mean_product(x: Any, y: Any, norm: Any) -> Any:
     products = load(x, 0) * load(y, 0)
-    for i in range(WIDTH, x.size, WIDTH):
+    for i in range(WIDTH, norm.padded, WIDTH):
         products = fma(load(x, i), load(y, i), products)
-    return total(products) / np.float32(size)
+    return total(products) / np.float32(norm.size)
 
 
 @njit
-def _mean(x: Any, size: int) -> Any:
+def _mean(x: Any, norm: Any) -> Any:
     numbers = load(x, 0)
-    for i in range(WIDTH, x.size, WIDTH):
+    for i in range(WIDTH, norm.padded, WIDTH):
         numbers = numbers + load(x, i)
-    return total(numbers) / np.float32(size)
+    return total(numbers) / np.float32(norm.size)
 
 
 @njit
 def _standardise(row: Any, norm: Any) -> Any:
     """Takes the mean away, unless rms, and divides by the root of the mean square, whose inverse it returns."""
     if not norm.rms:
-        mean = _mean(row, norm.size)
-        for i in range(0, row.size, WIDTH):
+        mean = _mean(row, norm)
+        for i in range(0, norm.padded, WIDTH):
             store(row, i, load(row, i) - mean)
-        row[norm.size :] = 0
-    scale = np.float32(1.0) / np.sqrt(_mean_product(row, row, norm.size) + np.float32(norm.eps))
-    for i in range(0, row.size, WIDTH):
+        for i in range(norm.size, norm.padded):
+            store_number(row, i, np.float32(0.0))
+    scale = np.float32(1.0) / np.sqrt(_mean_product(row, row, norm) + np.float32(norm.eps))
+    for i in range(0, norm.padded, WIDTH):
         store(row, i, load(row, i) * scale)
     return scale
 
 
 @njit
-def _add(row: Any, other: Any) -> None:
-    for i in range(0, row.size, WIDTH):
+def _add(row: Any, other: Any, norm: Any) -> None:
+    for i in range(0, norm.padded, WIDTH):
         store(row, i, load(row, i) + load(other, i))
 
 
@@ -90,30 +94,33 @@ def _add(row: Any, other: Any) -> None:
 def _forward_rows(
     first: int, end: int, norm: Any, x: Any, residual: Any, add: bool, weight: Any, bias: Any, normed: Any, sums: Any
 ) -> None:
-    row, other = scratch((weight.size,)), scratch((weight.size,))
+    arena = np.empty(2 * norm.padded + WIDTH, np.float32)
+    row = align(pointer(arena))
+    other = shift(row, norm.padded)
     for number in range(first, end):
-        _load_row(row, x, number, norm.size)
+        _load_row(row, x, number, norm)
         if add:
-            _load_row(other, residual, number, norm.size)
-            _add(row, other)
-        _store_row(row, sums, number, norm.size)
-        _load_row(row, sums, number, norm.size)  # as rounded: the backward pass knows no other
+            _load_row(other, residual, number, norm)
+            _add(row, other, norm)
+        _store_row(row, sums, number, norm)
+        _load_row(row, sums, number, norm)  # as rounded: the backward pass knows no other
         _standardise(row, norm)
-        for i in range(0, row.size, WIDTH):
+        for i in range(0, norm.padded, WIDTH):
             store(row, i, fma(load(row, i), load(weight, i), load(bias, i)))
-        _store_row(row, normed, number, norm.size)
-        row[norm.size :] = 0
+        _store_row(row, normed, number, norm)
+    keep(arena)
 
 
 @kernel
 def _forward(
-    count: int, size: int, eps: float, rms: bool, x: Any, residual: Any, add: bool, weight: Any, bias: Any,
-    normed: Any, sums: Any,
-) -> None:  # fmt: skip
+    count: int, norm: Any, x: Any, residual: Any, add: bool, weight: Any, bias: Any, normed: Any, sums: Any
+) -> None:
     for task in numba.prange((count + _TASK - 1) // _TASK):
         first = task * _TASK
-        end = min(first + _TASK, count)
-        _forward_rows(first, end, _Norm(size, eps, rms), x, residual, add, weight, bias, normed, sums)
+        _forward_rows(
+            first, min(first + _TASK, count), norm, inside(x), inside(residual), add, pointer(weight), pointer(bias),
+            inside(normed), inside(sums),
+        )  # fmt: skip
 
 
 @njit
@@ -123,15 +130,15 @@ def _back_row(row: Any, dnormed: Any, norm: Any, weight: Any, dweight: Any, dbia
     With h the standardised row and g = weight dnormed it is (g - mean(g) - h mean(g h)) / root; rms has no mean(g).
     """
     scale = _standardise(row, norm)
-    for i in range(0, row.size, WIDTH):
+    for i in range(0, norm.padded, WIDTH):
         d, h = load(dnormed, i), load(row, i)
         store(dweight, i, fma(d, h, load(dweight, i)))
         store(dbias, i, load(dbias, i) + d)
         store(dnormed, i, d * load(weight, i))
-    along, mean = _mean_product(dnormed, row, norm.size), np.float32(0.0)
+    along, mean = _mean_product(dnormed, row, norm), np.float32(0.0)
     if not norm.rms:
-        mean = _mean(dnormed, norm.size)
-    for i in range(0, row.size, WIDTH):
+        mean = _mean(dnormed, norm)
+    for i in range(0, norm.padded, WIDTH):
         store(row, i, scale * (load(dnormed, i) - mean - along * load(row, i)))
 
 
@@ -139,27 +146,30 @@ def _back_row(row: Any, dnormed: Any, norm: Any, weight: Any, dweight: Any, dbia
 def _backward_rows(
     first: int, end: int, norm: Any, sums: Any, weight: Any, dnormed: Any, dsums: Any, dweight: Any, dbias: Any, dx: Any
 ) -> None:
-    row, other = scratch((weight.size,)), scratch((weight.size,))
+    arena = np.empty(2 * norm.padded + WIDTH, np.float32)
+    row = align(pointer(arena))
+    other = shift(row, norm.padded)
     for number in range(first, end):
-        _load_row(row, sums, number, norm.size)
-        _load_row(other, dnormed, number, norm.size)
+        _load_row(row, sums, number, norm)
+        _load_row(other, dnormed, number, norm)
         _back_row(row, other, norm, weight, dweight, dbias)
-        _load_row(other, dsums, number, norm.size)
-        _add(row, other)
-        _store_row(row, dx, number, norm.size)
-        row[norm.size :] = 0
+        _load_row(other, dsums, number, norm)
+        _add(row, other, norm)
+        _store_row(row, dx, number, norm)
+    keep(arena)
 
 
 @kernel
 def _backward(
-    count: int, size: int, eps: float, rms: bool, sums: Any, weight: Any, dnormed: Any, dsums: Any, dweight: Any,
-    dbias: Any, dx: Any,
-) -> None:  # fmt: skip
+    count: int, norm: Any, sums: Any, weight: Any, dnormed: Any, dsums: Any, dweight: Any, dbias: Any, dx: Any
+) -> None:
     """Writes the gradient of the sums, and for each task those of weight and bias."""
     for task in numba.prange((count + _TASK - 1) // _TASK):
-        first = task * _TASK
-        end, norm = min(first + _TASK, count), _Norm(size, eps, rms)
-        _backward_rows(first, end, norm, sums, weight, dnormed, dsums, dweight[task], dbias[task], dx)
+        first, at = task * _TASK, task * norm.padded
+        _backward_rows(
+            first, min(first + _TASK, count), norm, inside(sums), pointer(weight), inside(dnormed), inside(dsums),
+            shift(pointer(dweight), at), shift(pointer(dbias), at), inside(dx),
+        )  # fmt: skip
 
 
 def add_norm(
@@ -188,7 +198,7 @@ class _AddNorm(torch.autograd.Function):
         ctx.dtypes = x.dtype, None if residual is None else residual.dtype, bias is not None
         with threads():
             _forward(
-                *_sizes(x), eps, rms, _rows(x), _rows(other), residual is not None, *_padded(weight, bias),
+                *_sizes(x, eps, rms), _rows(x), _rows(other), residual is not None, *_padded(weight, bias),
                 _rows(normed), _rows(sums),
             )  # fmt: skip
         return normed, sums
@@ -198,23 +208,31 @@ class _AddNorm(torch.autograd.Function):
     def backward(ctx: Any, dnormed: Tensor, dsums: Tensor) -> tuple[Tensor | None, ...]:
         sums, weight = ctx.saved_tensors
         x_dtype, residual_dtype, with_bias = ctx.dtypes
-        count, size = _sizes(sums)
-        dx = torch.empty_like(sums)
-        padded, _ = _padded(weight, None)
-        dweight, dbias = torch.zeros(2, -(-count // _TASK), padded.size)
+        count, norm = _sizes(sums, *ctx.settings)
+        dx = torch.empty_like(sums, memory_format=torch.contiguous_format)
+        weights, _ = _padded(weight, None)
+        dweight, dbias = torch.zeros(2, -(-count // _TASK), norm.padded)
         with threads():
             _backward(
-                count, size, *ctx.settings, _rows(sums), padded, _rows(dnormed), _rows(dsums), dweight.numpy(),
-                dbias.numpy(), _rows(dx),
-            )  # fmt: skip
-        dweight, dbias = (t.sum(0)[:size] for t in (dweight, dbias))
+                count,
+                norm,
+                _rows(sums),
+                weights,
+                _rows(dnormed),
+                _rows(dsums),
+                dweight.numpy(),
+                dbias.numpy(),
+                _rows(dx),
+            )
+        dweight, dbias = (t.sum(0)[: norm.size] for t in (dweight, dbias))
         dresidual = None if residual_dtype is None else dx.to(residual_dtype)
         return dx.to(x_dtype), dresidual, dweight, dbias if with_bias else None, None, None
 
 
-def _sizes(x: Tensor) -> tuple[int, int]:
-    """The number of rows, and of the numbers in each."""
-    return x.numel() // x.shape[-1], x.shape[-1]
+def _sizes(x: Tensor, eps: float, rms: bool) -> tuple[int, _Norm]:
+    """The number of rows, and what to do with each."""
+    size = x.shape[-1]
+    return x.numel() // size, _Norm(size, size + -size % WIDTH, eps, rms)
 
 
 def _rows(x: Tensor) -> Rows:

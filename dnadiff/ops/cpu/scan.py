@@ -60,13 +60,13 @@ class _SelectiveScan(torch.autograd.Function):
         inputs = u, delta, A, B, C, D, z, bias
         shape = _shape(u, A, groups)
         out = empty_rows(u)
-        last = torch.empty(shape.batch, groups * shape.blocks, shape.quads, QUAD_WIDTH)
-        borders = torch.empty(shape.batch if keep else 0, shape.chunks, *last.shape[1:])
+        states = torch.zeros(shape.batch, groups * shape.blocks, shape.quads, QUAD_WIDTH)
+        borders = torch.empty(shape.batch if keep else 0, shape.chunks, *states.shape[1:])
         ctx.settings = shape, delta_softplus, reverse
         ctx.save_for_backward(*inputs, borders)
         with threads():
-            forward(*_arguments(inputs, *ctx.settings), rows(out, reverse), borders.numpy(), last.numpy())
-        return out, _from_blocks(last, shape)
+            forward(*_arguments(inputs, *ctx.settings), rows(out, reverse), keep, borders.numpy(), states.numpy())
+        return out, _from_blocks(states, shape)
 
     @staticmethod
     @once_differentiable

@@ -25,9 +25,21 @@ import numba
 import numpy as np
 from numba import njit
 
-from dnadiff.ops.cpu.compile import Rows, kernel
+from dnadiff.ops.cpu.compile import Rows, inside, kernel
 from dnadiff.ops.cpu.functions import LN2, exp2_product, sigmoid, softplus
-from dnadiff.ops.cpu.lanes import WIDTH, fma, load, load_number, store, store_number, total_each
+from dnadiff.ops.cpu.lanes import (
+    WIDTH,
+    align,
+    fma,
+    keep,
+    load,
+    load_number,
+    pointer,
+    shift,
+    store,
+    store_number,
+    total_each,
+)
 from dnadiff.ops.cpu.quads import (
     QUAD,
     QUAD_WIDTH,
@@ -40,7 +52,7 @@ from dnadiff.ops.cpu.quads import (
     scale_add,
     store_quad,
 )
-from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, element, load_tile, scratch, store_tile
+from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, element, load_tile, store_tile
 
 SLAB = 8  # blocks
 
@@ -82,55 +94,65 @@ class _Inputs(NamedTuple):
 
 
 class _Weights(NamedTuple):
-    """What does not vary: A[block, quad, state and lane] times log2(e), D[block, lane] and bias[block, lane]."""
+    """What does not vary, as pointers: A[block, quad, state, lane] times log2(e), D[block, lane], bias[block, lane]."""
 
-    A: np.ndarray
-    D: np.ndarray
-    bias: np.ndarray
+    A: Any
+    D: Any
+    bias: Any
 
 
 class _Gradients(NamedTuple):
-    """Where the backward pass writes. B and C are partial sums, a batch of sequences for each slab; A, D and bias are
-    as in _Weights, for each sequence; so is `states`, which starts as the gradient of the last states.
-    """  # noqa: D205
+    """Where the backward pass writes.
+
+    B and C are partial sums, with a batch of sequences for each slab. A, D, bias and states are pointers, for each
+    sequence laid out as in _Weights; states starts as the gradient of the last states.
+    """
 
     u: Rows
     delta: Rows
     z: Rows
     B: Rows
     C: Rows
-    A: np.ndarray
-    D: np.ndarray
-    bias: np.ndarray
-    states: np.ndarray
+    A: Any
+    D: Any
+    bias: Any
+    states: Any
 
 
 class _Tiles(NamedTuple):
-    """A block of a chunk. `raw` is delta + bias, dt the step sizes, dtu = dt u; y is the output before the gate. Of the
-    gradients, du and ddt are sums over states, and dy is dout before the gate.
-    """  # noqa: D205
+    """A block of a chunk, tile by tile.
 
-    u: np.ndarray
-    raw: np.ndarray
-    dt: np.ndarray
-    dtu: np.ndarray
-    z: np.ndarray
-    y: np.ndarray
-    dout: np.ndarray
-    dy: np.ndarray
-    du: np.ndarray
-    ddt: np.ndarray
+    `raw` is delta + bias, dt the step sizes, dtu = dt u; y is the output before the gate. Of the gradients, du and ddt
+    are sums over states, and dy is that of y.
+    """
+
+    u: Any
+    raw: Any
+    dt: Any
+    dtu: Any
+    z: Any
+    y: Any
+    dz: Any
+    dy: Any
+    du: Any
+    ddt: Any
 
 
 class _Chunk(NamedTuple):
-    """What the blocks of a chunk share: b and c [position, state], and the lanes of their gradients, db and dc
-    [quad, position, state and lane].
-    """  # noqa: D205
+    """What the blocks of a chunk share: b and c [position, state], `width` numbers for a position.
 
-    b: np.ndarray
-    c: np.ndarray
-    db: np.ndarray
-    dc: np.ndarray
+    The backward pass adds up their gradients in db and dc [quad, position, state, lane], and works with the decays of
+    a quad [position, state, lane] and with its states, the one at the border first. totals are sums over lanes.
+    """
+
+    width: int
+    b: Any
+    c: Any
+    db: Any
+    dc: Any
+    decays: Any
+    states: Any
+    totals: Any
 
 
 @njit
@@ -141,14 +163,6 @@ def _make_task(shape: Any, number: int) -> Any:
 
 
 @njit
-def _make_tiles() -> Any:
-    tiles = scratch((10, TILE))
-    return _Tiles(
-        tiles[0], tiles[1], tiles[2], tiles[3], tiles[4], tiles[5], tiles[6], tiles[7], tiles[8], tiles[9]
-    )  # fmt: skip
-
-
-@njit
 def _place(shape: Any, task: Any, block: int, chunk: int) -> Any:
     t, channel = chunk * CHUNK, block * WIDTH
     steps, lanes = min(CHUNK, shape.length - t), min(WIDTH, shape.channels - channel)
@@ -156,9 +170,31 @@ def _place(shape: Any, task: Any, block: int, chunk: int) -> Any:
 
 
 @njit
-def _load_coefficients(target: Any, source: Any, shape: Any, task: Any, chunk: int) -> None:
+def _make_tiles(memory: Any) -> Any:
+    return _Tiles(
+        memory, shift(memory, TILE), shift(memory, 2 * TILE), shift(memory, 3 * TILE), shift(memory, 4 * TILE),
+        shift(memory, 5 * TILE), shift(memory, 6 * TILE), shift(memory, 7 * TILE), shift(memory, 8 * TILE),
+        shift(memory, 9 * TILE),
+    )  # fmt: skip
+
+
+_TILES = 10 * TILE
+
+
+@njit
+def _make_chunk(memory: Any, width: int, lanes: int) -> Any:
+    """`lanes` is the size of db and dc; the forward pass needs none, and nothing that comes after them."""
+    b, c = memory, shift(memory, CHUNK * width)
+    db = shift(c, CHUNK * width)
+    decays = shift(db, 2 * lanes)
+    states = shift(decays, CHUNK * QUAD_WIDTH)
+    return _Chunk(width, b, c, db, shift(db, lanes), decays, states, shift(states, (CHUNK + 1) * QUAD_WIDTH))
+
+
+@njit
+def _load_coefficients(target: Any, width: int, source: Any, shape: Any, task: Any, chunk: int) -> None:
     """Copies the B or C of a chunk; states that pad the last quad stay 0."""
-    at, width = element(source, task.sequence, chunk * CHUNK, task.group * shape.states), target.shape[1]
+    at = element(source, task.sequence, chunk * CHUNK, task.group * shape.states)
     for i in range(0, min(CHUNK, shape.length - chunk * CHUNK) * width, width):
         for n in range(shape.states):
             store_number(target, i + n, load_number(source.data, at + n))
@@ -172,7 +208,7 @@ def _load_inputs(tiles: Any, inputs: Any, weights: Any, index: int, place: Any) 
     load_tile(tiles.raw, inputs.delta, place)
     if inputs.gated:
         load_tile(tiles.z, inputs.z, place)
-    bias, D = load(weights.bias[index], 0), load(weights.D[index], 0)
+    bias, D = load(weights.bias, index * WIDTH), load(weights.D, index * WIDTH)
     for i in range(0, place.steps * WIDTH, WIDTH):
         u, raw = load(tiles.u, i), load(tiles.raw, i) + bias
         dt = softplus(raw) if inputs.softplus else raw
@@ -189,15 +225,15 @@ def _decay(dt: Any, A: Any) -> Any:
 
 
 @njit
-def _scan(h: Any, A: Any, chunk: Any, state: int, tiles: Any, steps: int) -> None:
-    """Moves the four states h from `state` on through a chunk, and adds their part of the output to y."""
-    A_quad, h_quad, states = load_quad(A, 0), load_quad(h, 0), chunk.b.shape[1]
+def _scan(states: Any, A: Any, chunk: Any, state: int, tiles: Any, steps: int) -> None:
+    """Moves the four states from number `state` on through a chunk, and adds their part of the output to y."""
+    A_quad, h = load_quad(A, 0), load_quad(states, 0)
     for t in range(steps):
-        i, n = t * WIDTH, t * states + state
+        i, n = t * WIDTH, t * chunk.width + state
         b = scale(load_numbers(chunk.b, n), load(tiles.dtu, i))
-        h_quad = multiply_add(_decay(load(tiles.dt, i), A_quad), h_quad, b)
-        store(tiles.y, i, dot(load_numbers(chunk.c, n), h_quad, load(tiles.y, i)))
-    store_quad(h, 0, h_quad)
+        h = multiply_add(_decay(load(tiles.dt, i), A_quad), h, b)
+        store(tiles.y, i, dot(load_numbers(chunk.c, n), h, load(tiles.y, i)))
+    store_quad(states, 0, h)
 
 
 @njit
@@ -209,69 +245,89 @@ def _gate(tiles: Any, steps: int) -> None:
 
 
 @njit
-def _forward_task(task: Any, shape: Any, inputs: Any, weights: Any, out: Any, borders: Any, last: Any) -> None:
-    tiles, coefficients = _make_tiles(), scratch((2, CHUNK, shape.quads * QUAD))
-    chunk_data = _Chunk(coefficients[0], coefficients[1], coefficients[0], coefficients[1])
-    states = scratch((task.end - task.first, shape.quads, QUAD_WIDTH))
+def _copy(source: Any, target: Any, size: int) -> None:
+    for i in range(0, size, WIDTH):
+        store(target, i, load(source, i))
+
+
+@njit
+def _forward_block(
+    index: int, place: Any, inputs: Any, weights: Any, out: Any, states: Any, tiles: Any, chunk: Any
+) -> None:
+    """Takes a block, whose states are given, through a chunk."""
+    _load_inputs(tiles, inputs, weights, index, place)
+    A = shift(weights.A, index * chunk.width * WIDTH)
+    for state in range(0, chunk.width, QUAD):
+        _scan(shift(states, state * WIDTH), shift(A, state * WIDTH), chunk, state, tiles, place.steps)
+    if inputs.gated:
+        _gate(tiles, place.steps)
+    store_tile(tiles.y, out, place)
+
+
+@njit
+def _forward_task(
+    task: Any, shape: Any, inputs: Any, weights: Any, out: Any, with_borders: bool, borders: Any, states: Any
+) -> None:
+    width, blocks = shape.quads * QUAD, shape.groups * shape.blocks
+    arena = np.zeros(_TILES + 2 * CHUNK * width + WIDTH, np.float32)
+    tiles = _make_tiles(align(pointer(arena)))
+    shared = _make_chunk(shift(tiles.u, _TILES), width, 0)
     for chunk in range(shape.chunks):
-        _load_coefficients(chunk_data.b, inputs.B, shape, task, chunk)
-        _load_coefficients(chunk_data.c, inputs.C, shape, task, chunk)
+        _load_coefficients(shared.b, width, inputs.B, shape, task, chunk)
+        _load_coefficients(shared.c, width, inputs.C, shape, task, chunk)
         for block in range(task.first, task.end):
-            place, index = _place(shape, task, block, chunk), task.group * shape.blocks + block
-            h = states[block - task.first]
-            if borders.size:
-                borders[task.sequence, chunk, index] = h
-            _load_inputs(tiles, inputs, weights, index, place)
-            for quad in range(shape.quads):
-                _scan(h[quad], weights.A[index, quad], chunk_data, quad * QUAD, tiles, place.steps)
-            if inputs.gated:
-                _gate(tiles, place.steps)
-            store_tile(tiles.y, out, place)
-    first = task.group * shape.blocks + task.first
-    last[task.sequence, first : first + states.shape[0]] = states
+            index = task.group * shape.blocks + block
+            now = shift(states, (task.sequence * blocks + index) * width * WIDTH)
+            if with_borders:
+                border = ((task.sequence * shape.chunks + chunk) * blocks + index) * width * WIDTH
+                _copy(now, shift(borders, border), width * WIDTH)
+            _forward_block(index, _place(shape, task, block, chunk), inputs, weights, out, now, tiles, shared)
+    keep(arena)
 
 
 @kernel
 def forward(
-    shape: Any, u: Any, delta: Any, z: Any, B: Any, C: Any, with_softplus: bool, gated: bool,
-    A: Any, D: Any, bias: Any, out: Any, borders: Any, last: Any,
+    shape: Any, u: Any, delta: Any, z: Any, B: Any, C: Any, with_softplus: bool, gated: bool, A: Any, D: Any, bias: Any,
+    out: Any, with_borders: bool, borders: Any, states: Any,
 ) -> None:  # fmt: skip
-    """Writes the output and the last states; also the states at chunk borders, unless `borders` is empty."""
+    """Writes the output, turns the first states into the last, and keeps those at chunk borders if it is asked to."""
     for number in numba.prange(shape.batch * shape.groups * shape.slabs):
-        inputs = _Inputs(u, delta, z, B, C, with_softplus, gated)
-        _forward_task(_make_task(shape, number), shape, inputs, _Weights(A, D, bias), out, borders, last)
+        inputs = _Inputs(inside(u), inside(delta), inside(z), inside(B), inside(C), with_softplus, gated)
+        weights = _Weights(pointer(A), pointer(D), pointer(bias))
+        _forward_task(
+            _make_task(shape, number), shape, inputs, weights, inside(out), with_borders, pointer(borders),
+            pointer(states),
+        )  # fmt: skip
 
 
 @njit
-def _replay(border: Any, A: Any, chunk: Any, state: int, tiles: Any, steps: int, decays: Any, states: Any) -> None:
+def _replay(border: Any, A: Any, chunk: Any, state: int, tiles: Any, steps: int) -> None:
     """Like _scan, but keeps every decay, and every state after the one at the border."""
-    A_quad, h_quad, width = load_quad(A, 0), load_quad(border, 0), chunk.b.shape[1]
-    store_quad(states, 0, h_quad)
+    A_quad, h = load_quad(A, 0), load_quad(border, 0)
+    store_quad(chunk.states, 0, h)
     for t in range(steps):
-        i, n = t * WIDTH, t * width + state
+        i, n = t * WIDTH, t * chunk.width + state
         b, decay = scale(load_numbers(chunk.b, n), load(tiles.dtu, i)), _decay(load(tiles.dt, i), A_quad)
-        h_quad = multiply_add(decay, h_quad, b)
-        store_quad(decays, t * QUAD_WIDTH, decay)
-        store_quad(states, (t + 1) * QUAD_WIDTH, h_quad)
-        store(tiles.y, i, dot(load_numbers(chunk.c, n), h_quad, load(tiles.y, i)))
+        h = multiply_add(decay, h, b)
+        store_quad(chunk.decays, t * QUAD_WIDTH, decay)
+        store_quad(chunk.states, (t + 1) * QUAD_WIDTH, h)
+        store(tiles.y, i, dot(load_numbers(chunk.c, n), h, load(tiles.y, i)))
 
 
 @njit
-def _scan_back(
-    carry: Any, A: Any, chunk: Any, state: int, tiles: Any, steps: int, decays: Any, states: Any, dA: Any
-) -> None:
+def _scan_back(carry: Any, A: Any, dA: Any, chunk: Any, state: int, tiles: Any, steps: int) -> None:
     """Carries the gradients of four states back through a chunk, and adds to dA, db, dc, du and ddt."""
-    A_quad, g, sum_A, width = load_quad(A, 0), load_quad(carry, 0), load_quad(dA, 0), chunk.b.shape[1]
-    db, dc = chunk.db[state // QUAD], chunk.dc[state // QUAD]
+    A_quad, g, sum_A = load_quad(A, 0), load_quad(carry, 0), load_quad(dA, 0)
+    db, dc = shift(chunk.db, state * CHUNK * WIDTH), shift(chunk.dc, state * CHUNK * WIDTH)
     for t in range(steps - 1, -1, -1):
-        i, n, at = t * WIDTH, t * width + state, t * QUAD_WIDTH
+        i, n, at = t * WIDTH, t * chunk.width + state, t * QUAD_WIDTH
         dt, dtu, dy = load(tiles.dt, i), load(tiles.dtu, i), load(tiles.dy, i)
         g = scale_add(load_numbers(chunk.c, n), dy, g)
-        store_quad(dc, at, scale_add(load_quad(states, at + QUAD_WIDTH), dy, load_quad(dc, at)))
+        store_quad(dc, at, scale_add(load_quad(chunk.states, at + QUAD_WIDTH), dy, load_quad(dc, at)))
         store_quad(db, at, scale_add(g, dtu, load_quad(db, at)))
         store(tiles.du, i, dot(load_numbers(chunk.b, n), g, load(tiles.du, i)))
-        g = multiply(g, load_quad(decays, at))
-        through = multiply(g, load_quad(states, at))
+        g = multiply(g, load_quad(chunk.decays, at))
+        through = multiply(g, load_quad(chunk.states, at))
         store(tiles.ddt, i, dot(through, A_quad, load(tiles.ddt, i)))
         sum_A = scale_add(through, dt, sum_A)
     store_quad(carry, 0, g)
@@ -280,22 +336,19 @@ def _scan_back(
 
 @njit
 def _load_gradient(tiles: Any, dout: Any, gated: bool, place: Any) -> None:
-    """Fills dout, and dy = dout silu(z); clears du and ddt."""
-    load_tile(tiles.dout, dout, place)
+    """Fills dy = dout silu(z), and dz = dout silu'(z), which lacks the factor y; clears du and ddt.
+
+    silu(z) = z s and silu'(z) = s + z s (1 - s), where s = sigmoid(z).
+    """
+    load_tile(tiles.dy, dout, place)
     for i in range(0, place.steps * WIDTH, WIDTH):
-        z, dy = load(tiles.z, i), load(tiles.dout, i)
-        store(tiles.dy, i, dy * (z * sigmoid(z)) if gated else dy)
+        if gated:
+            z, dy = load(tiles.z, i), load(tiles.dy, i)
+            s = sigmoid(z)
+            store(tiles.dy, i, dy * (z * s))
+            store(tiles.dz, i, dy * fma(z * s, 1.0 - s, s))
         store(tiles.du, i, 0.0)
         store(tiles.ddt, i, 0.0)
-
-
-@njit
-def _gate_back(tiles: Any, steps: int) -> None:
-    """Turns z into its gradient dout y silu'(z), where silu'(z) = s + z s (1 - s) with s = sigmoid(z)."""
-    for i in range(0, steps * WIDTH, WIDTH):
-        z = load(tiles.z, i)
-        s = sigmoid(z)
-        store(tiles.z, i, load(tiles.dout, i) * load(tiles.y, i) * fma(z * s, 1.0 - s, s))
 
 
 @njit
@@ -315,11 +368,42 @@ def _inputs_back(tiles: Any, D: Any, with_softplus: bool, dD: Any, dbias: Any, s
 
 
 @njit
+def _backward_block(
+    index: int,
+    place: Any,
+    inputs: Any,
+    weights: Any,
+    dout: Any,
+    border: Any,
+    grads: Any,
+    at: int,
+    tiles: Any,
+    chunk: Any,
+) -> None:
+    """Takes a block back through a chunk, from the states at its border; `at` is its place in the gradients."""
+    _load_inputs(tiles, inputs, weights, index, place)
+    _load_gradient(tiles, dout, inputs.gated, place)
+    for state in range(0, chunk.width, QUAD):
+        A = shift(weights.A, (index * chunk.width + state) * WIDTH)
+        part = (at * chunk.width + state) * WIDTH
+        _replay(shift(border, state * WIDTH), A, chunk, state, tiles, place.steps)
+        _scan_back(shift(grads.states, part), A, shift(grads.A, part), chunk, state, tiles, place.steps)
+    D, dD, dbias = load(weights.D, index * WIDTH), shift(grads.D, at * WIDTH), shift(grads.bias, at * WIDTH)
+    _inputs_back(tiles, D, inputs.softplus, dD, dbias, place.steps)
+    store_tile(tiles.du, grads.u, place)
+    store_tile(tiles.ddt, grads.delta, place)
+    if inputs.gated:
+        for i in range(0, place.steps * WIDTH, WIDTH):
+            store(tiles.dz, i, load(tiles.dz, i) * load(tiles.y, i))
+        store_tile(tiles.dz, grads.z, place)
+
+
+@njit
 def _store_sums(lanes: Any, totals: Any, target: Any, shape: Any, task: Any, chunk: int) -> None:
-    """Adds up the lanes of db or dc and writes the sums as rows; clears the lanes."""
-    for i in range(0, lanes.size, WIDTH * WIDTH):
+    """Adds up the lanes of db or dc and writes the sums as rows of dB or dC; clears the lanes."""
+    for i in range(0, shape.quads * CHUNK * QUAD_WIDTH, WIDTH * WIDTH):
         store(totals, i // WIDTH, total_each(lanes, i))
-    lanes[:] = 0
+    clear(lanes, shape.quads * CHUNK * QUAD_WIDTH)
     at = element(target, task.slab * shape.batch + task.sequence, chunk * CHUNK, task.group * shape.states)
     for step in range(min(CHUNK, shape.length - chunk * CHUNK)):
         for quad in range(shape.quads):
@@ -330,44 +414,23 @@ def _store_sums(lanes: Any, totals: Any, target: Any, shape: Any, task: Any, chu
 
 
 @njit
-def _backward_block(
-    index: int, place: Any, inputs: Any, weights: Any, dout: Any, borders: Any, grads: Any, tiles: Any, chunk: Any,
-    decays: Any, states: Any,
-) -> None:  # fmt: skip
-    """Takes a block back through a chunk, from the states at its border."""
-    _load_inputs(tiles, inputs, weights, index, place)
-    _load_gradient(tiles, dout, inputs.gated, place)
-    carry, dA = grads.states[place.sequence, index], grads.A[place.sequence, index]
-    for quad in range(borders.shape[0]):
-        A = weights.A[index, quad]
-        _replay(borders[quad], A, chunk, quad * QUAD, tiles, place.steps, decays, states)
-        _scan_back(carry[quad], A, chunk, quad * QUAD, tiles, place.steps, decays, states, dA[quad])
-    dD, dbias = grads.D[place.sequence, index], grads.bias[place.sequence, index]
-    _inputs_back(tiles, load(weights.D[index], 0), inputs.softplus, dD, dbias, place.steps)
-    store_tile(tiles.du, grads.u, place)
-    store_tile(tiles.ddt, grads.delta, place)
-    if inputs.gated:
-        _gate_back(tiles, place.steps)
-        store_tile(tiles.z, grads.z, place)
-
-
-@njit
 def _backward_task(task: Any, shape: Any, inputs: Any, weights: Any, dout: Any, borders: Any, grads: Any) -> None:
-    tiles, decays, states = _make_tiles(), scratch((CHUNK * QUAD_WIDTH,)), scratch(((CHUNK + 1) * QUAD_WIDTH,))
-    coefficients, lanes = scratch((2, CHUNK, shape.quads * QUAD)), scratch((2, shape.quads, CHUNK * QUAD_WIDTH))
-    chunk_data = _Chunk(coefficients[0], coefficients[1], lanes[0], lanes[1])
-    totals = scratch((CHUNK * shape.quads * QUAD,))
+    width, blocks = shape.quads * QUAD, shape.groups * shape.blocks
+    lanes = CHUNK * width * WIDTH
+    arena = np.zeros(_TILES + 3 * CHUNK * width + 2 * lanes + (2 * CHUNK + 1) * QUAD_WIDTH + WIDTH, np.float32)
+    tiles = _make_tiles(align(pointer(arena)))
+    shared = _make_chunk(shift(tiles.u, _TILES), width, lanes)
     for chunk in range(shape.chunks - 1, -1, -1):
-        _load_coefficients(chunk_data.b, inputs.B, shape, task, chunk)
-        _load_coefficients(chunk_data.c, inputs.C, shape, task, chunk)
+        _load_coefficients(shared.b, width, inputs.B, shape, task, chunk)
+        _load_coefficients(shared.c, width, inputs.C, shape, task, chunk)
         for block in range(task.first, task.end):
-            place, index = _place(shape, task, block, chunk), task.group * shape.blocks + block
-            border = borders[task.sequence, chunk, index]
-            _backward_block(
-                index, place, inputs, weights, dout, border, grads, tiles, chunk_data, decays, states
-            )  # fmt: skip
-        _store_sums(chunk_data.db, totals, grads.B, shape, task, chunk)
-        _store_sums(chunk_data.dc, totals, grads.C, shape, task, chunk)
+            index = task.group * shape.blocks + block
+            at, place = task.sequence * blocks + index, _place(shape, task, block, chunk)
+            border = shift(borders, ((task.sequence * shape.chunks + chunk) * blocks + index) * width * WIDTH)
+            _backward_block(index, place, inputs, weights, dout, border, grads, at, tiles, shared)
+        _store_sums(shared.db, shared.totals, grads.B, shape, task, chunk)
+        _store_sums(shared.dc, shared.totals, grads.C, shape, task, chunk)
+    keep(arena)
 
 
 @kernel
@@ -378,6 +441,10 @@ def backward(
 ) -> None:  # fmt: skip
     """Writes the gradients; see _Gradients."""
     for number in numba.prange(shape.batch * shape.groups * shape.slabs):
-        inputs = _Inputs(u, delta, z, B, C, with_softplus, gated)
-        grads = _Gradients(du, ddelta, dz, dB, dC, dA, dD, dbias, dstates)
-        _backward_task(_make_task(shape, number), shape, inputs, _Weights(A, D, bias), dout, borders, grads)
+        inputs = _Inputs(inside(u), inside(delta), inside(z), inside(B), inside(C), with_softplus, gated)
+        weights = _Weights(pointer(A), pointer(D), pointer(bias))
+        grads = _Gradients(
+            inside(du), inside(ddelta), inside(dz), inside(dB), inside(dC), pointer(dA), pointer(dD), pointer(dbias),
+            pointer(dstates),
+        )  # fmt: skip
+        _backward_task(_make_task(shape, number), shape, inputs, weights, inside(dout), pointer(borders), grads)

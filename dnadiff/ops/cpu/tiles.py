@@ -1,4 +1,4 @@
-"""Scratch memory of kernels: tiles of up to CHUNK positions by 16 channels, in the order of the scan.
+"""Tiles, the scratch memory of kernels: up to CHUNK positions by 16 channels, in the order of the scan.
 
 Layout, direction, storage type and odd numbers of channels all end here: what computes sees whole vectors of float32.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba import njit
 
-from dnadiff.ops.cpu.lanes import WIDTH, load, load_number, store, store_number
+from dnadiff.ops.cpu.lanes import WIDTH, load, load_number, prefetch, store, store_number
 
 CHUNK = 32
 TILE = CHUNK * WIDTH
@@ -27,14 +26,10 @@ class Place(NamedTuple):
 
 
 @njit
-def scratch(shape: Any) -> Any:
-    """Zeros in float32, at an address that is a multiple of 64 bytes, so that no vector straddles two cache lines."""
-    size = 1
-    for n in shape:
-        size *= n
-    buffer = np.zeros(size + WIDTH, np.float32)
-    skip = (-buffer.ctypes.data % 64) // 4
-    return buffer[skip : skip + size].reshape(shape)
+def clear(memory: Any, size: int) -> None:
+    """Sets `size` numbers, a multiple of 16, to 0."""
+    for i in range(0, size, WIDTH):
+        store(memory, i, 0.0)
 
 
 @njit
@@ -49,6 +44,7 @@ def load_tile(tile: Any, source: Any, place: Any) -> None:
     at = element(source, place.sequence, place.t, place.column)
     for i in range(0, place.steps * WIDTH, WIDTH):
         if place.lanes == WIDTH:
+            prefetch(source.data, at + WIDTH)
             store(tile, i, load(source.data, at))
         else:
             store(tile, i, 0.0)
@@ -63,6 +59,7 @@ def store_tile(tile: Any, target: Any, place: Any) -> None:
     at = element(target, place.sequence, place.t, place.column)
     for i in range(0, place.steps * WIDTH, WIDTH):
         if place.lanes == WIDTH:
+            prefetch(target.data, at + WIDTH)
             store(target.data, at, load(tile, i))
         else:
             for lane in range(place.lanes):

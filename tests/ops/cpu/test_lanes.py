@@ -1,5 +1,9 @@
 """The vector type: arithmetic, memory in float32 and bfloat16, sums over lanes, and elementary functions."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +15,7 @@ from dnadiff.ops.cpu.lanes import (
     fma,
     load,
     load_number,
+    pointer,
     store,
     store_number,
     total,
@@ -25,7 +30,7 @@ def apply(function, x):
     @njit
     def over(x, y):
         for i in range(0, x.size, 16):
-            store(y, i, function(load(x, i)))
+            store(pointer(y), i, function(load(pointer(x), i)))
 
     y = np.empty_like(x)
     over(x, y)
@@ -55,17 +60,17 @@ def test_arithmetic_with_plain_numbers():
 @njit
 def _to_bfloat16(x, bits, one_by_one):
     for i in range(0, x.size, 16):
-        store(bits, i, load(x, i))
+        store(pointer(bits), i, load(pointer(x), i))
         for lane in range(16):
-            store_number(one_by_one, i + lane, load_number(x, i + lane))
+            store_number(pointer(one_by_one), i + lane, load_number(pointer(x), i + lane))
 
 
 @njit
 def _from_bfloat16(bits, x, one_by_one):
     for i in range(0, x.size, 16):
-        store(x, i, load(bits, i))
+        store(pointer(x), i, load(pointer(bits), i))
         for lane in range(16):
-            store_number(one_by_one, i + lane, load_number(bits, i + lane))
+            store_number(pointer(one_by_one), i + lane, load_number(pointer(bits), i + lane))
 
 
 def test_bfloat16_rounds_as_pytorch_does():
@@ -83,8 +88,8 @@ def test_bfloat16_rounds_as_pytorch_does():
 
 @njit
 def _totals(x, each):
-    store(each, 0, total_each(x, 0))
-    return total(load(x, 16))
+    store(pointer(each), 0, total_each(pointer(x), 0))
+    return total(load(pointer(x), 16))
 
 
 def test_sums_over_lanes():
@@ -98,9 +103,9 @@ def test_sums_over_lanes():
     ("name", "expected", "low", "high", "tolerance"),
     [
         ("exp", np.exp, -1, 1, 3e-7),
-        ("exp", np.exp, -87, 88, 2e-6),
-        ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), -87, 87, 2e-6),
-        ("softplus", lambda x: np.log1p(np.exp(x)), -80, 80, 2e-6),
+        ("exp", np.exp, -87, 88, 6e-6),
+        ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), -87, 87, 6e-6),
+        ("softplus", lambda x: np.log1p(np.exp(x)), -80, 80, 6e-6),
         ("softplus", lambda x: np.log1p(np.exp(x)), -1, 1, 5e-7),
     ],
 )
@@ -120,7 +125,8 @@ def test_relative_error(name, expected, low, high, tolerance):
 )
 def test_ends_of_the_range(name, expected):
     x = np.array([-100, -1e30, -np.inf, 100, 1e30, np.inf, np.nan, 0] * 2, np.float32)
-    np.testing.assert_allclose(apply(getattr(functions, name), x), np.array(expected * 2, np.float32), rtol=2e-7)
+    expected = np.array(expected * 2, np.float32)
+    np.testing.assert_allclose(apply(getattr(functions, name), x), expected, rtol=2e-7, atol=1e-38)
 
 
 @pytest.mark.parametrize(("x", "y"), [(-30.0, 5.0), (30.0, 5.0), (-1e6, 100.0), (0.1, -3.0), (np.nan, 1.0)])
@@ -131,5 +137,22 @@ def test_exp2_product(x, y):
 
     with np.errstate(over="ignore", under="ignore"):
         expected = np.exp2(np.float64(np.float32(x)) * y).astype(np.float32)
-    expected = 0.0 if expected < 2.0**-126 else expected
-    np.testing.assert_allclose(apply(power, np.full(16, x, np.float32)), np.full(16, expected, np.float32), rtol=3e-7)
+    np.testing.assert_allclose(apply(power, np.full(16, x, np.float32)), np.full(16, expected), rtol=3e-7, atol=1e-38)
+
+
+def test_functions_on_a_cpu_with_nothing_but_the_basics():
+    """Runs the tests above as compiled for any x86-64 or ARM: no AVX, no fused multiply-add."""
+    plain = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "relative or ends or exp2",
+    ]
+    run = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
