@@ -154,7 +154,7 @@ def write_task(folder: Path, source: HiddenMarkovSource) -> None:
 
 
 def _items(source: HiddenMarkovSource, coding: np.ndarray, walk: int) -> list[tuple[str, str]]:
-    states, tokens = source.walk(400_000, SEED, walk)
+    states, tokens = source.walk(700_000, SEED, walk)
     inside = torch.from_numpy(coding)[states].unfold(0, TASK_LENGTH, TASK_LENGTH).double().mean(1)
     windows: Tensor = tokens.unfold(0, TASK_LENGTH, TASK_LENGTH)
     chosen = {"gene": windows[inside == 1][:TASK_ITEMS], "other": windows[inside == 0][:TASK_ITEMS]}

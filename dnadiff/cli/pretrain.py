@@ -44,11 +44,11 @@ def prepare(words: list[str]) -> list[str]:
     import torch
 
     name = "caduceus-ps-118" if torch.cuda.is_available() else "laptop"
-    cost = {
-        "caduceus-ps-118": "the paper's recipe, 50,000 steps of 2^20 bases: days on one GPU",
-        "laptop": "the paper's architecture for a CPU: an hour of training, then minutes of evaluation",
+    what = {
+        "caduceus-ps-118": "the paper's recipe, 50,000 steps of 2^20 bases, days on one GPU",
+        "laptop": "the paper's architecture on a CPU, an hour of training",
     }[name]
-    print(f"recipe {name}: {cost}; choose with --config, --max-time, --max-steps", file=sys.stderr)
+    print(f"recipe {name}: {what}; choose another with --config, or limit it with --max-time", file=sys.stderr)
     return ["--config", name, *words]
 
 

@@ -40,7 +40,7 @@ class MarkovModel:
 
         p_j(x | c) = (n(cx) + prior * p_{j-1}(x | c without its first letter)) / (n(c) + prior),  p_{-1} uniform:
         the mean of the posterior under a Dirichlet prior centred on the lower order (MacKay and Peto 1995, "A
-        hierarchical Dirichlet language model", eq. 14). Counts of lower orders are sums over the first letters.
+        hierarchical Dirichlet language model"). Counts of lower orders are sums over the first letters.
 
         Args:
             blocks: token ids (L,) or (B, L) of the training text. Nothing is counted across an N, or between blocks or

@@ -102,7 +102,7 @@ def selective_scan_reference(
         dt_t = dt[:, :, t, None]
         state = torch.exp(dt_t * A) * state + dt_t * _at(B, t, channels) * x[:, :, t, None]
         ys[t] = (_at(C, t, channels) * state).sum(-1)
-    y = torch.stack(ys, 1).transpose(1, 2) if length else torch.zeros_like(x)
+    y = torch.stack(ys, 1).transpose(1, 2) if length else x
     if D is not None:
         y = y + D.to(dtype)[:, None] * x
     if z is not None:

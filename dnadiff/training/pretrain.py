@@ -66,6 +66,7 @@ def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bo
     log: Log = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
     data = read_data(recipe, log, quiet)
     denoiser = build(recipe)
+    log(_plan(recipe, denoiser))
     folder = Path(out)
     checkpoint = _checkpoint(folder) if resume else None
     if not resume:
@@ -102,6 +103,18 @@ def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
         for split in ("valid", "test")
     }
     return Data(sources, train, samples)
+
+
+def _plan(recipe: Recipe, denoiser: LMDenoiser) -> str:
+    """What will be trained, and for how long."""
+    size = sum(p.numel() for p in denoiser.parameters())
+    ends = [f"{recipe.max_steps:,} steps"] if recipe.max_steps else []
+    ends += [f"{recipe.max_time} of training"] if recipe.max_time else []
+    batch = recipe.batch_size * recipe.accumulate
+    return (
+        f"{recipe.objective} on {recipe.backbone}, {size:,} parameters, {batch} x {recipe.window:,} bases a step; "
+        f"ends after {' or '.join(ends)}, then final bounds of {recipe.eval_max_time} at most"
+    )
 
 
 def build(recipe: Recipe) -> LMDenoiser:

@@ -262,12 +262,19 @@ def test_same_numbers_for_one_and_two_threads(batch):
         torch.set_num_threads(threads)
 
 
-def test_the_number_of_threads_of_other_numba_users_is_left_alone():
-    import numba
-
-    before = numba.get_num_threads()
-    run(inputs(), torch.float32, "cpu")
-    assert numba.get_num_threads() == before
+def test_the_number_of_threads_is_left_alone():
+    """Also by the first kernel of a process, which makes Numba start OpenMP."""
+    code = """
+import torch
+from dnadiff.ops import selective_scan_fn
+torch.set_num_threads(1)
+x, B = torch.ones(1, 4, 8), torch.ones(1, 2, 8)
+selective_scan_fn(x, x, -torch.ones(4, 2), B, B, backend="cpu")
+import numba
+assert torch.get_num_threads() == 1
+assert numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -39,9 +39,12 @@ def _stamp() -> bytes:
 @contextlib.contextmanager
 def threads() -> Iterator[None]:
     """Inside, kernels use as many threads as PyTorch does."""
+    wanted = torch.get_num_threads()
     before = numba.get_num_threads()
+    if torch.get_num_threads() != wanted:  # Numba has just started OpenMP, which the two share, with threads of its own
+        torch.set_num_threads(wanted)
     limit = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), limit))
+    numba.set_num_threads(min(wanted, limit))
     try:
         yield
     finally:
