@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Threads that spin at barriers slow each other down where cores are shared.
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo test install clean
 
