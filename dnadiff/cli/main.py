@@ -155,4 +155,4 @@ def _normalised(words: list[str], parser: ArgumentParser) -> list[str]:
 def _config(name: str) -> Path:
     """A YAML file, or a shipped recipe by its name."""
     path = Path(name)
-    return path if path.exists() or path.suffix else resource("configs", f"{name}.yaml")
+    return path if path.is_file() or path.suffix else resource("configs", f"{name}.yaml")

@@ -97,6 +97,13 @@ def test_a_flag_may_be_given_twice_and_with_an_equals_sign(capsys):
     assert "- a.fa" in out and "- b c.fa" in out and "max_time: 00:00:09" in out
 
 
+def test_a_folder_does_not_hide_a_shipped_recipe(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smoke").mkdir()
+    code, out, _ = run(capsys, "pretrain", "--config", "smoke", "--genome", "x.fa", "--print_config")
+    assert code == 0 and "d_model: 16" in out
+
+
 def test_help_answers_within_a_second():
     best = min(_timed("--help") for _ in range(3))
     assert best < 1.0
