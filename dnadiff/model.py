@@ -60,29 +60,9 @@ class Model:
         name = next(name for name, cls in OBJECTIVES.items() if type(self.objective) is cls)
         save_pretrained(self.denoiser.lm, folder, {"objective": name, **self.about})
 
-    def generate(
-        self,
-        num: int = 1,
-        *,
-        length: int | None = None,
-        template: str | None = None,
-        sampler: str = "auto",
-        steps: int | None = None,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[str]:
-        """Draws sequences; for the arguments see `stream`."""
-        return list(
-            self.stream(
-                num,
-                length=length,
-                template=template,
-                sampler=sampler,
-                steps=steps,
-                temperature=temperature,
-                seed=seed,
-            )
-        )
+    def generate(self, num: int = 1, **options: Any) -> list[str]:
+        """Draws `num` sequences; for the options (length, template, sampler, steps, ...) see `stream`."""
+        return list(self.stream(num, **options))
 
     def stream(
         self,

@@ -38,7 +38,7 @@ DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 when done, 1 when it failed, 2 for wrong usage."""
-    # Threads that spin at barriers take the cores that the others need wherever a machine is shared. Read by OpenMP when
+    # Threads that spin at barriers take the cores that others need wherever a machine is shared. OpenMP reads this when
     # torch is imported, so it must be said before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dnadiff.alphabet import DNA
@@ -81,6 +82,6 @@ def composition(sequences: Sequence[str]) -> Figure:
     return figure
 
 
-def _finish(axes: object) -> None:
-    axes.spines[["top", "right"]].set_visible(False)  # type: ignore[attr-defined]
-    axes.legend(frameon=False, fontsize="small")  # type: ignore[attr-defined]
+def _finish(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
