@@ -27,7 +27,7 @@ def training_curve(
         test: the test bound of summary.json.
         guides: further levels to draw, in nats per base, by name.
     """
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     axes = figure.subplots()
     train = metrics.dropna(subset=["train_nats_per_base"])
     valid = metrics.dropna(subset=["valid_nats_per_base"])
@@ -51,7 +51,7 @@ def window_bounds(bounds: pd.DataFrame) -> Figure:
     Args:
         bounds: bounds.csv.
     """
-    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    figure = Figure(figsize=(8.5, 2.8), layout="constrained")
     axes = figure.subplots()
     known = bounds[bounds.bases > 0]
     per_base = known.nats / known.bases
@@ -84,4 +84,4 @@ def composition(sequences: Sequence[str]) -> Figure:
 
 def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
