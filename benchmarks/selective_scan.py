@@ -164,11 +164,11 @@ def cpu_seconds() -> tuple[float, float, float] | None:
 
 
 def others(before: tuple[float, float, float] | None, after: tuple[float, float, float] | None) -> float | None:
-    """Mean number of cores that other processes used."""
+    """Mean number of cores that other processes used; None where that cannot be told (no /proc, or below its tick)."""
     if before is None or after is None:
         return None
     busy, own, elapsed = (y - x for x, y in zip(before, after, strict=True))
-    return max(busy - own, 0.0) / elapsed
+    return max(busy - own, 0.0) / elapsed if elapsed > 0 else None
 
 
 def report(result: dict) -> None:
