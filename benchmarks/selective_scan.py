@@ -32,6 +32,7 @@ Scan = Callable[..., Tensor]
 
 
 def main(arguments: list[str] | None = None) -> dict:
+    """Measures, prints, and returns what --json would write."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     inputs = make_inputs(*options.shape)
@@ -58,6 +59,7 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shape", type=int, nargs=4, default=[8, 1024, 256, 16], metavar=("B", "L", "D", "N"))
     parser.add_argument("--repeats", type=int, default=15, help="pairs of runs (15)")
@@ -87,6 +89,7 @@ def ours(u: Tensor, delta: Tensor, z: Tensor, B: Tensor, C: Tensor, A: Tensor, D
 
 
 def load_mambapy() -> Scan:
+    """The peer, with the step sizes, skip and gate that ours has inside."""
     try:
         from mambapy.mamba import MambaBlock
     except ImportError:
@@ -172,6 +175,7 @@ def others(before: tuple[float, float, float] | None, after: tuple[float, float,
 
 
 def report(result: dict) -> None:
+    """Prints the table."""
     print(f"selective scan, (B, L, D, N) = {tuple(result['shape (B, L, D, N)'])}, float32, {result['threads']} threads")
     print(f"{'':20}{'':10}{'median ms':>11}{'best ms':>10}{'times slower':>14}  95 % interval")
     for name, rows in result["times"].items():

@@ -28,8 +28,8 @@ _INTRODUCTION = """\
 Accuracy is the share of right answers (0 to 1), MCC the Matthews correlation (-1 to 1), AUROC the area under the ROC
 curve (0 to 1; with more than two classes, the mean of each class against the rest). In parentheses: 95 % intervals by
 bootstrap over groups of sequences that share 31-mers, for the classifiers as fitted; what refitting would change is not
-in them. The protocol `linear` is a logistic regression on frozen
-embeddings; a `baseline` uses no model at all: a model that does not beat them has shown nothing.
+in them. The protocol `linear` is a logistic regression on frozen embeddings; a `baseline` uses no model at all: a model
+that does not beat them has shown nothing.
 """
 
 

@@ -127,6 +127,10 @@ def build(recipe: Recipe) -> LMDenoiser:
 
 
 def _checkpoint(folder: Path) -> Path:
+    if (folder / "summary.json").is_file():
+        raise InputError(
+            f"{folder}: this run is finished, there is nothing to resume; start from it with --init {folder}"
+        )
     found = folder / "checkpoints" / "last.ckpt"
     if not found.is_file():
         raise InputError(f"{folder}: nothing to resume, there is no checkpoints/last.ckpt in it; start anew with --out")

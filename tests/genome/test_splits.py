@@ -59,7 +59,8 @@ def test_splits_checks_itself(intervals, message):
 
 
 def test_neighbours_share_nothing():
-    Splits({"train": [Interval("a", 0, 5), Interval("b", 2, 9)], "test": [Interval("a", 5, 6)]}, "by hand")
+    splits = Splits({"train": [Interval("a", 0, 5), Interval("b", 2, 9)], "test": [Interval("a", 5, 6)]}, "by hand")
+    assert splits["test"] == [Interval("a", 5, 6)]
 
 
 # ---- from a BED file -------------------------------------------------------------------------------------------------

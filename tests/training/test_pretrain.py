@@ -119,6 +119,13 @@ def test_there_must_be_something_to_resume(genome, tmp_path):
         pretrain(tiny_recipe(genome), tmp_path / "none", resume=True, quiet=True)
 
 
+def test_a_finished_run_is_left_alone(run, genome):
+    before = dnadiff.load(run[0]).digest
+    with pytest.raises(InputError, match="finished"):
+        pretrain(tiny_recipe(genome), run[0], resume=True, quiet=True)
+    assert dnadiff.load(run[0]).digest == before
+
+
 def test_bad_data_leaves_no_folder_behind(tmp_path):
     short = write_fasta(tmp_path / "short.fa", {"a": 50, "b": 40})
     with pytest.raises(InputError, match="window"):
