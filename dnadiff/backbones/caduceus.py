@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA
-from dnadiff.ops import add_norm_fn, causal_conv1d_fn, selective_scan_fn
+from dnadiff.ops import DirectionWeights, add_norm_fn, mamba_mixer_fn
 
 
 @dataclass(frozen=True)
@@ -128,27 +128,18 @@ class Direction(nn.Module):
         dt = torch.exp(torch.rand_like(self.D) * (high - low) + low).clamp(min=ssm.dt_init_floor)
         self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, x: Tensor, z: Tensor, *, reverse: bool) -> Tensor:
-        """Gated output (B, L, d_inner) of projected input x and gate z (B, d_inner, L), right to left if `reverse`."""
-        u = causal_conv1d_fn(x, self.conv1d.weight[:, 0], self.conv1d.bias, activation="silu", reverse=reverse)
-        dt, b, c = self.x_proj(u.mT).split([self.dt_rank, self.d_state, self.d_state], -1)
-        delta = F.linear(dt, self.dt_proj.weight)
-        y = cast(
-            Tensor,
-            selective_scan_fn(
-                u,
-                delta.mT,
-                -torch.exp(self.A_log.float()),
-                b.mT,
-                c.mT,
-                self.D.float(),
-                z=z,
-                delta_bias=self.dt_proj.bias.float(),
-                delta_softplus=True,
-                reverse=reverse,
-            ),
+    def weights(self, *, reverse: bool) -> DirectionWeights:
+        """For `dnadiff.ops.mamba_mixer_fn`, right to left if `reverse`."""
+        return DirectionWeights(
+            self.conv1d.weight[:, 0],
+            self.conv1d.bias,
+            self.x_proj.weight,
+            self.dt_proj.weight,
+            self.dt_proj.bias,
+            -torch.exp(self.A_log.float()),
+            self.D.float(),
+            reverse,
         )
-        return y.mT
 
 
 class BiMamba(nn.Module):
@@ -165,29 +156,24 @@ class BiMamba(nn.Module):
     def forward(self, x: Tensor, *, mirrored: bool = False) -> Tensor:
         """Mixes (B, L, d_model) along L; `mirrored`: with x and the result flipped in length and channels."""
         fwd, rev = self.mamba_fwd, self.mamba_rev
-        projected = _project_in(fwd.in_proj, x, mirrored)
-        y = fwd(*projected, reverse=mirrored)
+        forward = fwd.weights(reverse=mirrored)
         if rev is None:
-            return _project_out(fwd.out_proj, y, mirrored)
-        if not self.tied:
-            projected = _project_in(rev.in_proj, x, mirrored)
-        y_rev = rev(*projected, reverse=not mirrored)
+            return _mix(fwd, x, [forward], mirrored)
+        backward = rev.weights(reverse=not mirrored)
         if self.tied and self.strategy == "add" and fwd.out_proj.bias is None:
-            return _project_out(fwd.out_proj, y + y_rev, mirrored)
-        out, out_rev = _project_out(fwd.out_proj, y, mirrored), _project_out(rev.out_proj, y_rev, mirrored)
+            return _mix(fwd, x, [forward, backward], mirrored)
+        out, out_rev = _mix(fwd, x, [forward], mirrored), _mix(rev, x, [backward], mirrored)
         return out + out_rev if self.strategy == "add" else out * out_rev
 
 
-def _project_in(linear: nn.Linear, x: Tensor, mirrored: bool) -> tuple[Tensor, Tensor]:
-    """Input and gate of the scan, both (B, d_inner, L), channels last in memory."""
-    x, z = F.linear(x, linear.weight.flip(1) if mirrored else linear.weight, linear.bias).mT.chunk(2, 1)
-    return x, z
-
-
-def _project_out(linear: nn.Linear, y: Tensor, mirrored: bool) -> Tensor:
-    if not mirrored:
-        return linear(y)
-    return F.linear(y, linear.weight.flip(0), None if linear.bias is None else linear.bias.flip(0))
+def _mix(projections: Direction, x: Tensor, directions: list[DirectionWeights], mirrored: bool) -> Tensor:
+    """The directions between the projections; flipped channels are channels of the weights in reverse order."""
+    inwards, outwards = projections.in_proj, projections.out_proj
+    in_weight, out_weight, out_bias = inwards.weight, outwards.weight, outwards.bias
+    if mirrored:
+        in_weight, out_weight = in_weight.flip(1), out_weight.flip(0)
+        out_bias = None if out_bias is None else out_bias.flip(0)
+    return mamba_mixer_fn(x, in_weight, inwards.bias, out_weight, out_bias, directions)
 
 
 class Norm(nn.Module):

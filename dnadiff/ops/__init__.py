@@ -2,6 +2,7 @@
 
 from dnadiff.ops.add_norm import add_norm_fn
 from dnadiff.ops.causal_conv import causal_conv1d_fn
+from dnadiff.ops.mixer import DirectionWeights, mamba_mixer_fn
 from dnadiff.ops.selective_scan import selective_scan_fn
 
-__all__ = ["add_norm_fn", "causal_conv1d_fn", "selective_scan_fn"]
+__all__ = ["DirectionWeights", "add_norm_fn", "causal_conv1d_fn", "mamba_mixer_fn", "selective_scan_fn"]

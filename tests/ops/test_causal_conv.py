@@ -105,7 +105,7 @@ def test_any_shape(batch, channels, length, width, reverse):
 def test_layout_does_not_matter():
     given = {k: t.float() for k, t in inputs().items()}
     y = causal_conv1d_fn(**given, backend="cpu")
-    assert y.transpose(1, 2).is_contiguous()
+    assert y.stride(1) == 1
     wide = torch.full((2, 37, 50), torch.nan)
     wide[..., 7:27] = given["x"].transpose(1, 2)
     assert torch.equal(causal_conv1d_fn(**given | {"x": wide[..., 7:27].transpose(1, 2)}, backend="cpu"), y)

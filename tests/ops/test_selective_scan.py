@@ -227,11 +227,11 @@ def test_channels_last_in_channels_last_out_without_a_copy():
     from dnadiff.ops.cpu.compile import channels_last as lay_out
     from dnadiff.ops.cpu.compile import rows
 
-    given = {k: slice_of_wider(t.float()) if k in SEQUENCES else t.float() for k, t in inputs().items()}
+    given = {k: slice_of_wider(t.float()) if k in SEQUENCES else t.float() for k, t in inputs(channels=32).items()}
     assert lay_out(given["u"]) is given["u"]
     assert rows(given["u"]).data.ctypes.data == given["u"].data_ptr()
     y = selective_scan_fn(**given, delta_softplus=True, backend="cpu")
-    assert y.transpose(1, 2).is_contiguous()
+    assert y.stride(1) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

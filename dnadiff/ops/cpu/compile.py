@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dnadiff.ops.cpu.lanes import pointer
+from dnadiff.ops.cpu.memory import keep_freed_memory
 
 
 def kernel(function: Callable) -> Any:
@@ -38,7 +39,8 @@ def _stamp() -> bytes:
 
 @contextlib.contextmanager
 def threads() -> Iterator[None]:
-    """Inside, kernels use as many threads as PyTorch does."""
+    """Inside, kernels use as many threads as PyTorch does. The first time it also settles how memory is used again."""
+    keep_freed_memory()
     wanted = torch.get_num_threads()
     before = numba.get_num_threads()
     if torch.get_num_threads() != wanted:  # Numba has just started OpenMP, which the two share, with threads of its own

@@ -14,29 +14,29 @@ import torch
 from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from dnadiff.ops.cpu.compile import channels_last, empty_rows, inside, kernel, rows, storable, threads
 from dnadiff.ops.cpu.functions import sigmoid
-from dnadiff.ops.cpu.lanes import WIDTH, align, fma, keep, load, pointer, shift, store
-from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, load_tile, store_tile
+from dnadiff.ops.cpu.lanes import WIDE, WIDTH, align, fma, keep, load, load_wide, pointer, shift, store
+from dnadiff.ops.cpu.scan import pad_channels, unpad_channels
+from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, first, prefetch_chunk
 
-_SLAB = 8  # blocks of 16 channels, the work of one task for one sequence
+_SLAB = 8  # blocks
 
 
 class _Shape(NamedTuple):
-    """How many there are of each."""
+    """How many there are of each; channels go by blocks of 16."""
 
     batch: int
     length: int
-    channels: int
     blocks: int
     slabs: int
     taps: int
+    silu: bool
 
 
 class _Filter(NamedTuple):
-    """Pointers to the weights of a block [tap, lane] and to its bias [lane]."""
+    """The filters of a block, as pointers: weight[tap, lane], bias[lane], both four times side by side, for WIDE."""
 
     weight: Any
     bias: Any
@@ -48,35 +48,41 @@ class _Filter(NamedTuple):
 def _place(shape: Any, sequence: int, block: int, start: int, end: int) -> Any:
     """The positions from start to end, as far as they are in the sequence."""
     t = max(start, 0)
-    lanes = min(WIDTH, shape.channels - block * WIDTH)
-    return Place(sequence, t, max(min(end, shape.length) - t, 0), block * WIDTH, lanes)
+    return Place(sequence, t, max(min(end, shape.length) - t, 0), block * WIDTH)
 
 
 @njit
 def _load_window(tile: Any, source: Any, shape: Any, sequence: int, block: int, start: int, end: int) -> None:
     """Fills the tile with the positions from start to end; positions outside the sequence are 0."""
     place = _place(shape, sequence, block, start, end)
-    clear(tile, (end - start) * WIDTH)
-    load_tile(shift(tile, (place.t - start) * WIDTH), source, place)
+    before = (place.t - start) * WIDTH
+    clear(tile, before)
+    prefetch_chunk(source, place, 1)
+    at = first(source, place)
+    for i in range(before, before + place.steps * WIDTH, WIDTH):
+        store(tile, i, load(source.data, at))
+        at += source.step
+    behind = before + place.steps * WIDTH
+    clear(shift(tile, behind), (end - start) * WIDTH - behind)
 
 
 @njit
 def _apply(filtering: Any, window: Any, i: int) -> Any:
-    """The filtered value at the last of the taps, the first of which is at element i of the window."""
-    y = load(filtering.bias, 0)
-    for tap in range(0, filtering.taps * WIDTH, WIDTH):
-        y = fma(load(window, i + tap), load(filtering.weight, tap), y)
+    """The filtered values at four positions, the first tap of the first of which is at element i of the window."""
+    y = load_wide(filtering.bias, 0)
+    for tap in range(filtering.taps):
+        y = fma(load_wide(window, i + tap * WIDTH), load_wide(filtering.weight, tap * WIDE), y)
     return y
 
 
 @njit
-def _filter(block: int, shape: Any, weight: Any, bias: Any, silu: bool) -> Any:
-    weight, bias = shift(weight, block * shape.taps * WIDTH), shift(bias, block * WIDTH)
-    return _Filter(weight, bias, shape.taps, silu)
+def _filter(block: int, shape: Any, weight: Any, bias: Any) -> Any:
+    weight, bias = shift(weight, block * shape.taps * WIDE), shift(bias, block * WIDE)
+    return _Filter(weight, bias, shape.taps, shape.silu)
 
 
 @njit
-def _forward_task(number: int, shape: Any, x: Any, weight: Any, bias: Any, silu: bool, out: Any) -> None:
+def _forward_task(number: int, shape: Any, x: Any, weight: Any, bias: Any, out: Any) -> None:
     sequence, slab = number // shape.slabs, number % shape.slabs
     before = shape.taps - 1
     arena = np.empty((2 * CHUNK + before + 1) * WIDTH, np.float32)
@@ -85,127 +91,151 @@ def _forward_task(number: int, shape: Any, x: Any, weight: Any, bias: Any, silu:
     for t in range(0, shape.length, CHUNK):
         for block in range(slab * _SLAB, min((slab + 1) * _SLAB, shape.blocks)):
             _load_window(window, x, shape, sequence, block, t - before, t + CHUNK)
-            filtering, place = _filter(block, shape, weight, bias, silu), _place(shape, sequence, block, t, t + CHUNK)
-            for i in range(0, place.steps * WIDTH, WIDTH):
+            filtering, place = _filter(block, shape, weight, bias), _place(shape, sequence, block, t, t + CHUNK)
+            for i in range(0, place.steps * WIDTH, WIDE):
                 pre = _apply(filtering, window, i)
-                store(y, i, pre * sigmoid(pre) if silu else pre)
-            store_tile(y, out, place)
+                store(y, i, pre * sigmoid(pre) if shape.silu else pre)
+            at = first(out, place)
+            prefetch_chunk(out, place, 1)
+            for i in range(0, place.steps * WIDTH, WIDTH):
+                store(out.data, at, load(y, i))
+                at += out.step
     keep(arena)
 
 
 @kernel
-def _forward(shape: Any, x: Any, weight: Any, bias: Any, silu: bool, out: Any) -> None:
+def _forward(shape: Any, x: Any, weight: Any, bias: Any, out: Any) -> None:
     for number in numba.prange(shape.batch * shape.slabs):
-        _forward_task(number, shape, inside(x), pointer(weight), pointer(bias), silu, inside(out))
+        _forward_task(number, shape, inside(x), pointer(weight), pointer(bias), inside(out))
 
 
 @njit
 def _back_silu(dpre: Any, window: Any, filtering: Any, size: int) -> None:
     """Turns gradients of the output into gradients of the filtered values."""
-    for i in range(0, size, WIDTH):
+    for i in range(0, size, WIDE):
         pre = _apply(filtering, window, i)
         s = sigmoid(pre)
-        store(dpre, i, load(dpre, i) * fma(pre * s, 1.0 - s, s))
+        store(dpre, i, load_wide(dpre, i) * fma(pre * s, 1.0 - s, s))
 
 
 @njit
-def _back_filter(dpre: Any, window: Any, filtering: Any, dx: Any, dweight: Any, dbias: Any, size: int) -> None:
-    """Writes the gradient of x, and adds to those of the weight and the bias."""
-    sum_bias = load(dbias, 0)
+def _back_filter(dpre: Any, filtering: Any, dx: Any, add: bool, place: Any) -> None:
+    """Writes the gradient of x, or adds to it."""
+    at, last = first(dx, place), filtering.taps - 1
+    prefetch_chunk(dx, place, 1)
+    for i in range(0, place.steps * WIDTH, WIDTH):
+        d = load(dpre, i) * load(filtering.weight, last * WIDE)
+        for tap in range(last):
+            d = fma(load(filtering.weight, tap * WIDE), load(dpre, i + (last - tap) * WIDTH), d)
+        store(dx.data, at, d + load(dx.data, at) if add else d)
+        at += dx.step
+
+
+@njit
+def _back_weight(dpre: Any, window: Any, taps: int, dweight: Any, dbias: Any, size: int) -> None:
+    """Adds to the gradients of the weight and the bias. Even and odd positions are summed apart, which is faster."""
+    for tap in range(0, taps * WIDTH, WIDTH):
+        even, odd = load(dweight, tap), 0.0 * load(dweight, tap)
+        for i in range(0, size, 2 * WIDTH):
+            even = fma(load(dpre, i), load(window, i + tap), even)
+            odd = fma(load(dpre, i + WIDTH), load(window, i + WIDTH + tap), odd)
+        store(dweight, tap, even + odd)
+    total = load(dbias, 0)
     for i in range(0, size, WIDTH):
-        store(dx, i, 0.0)
-        sum_bias = sum_bias + load(dpre, i)
-    store(dbias, 0, sum_bias)
-    for tap in range(0, filtering.taps * WIDTH, WIDTH):
-        w, sum_w, ahead = load(filtering.weight, tap), load(dweight, tap), (filtering.taps - 1) * WIDTH - tap
-        for i in range(0, size, WIDTH):
-            store(dx, i, fma(w, load(dpre, i + ahead), load(dx, i)))
-            sum_w = fma(load(dpre, i), load(window, i + tap), sum_w)
-        store(dweight, tap, sum_w)
+        total = total + load(dpre, i)
+    store(dbias, 0, total)
 
 
 @njit
 def _backward_task(
-    number: int, shape: Any, x: Any, weight: Any, bias: Any, silu: bool, dout: Any, dx: Any, dweight: Any, dbias: Any
+    number: int, shape: Any, x: Any, weight: Any, bias: Any, dout: Any, dx: Any, add: bool, dweight: Any, dbias: Any
 ) -> None:
     sequence, slab = number // shape.slabs, number % shape.slabs
     beside = shape.taps - 1
-    arena = np.empty((3 * CHUNK + 3 * beside + 1) * WIDTH, np.float32)
-    tile = align(pointer(arena))
-    dpre = shift(tile, TILE)
-    window = shift(dpre, TILE + beside * WIDTH)
+    size = (TILE + beside * WIDTH + WIDE - 1) // WIDE * WIDE  # whole groups of four positions
+    arena = np.zeros(2 * size + (beside + 1) * WIDTH, np.float32)
+    dpre = align(pointer(arena))
+    window = shift(dpre, size)
     for t in range(0, shape.length, CHUNK):
         for block in range(slab * _SLAB, min((slab + 1) * _SLAB, shape.blocks)):
-            filtering, place = _filter(block, shape, weight, bias, silu), _place(shape, sequence, block, t, t + CHUNK)
+            filtering, place = _filter(block, shape, weight, bias), _place(shape, sequence, block, t, t + CHUNK)
             _load_window(window, x, shape, sequence, block, t - beside, t + CHUNK + beside)
             _load_window(dpre, dout, shape, sequence, block, t, t + CHUNK + beside)
-            if silu:
-                _back_silu(dpre, window, filtering, TILE + beside * WIDTH)
+            if shape.silu:
+                _back_silu(dpre, window, filtering, size)
+            _back_filter(dpre, filtering, dx, add, place)
             at = (sequence * shape.blocks + block) * WIDTH
-            sums = shift(dweight, at * shape.taps), shift(dbias, at)
-            _back_filter(dpre, window, filtering, tile, sums[0], sums[1], place.steps * WIDTH)
-            store_tile(tile, dx, place)
+            _back_weight(dpre, window, shape.taps, shift(dweight, at * shape.taps), shift(dbias, at), TILE)
     keep(arena)
 
 
 @kernel
 def _backward(
-    shape: Any, x: Any, weight: Any, bias: Any, silu: bool, dout: Any, dx: Any, dweight: Any, dbias: Any
+    shape: Any, x: Any, weight: Any, bias: Any, dout: Any, dx: Any, add: bool, dweight: Any, dbias: Any
 ) -> None:
-    """Writes the gradient of x, and for each sequence those of the weight and the bias."""
+    """Writes the gradient of x, or adds to it; and for each sequence those of the weight and the bias."""
     for number in numba.prange(shape.batch * shape.slabs):
         _backward_task(
-            number, shape, inside(x), pointer(weight), pointer(bias), silu, inside(dout), inside(dx), pointer(dweight),
+            number, shape, inside(x), pointer(weight), pointer(bias), inside(dout), inside(dx), add, pointer(dweight),
             pointer(dbias),
         )  # fmt: skip
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
     """The convolution of `dnadiff.ops.causal_conv1d_fn`. bfloat16 is kept as it is; what is computed is float32."""
-    bias = None if bias is None else bias.float()
-    return _CausalConv.apply(channels_last(storable(x)), weight.float(), bias, silu, reverse).to(x.dtype)
+    channels = x.shape[1]
+    padded = channels_last(pad_channels(storable(x), 1))
+    weight = pad_channels(weight.float(), 0)
+    bias = weight.new_zeros(weight.shape[0]) if bias is None else pad_channels(bias.float(), 0)
+    out = _CausalConv.apply(padded, weight, bias, silu, reverse)
+    return unpad_channels(out, channels, 1).to(x.dtype)
 
 
 class _CausalConv(torch.autograd.Function):
-    """x is float32 or bfloat16, channels last; weight and bias are float32."""
+    """x is float32 or bfloat16, channels last and padded; weight and bias are float32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, silu: bool, reverse: bool) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         ctx.settings = silu, reverse
-        out = empty_rows(x)
-        with threads():
-            _forward(*_arguments(x, weight, bias, silu, reverse), rows(out, reverse))
-        return out
+        return conv_forward(x, weight, bias, silu=silu, reverse=reverse)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias = ctx.saved_tensors
-        _, reverse = ctx.settings
-        arguments = _arguments(x, weight, bias, *ctx.settings)
-        shape = arguments[0]
+        silu, reverse = ctx.settings
         dx = empty_rows(x)
-        dweight = torch.zeros(shape.batch, shape.blocks, shape.taps, WIDTH)
-        dbias = torch.zeros(shape.batch, shape.blocks, 1, WIDTH)
-        with threads():
-            _backward(
-                *arguments,
-                rows(channels_last(dout), reverse),
-                rows(dx, reverse),
-                dweight.numpy(),
-                dbias[:, :, 0].numpy(),
-            )
-        dweight, dbias = (t.sum(0).transpose(1, 2).flatten(0, 1)[: shape.channels] for t in (dweight, dbias))
-        return dx, dweight, None if bias is None else dbias[:, 0], None, None
+        dweight, dbias = conv_backward(x, weight, bias, channels_last(dout), dx, silu=silu, reverse=reverse)
+        return dx, dweight, dbias, None, None
 
 
-def _arguments(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> tuple[Any, ...]:
-    """What both kernels take. Weights go by blocks: [block, tap, lane], the bias [block, lane]."""
+def conv_forward(x: Tensor, weight: Tensor, bias: Tensor, *, silu: bool, reverse: bool) -> Tensor:
+    """The convolution (batch, C, L) of x, channels last and padded, with float32 weight (C, W) and bias (C,)."""
+    out = empty_rows(x)
+    with threads():
+        _forward(*_arguments(x, weight, bias, silu, reverse), rows(out, reverse))
+    return out
+
+
+def conv_backward(
+    x: Tensor, weight: Tensor, bias: Tensor, dout: Tensor, dx: Tensor, *, silu: bool, reverse: bool, add: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Writes the gradient of x into dx, or adds to it; returns those of the weight and the bias."""
+    arguments = _arguments(x, weight, bias, silu, reverse)
+    shape = arguments[0]
+    dweight = torch.zeros(shape.batch, shape.blocks, shape.taps, WIDTH)
+    dbias = torch.zeros(shape.batch, shape.blocks, WIDTH)
+    with threads():
+        _backward(*arguments, rows(dout, reverse), rows(dx, reverse), add, dweight.numpy(), dbias.numpy())
+    return dweight.sum(0).mT.flatten(0, 1), dbias.sum(0).flatten()
+
+
+def _arguments(x: Tensor, weight: Tensor, bias: Tensor, silu: bool, reverse: bool) -> tuple[Any, ...]:
+    """What both kernels take; see _Filter."""
     batch, channels, length = x.shape
-    blocks = -(-channels // WIDTH)
-    shape = _Shape(batch, length, channels, blocks, -(-blocks // _SLAB), weight.shape[1])
-    padding = blocks * WIDTH - channels
-    weights = F.pad(weight.detach(), (0, 0, 0, padding)).view(blocks, WIDTH, -1).transpose(1, 2).contiguous()
-    offsets = torch.zeros(channels) if bias is None else bias.detach()
-    return shape, rows(x, reverse), weights.numpy(), F.pad(offsets, (0, padding)).view(blocks, WIDTH).numpy(), silu
+    blocks, taps = channels // WIDTH, weight.shape[1]
+    shape = _Shape(batch, length, blocks, -(-blocks // _SLAB), taps, silu)
+    copies = WIDE // WIDTH
+    weights = weight.detach().view(blocks, WIDTH, taps).mT.repeat(1, 1, copies)
+    return shape, rows(x, reverse), weights.numpy(), bias.detach().view(blocks, WIDTH).repeat(1, copies).numpy()

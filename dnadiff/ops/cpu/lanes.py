@@ -5,6 +5,10 @@ are written out: a value of type `Lanes` is LLVM's <16 x float>, which is one re
 four with NEON; LLVM does that split, so one text serves all machines. Inside a kernel + - * / take Lanes, and plain
 numbers among them stand for the same number in each lane.
 
+`Lanes` of 64, four registers with AVX-512, are for long chains of arithmetic on memory that lies in one piece: each
+instruction then has three others beside it that need not wait for its result. `load_wide` makes them, and all
+arithmetic takes them too.
+
 Memory is addressed as (pointer, offset in elements), not as arrays: Numba counts references to an array, and the
 counting would cost more than the arithmetic. A pointer to float32 sees numbers as they are; one to int16 sees the bits
 of bfloat16 numbers, widened when loaded and rounded to the nearest (even) when stored.
@@ -24,6 +28,7 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model
 
 WIDTH = 16
+WIDE = 64
 _FLOAT, _INT16, _INT32, _INT64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS, _SHORTS = (ir.VectorType(element, WIDTH) for element in (_FLOAT, _INT32, _INT16))
 
@@ -34,37 +39,43 @@ _instructions: Any = intrinsic  # a type checker would count `typingctx` among t
 class LanesType(types.Type):
     """Numba's view of the vector."""
 
-    def __init__(self) -> None:
-        super().__init__(name="Lanes")
+    def __init__(self, width: int) -> None:
+        super().__init__(name=f"Lanes{width}")
+        self.width = width
 
     def can_convert_from(self, typingctx: Any, other: types.Type) -> Conversion | None:
         """Lets a plain number stand where Lanes are expected."""
         return Conversion.safe if isinstance(other, (types.Float, types.Integer)) else None
 
 
-LANES = LanesType()
+LANES, WIDE_LANES = LanesType(WIDTH), LanesType(WIDE)
 
 
 @register_model(LanesType)
 class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, numba_type: types.Type) -> None:
-        super().__init__(manager, numba_type, _FLOATS)
+    def __init__(self, manager: Any, numba_type: LanesType) -> None:
+        super().__init__(manager, numba_type, ir.VectorType(_FLOAT, numba_type.width))
+
+
+def _lanes_among(*kinds: types.Type) -> LanesType:
+    """The type of the Lanes among arguments, of which others are plain numbers."""
+    return next((kind for kind in kinds if isinstance(kind, LanesType)), LANES)
 
 
 def _constant(kind: ir.Type, number: int) -> ir.Constant:
-    return ir.Constant(kind, [number] * WIDTH if isinstance(kind, ir.VectorType) else number)
+    return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
 
 
-def _fill(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
-    undefined = ir.Constant(_FLOATS, ir.Undefined)
+def _fill(builder: ir.IRBuilder, number: ir.Value, width: int) -> ir.Value:
+    undefined = ir.Constant(ir.VectorType(_FLOAT, width), ir.Undefined)
     first = builder.insert_element(undefined, number, _INT32(0))
-    return builder.shuffle_vector(first, undefined, _constant(_INTS, 0))
+    return builder.shuffle_vector(first, undefined, _constant(ir.VectorType(_INT32, width), 0))
 
 
-@lower_cast(types.Float, LANES)
-@lower_cast(types.Integer, LANES)
-def _cast(context: Any, builder: ir.IRBuilder, source: types.Type, target: types.Type, number: ir.Value) -> ir.Value:
-    return _fill(builder, context.cast(builder, number, source, types.float32))
+@lower_cast(types.Float, LanesType)
+@lower_cast(types.Integer, LanesType)
+def _cast(context: Any, builder: ir.IRBuilder, source: types.Type, target: LanesType, number: ir.Value) -> ir.Value:
+    return _fill(builder, context.cast(builder, number, source, types.float32), target.width)
 
 
 def _define_operator(symbol: Callable, emit: Callable[..., ir.Value]) -> None:
@@ -72,9 +83,9 @@ def _define_operator(symbol: Callable, emit: Callable[..., ir.Value]) -> None:
 
     @infer_global(symbol)
     class _Template(ConcreteTemplate):
-        cases = (signature(LANES, LANES, LANES),)
+        cases = tuple(signature(kind, kind, kind) for kind in (LANES, WIDE_LANES))
 
-    @lower_builtin(symbol, LANES, LANES)
+    @lower_builtin(symbol, LanesType, LanesType)
     def _lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         return emit(builder, *args)
 
@@ -87,20 +98,22 @@ _define_operator(operator.truediv, ir.IRBuilder.fdiv)
 
 def _llvm(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value:
     """Calls an intrinsic function of LLVM that takes and returns vectors."""
-    kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(args))
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v16f32"), args)
+    kind = args[0].type
+    function = ir.FunctionType(kind, [kind] * len(args))
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.v{kind.count}f32"), args)
 
 
 @_instructions
 def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
     """The sum x y + z, in one instruction where the CPU has it."""
-    return LANES(LANES, LANES, LANES), lambda context, builder, sig, args: _llvm(builder, "fmuladd", *args)
+    kind = _lanes_among(x, y, z)
+    return kind(kind, kind, kind), lambda context, builder, sig, args: _llvm(builder, "fmuladd", *args)
 
 
 @_instructions
 def absolute(typingctx: Any, x: Any) -> Any:
     """|x|."""
-    return LANES(LANES), lambda context, builder, sig, args: _llvm(builder, "fabs", *args)
+    return x(x), lambda context, builder, sig, args: _llvm(builder, "fabs", *args)
 
 
 @_instructions
@@ -111,67 +124,93 @@ def where_greater(typingctx: Any, x: Any, y: Any, yes: Any, no: Any) -> Any:
         x, y, yes, no = args
         return builder.select(builder.fcmp_ordered(">", x, y), yes, no)
 
-    return LANES(LANES, LANES, LANES, LANES), lower
-
-
-# 2^(x y), in steps for `dnadiff.ops.cpu.functions.exp2_product`. AVX-512 has instructions that round, and that multiply
-# by a power of two with all the right ends. Elsewhere 1.5 * 2^23 is added, which rounds to a whole number and leaves it
-# in the lowest bits; with 127 more, and kept between 0 and 255, those bits are the exponent field of the power of two,
-# 0 standing for zero and 255 for infinity. Such a number is called `whole` below.
-_ROUND = 1.5 * 2**23 + 127
-
-
-def _floats(number: float) -> ir.Constant:
-    return ir.Constant(_FLOATS, [number] * WIDTH)
+    kind = _lanes_among(x, y, yes, no)
+    return kind(kind, kind, kind, kind), lower
 
 
 def _has_avx512(context: Any) -> bool:
-    """Whether the machine that Numba compiles for has AVX-512."""
-    return "+avx512f" in context.codegen().magic_tuple()[2]
+    """Whether the machine that Numba compiles for has AVX-512 (with DQ, as every one but the first has)."""
+    return "+avx512dq" in context.codegen().magic_tuple()[2]
 
 
 @_instructions
-def whole_product(typingctx: Any, x: Any, y: Any) -> Any:
-    """The whole number next to x y."""
+def has_avx512(typingctx: Any) -> Any:
+    """Whether `fraction`, `times_power` and `rough_reciprocal` are there; known when compiling, so that it is free."""
+    return types.boolean(), lambda context, builder, sig, args: context.get_constant(types.boolean, _has_avx512(context))
 
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        if _has_avx512(context):
-            return _llvm(builder, "rint", builder.fmul(*args))
-        whole, least, most = (
-            _llvm(builder, "fmuladd", *args, _floats(_ROUND)),
-            _floats(_ROUND - 127),
-            _floats(_ROUND + 128),
-        )
-        whole = builder.select(builder.fcmp_ordered("<", whole, least), least, whole)  # NaN stays
-        return builder.select(builder.fcmp_ordered(">", whole, most), most, whole)
 
-    return LANES(LANES, LANES), lower
+def _avx512(context: Any, builder: ir.IRBuilder, name: str, vectors: Any, *constants: ir.Value) -> ir.Value:
+    """Calls an instruction of AVX-512 on each 16 lanes. What is never reached must compile all the same."""
+    if not _has_avx512(context):
+        return vectors[0]
+    kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(vectors) + [constant.type for constant in constants])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx512.{name}.ps.512")
+    width = vectors[0].type.count
+    parts = [
+        builder.call(function, [*(_lanes(builder, x, start, WIDTH) for x in vectors), *constants])
+        for start in range(0, width, WIDTH)
+    ]
+    while len(parts) > 1:
+        parts = [_join(builder, x, y) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _lanes(builder: ir.IRBuilder, x: ir.Value, start: int, count: int) -> ir.Value:
+    """So many lanes of x from `start` on."""
+    places = ir.Constant(ir.VectorType(_INT32, count), list(range(start, start + count)))
+    return builder.shuffle_vector(x, x, places)
+
+
+def _join(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    count = 2 * x.type.count
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_INT32, count), list(range(count))))
+
+
+_UNDEFINED, _EVERY_LANE, _CURRENT_ROUNDING = ir.Constant(_FLOATS, ir.Undefined), _INT16(-1), _INT32(4)
 
 
 @_instructions
-def minus(typingctx: Any, whole: Any) -> Any:
-    """What a whole number stands for, with the opposite sign."""
+def fraction(typingctx: Any, x: Any) -> Any:
+    """x - floor(x), with AVX-512."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return builder.fneg(args[0]) if _has_avx512(context) else builder.fsub(_floats(_ROUND), args[0])
+        downwards = _INT32(1)
+        constants = downwards, _UNDEFINED, _EVERY_LANE, _CURRENT_ROUNDING
+        return _avx512(context, builder, "mask.reduce", args, *constants)
 
-    return LANES(LANES), lower
+    return x(x), lower
 
 
 @_instructions
-def times_power(typingctx: Any, x: Any, whole: Any) -> Any:
-    """The product x 2^k, where k is the whole number."""
+def times_power(typingctx: Any, x: Any, y: Any) -> Any:
+    """The product x 2^floor(y), with all the right ends, with AVX-512."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        if not _has_avx512(context):
-            power = builder.shl(builder.bitcast(args[1], _INTS), _constant(_INTS, 23))
-            return builder.fmul(args[0], builder.bitcast(power, _FLOATS))
-        kind = ir.FunctionType(_FLOATS, [_FLOATS, _FLOATS, _FLOATS, _INT16, _INT32])
-        scale = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.scalef.ps.512")
-        every, current_rounding = _INT16(-1), _INT32(4)
-        return builder.call(scale, [*args, ir.Constant(_FLOATS, ir.Undefined), every, current_rounding])
+        return _avx512(context, builder, "mask.scalef", args, _UNDEFINED, _EVERY_LANE, _CURRENT_ROUNDING)
 
-    return LANES(LANES, LANES), lower
+    return x(x, x), lower
+
+
+@_instructions
+def rough_reciprocal(typingctx: Any, x: Any) -> Any:
+    """1 / x to 14 bits, with AVX-512."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return _avx512(context, builder, "rcp14", args, _UNDEFINED, _EVERY_LANE)
+
+    return x(x), lower
+
+
+@_instructions
+def power_of_bits(typingctx: Any, x: Any) -> Any:
+    """The float32 whose exponent field is the lowest eight bits of x, with nothing behind the point."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        floats = args[0].type
+        ints = ir.VectorType(_INT32, floats.count)
+        return builder.bitcast(builder.shl(builder.bitcast(args[0], ints), _constant(ints, 23)), floats)
+
+    return x(x), lower
 
 
 @_instructions
@@ -244,8 +283,18 @@ def load(typingctx: Any, memory: Any, offset: Any) -> Any:
 
 
 @_instructions
+def load_wide(typingctx: Any, memory: Any, offset: Any) -> Any:
+    """The 64 float32 numbers from `offset` on."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return _load(builder, builder.gep(args[0], [args[1]]), ir.VectorType(_FLOAT, WIDE), 4)
+
+    return WIDE_LANES(memory, types.intp), lower
+
+
+@_instructions
 def store(typingctx: Any, memory: Any, offset: Any, x: Any) -> Any:
-    """Writes the 16 numbers x from `offset` on."""
+    """Writes the 16 numbers x from `offset` on, or 64 if x is wide (float32 only)."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         address = builder.gep(args[0], [args[1]])
@@ -255,7 +304,7 @@ def store(typingctx: Any, memory: Any, offset: Any, x: Any) -> Any:
             _store(builder, _narrow(builder, args[2], _INTS, _SHORTS), address, 2)
         return context.get_dummy_value()
 
-    return types.void(memory, types.intp, LANES), lower
+    return types.void(memory, types.intp, _lanes_among(x)), lower
 
 
 @_instructions

@@ -1,4 +1,4 @@
-"""The selective scan on a CPU: the kernels. `dnadiff.ops.cpu.scan` calls them.
+"""The selective scan on a CPU: the kernels. `dnadiff.ops.cpu.scan` and `dnadiff.ops.cpu.mixer` call them.
 
 Sixteen channels go abreast, one lane each; positions follow one another. The sequence is walked in chunks of 32
 positions, and within a chunk 16 channels after 16 (a block), so that all a chunk needs stays in the nearest cache. The
@@ -11,6 +11,12 @@ the states of a chunk again from its border, and carries the gradient g of the s
     du_t  = dt_t (sum_n B_t g_t) + D dy_t              dC_t = sum_d dy_t h_t
     ddt_t = u_t (sum_n B_t g_t)                        dB_t = sum_d dt_t u_t g_t
           + sum_n A a_t g_t h_{t-1}                    dA   = sum_t dt_t a_t g_t h_{t-1}
+
+The sums over channels, dB and dC, are kept lane by lane until a chunk is done. There the quads go around the blocks,
+not the other way round: the lanes of one quad fit beside the rest in the nearest cache, those of all states do not.
+
+Step sizes are softplus(delta + bias), where delta comes as it is or, when `rank` is not 0, as the product of `rank`
+numbers of each position with a matrix: eight multiplications then save a pass through memory.
 
 One task is one sequence and one slab of up to 128 channels. That split depends on the number of channels alone, and the
 slabs' shares of dB and dC are added in a fixed order: results do not depend on the number of threads, nor on which
@@ -26,7 +32,7 @@ import numpy as np
 from numba import njit
 
 from dnadiff.ops.cpu.compile import Rows, inside, kernel
-from dnadiff.ops.cpu.functions import LN2, exp2_product, sigmoid, softplus
+from dnadiff.ops.cpu.functions import LN2, exp2_product, sigmoid, softplus, softplus_slope
 from dnadiff.ops.cpu.lanes import (
     WIDTH,
     align,
@@ -52,23 +58,72 @@ from dnadiff.ops.cpu.quads import (
     scale_add,
     store_quad,
 )
-from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, element, load_tile, store_tile
+from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, element, first, prefetch_chunk
 
 SLAB = 8  # blocks
 
 
 class Shape(NamedTuple):
-    """How many there are of each. The channels of a group share B and C."""
+    """How many there are of each, and what is to be done. The channels of a group share B and C."""
 
     batch: int
     length: int
     chunks: int
     groups: int
-    channels: int  # of a group
-    blocks: int  # of a group; the last one is padded
+    blocks: int  # of a group
     slabs: int  # of a group
     states: int
     quads: int
+    rank: int  # numbers that delta is a product of; 0 if it comes as it is
+    softplus: bool
+    gated: bool
+
+
+class Sequences(NamedTuple):
+    """What varies along the sequence. Where there is no gate, z stands for anything of its type; so does `before`.
+
+    The output y is C h + D u, plus `before` if that is wanted.
+    """
+
+    u: Rows
+    delta: Rows
+    z: Rows
+    B: Rows
+    C: Rows
+    before: Rows
+
+
+class Weights(NamedTuple):
+    """What does not vary: A[block, quad, state, lane] times log2(e), D and bias[block, lane], delta[block, rank, lane]."""
+
+    A: Any
+    D: Any
+    bias: Any
+    delta: Any
+
+
+class Gradients(NamedTuple):
+    """Where the backward pass writes the gradients of Sequences.
+
+    Those of what a whole slab shares (B, C, and delta if it has a rank) are partial sums: a batch of sequences for each
+    slab.
+    """
+
+    u: Rows
+    delta: Rows
+    z: Rows
+    B: Rows
+    C: Rows
+
+
+class Sums(NamedTuple):
+    """For each sequence, gradients laid out as in Weights; `states` starts as the gradient of the last states."""
+
+    A: Any
+    D: Any
+    bias: Any
+    delta: Any
+    states: Any
 
 
 class _Task(NamedTuple):
@@ -81,147 +136,131 @@ class _Task(NamedTuple):
     end: int
 
 
-class _Inputs(NamedTuple):
-    """What varies along the sequence. `z` is `u` again where there is no gate."""
-
-    u: Rows
-    delta: Rows
-    z: Rows
-    B: Rows
-    C: Rows
-    softplus: bool
-    gated: bool
-
-
-class _Weights(NamedTuple):
-    """What does not vary, as pointers: A[block, quad, state, lane] times log2(e), D[block, lane], bias[block, lane]."""
-
-    A: Any
-    D: Any
-    bias: Any
-
-
-class _Gradients(NamedTuple):
-    """Where the backward pass writes.
-
-    B and C are partial sums, with a batch of sequences for each slab. A, D, bias and states are pointers, for each
-    sequence laid out as in _Weights; states starts as the gradient of the last states.
-    """
-
-    u: Rows
-    delta: Rows
-    z: Rows
-    B: Rows
-    C: Rows
-    A: Any
-    D: Any
-    bias: Any
-    states: Any
-
-
-class _Tiles(NamedTuple):
-    """A block of a chunk, tile by tile.
-
-    `raw` is delta + bias, dt the step sizes, dtu = dt u; y is the output before the gate. Of the gradients, du and ddt
-    are sums over states, and dy is that of y.
-    """
-
-    u: Any
-    raw: Any
-    dt: Any
-    dtu: Any
-    z: Any
-    y: Any
-    dz: Any
-    dy: Any
-    du: Any
-    ddt: Any
-
-
 class _Chunk(NamedTuple):
-    """What the blocks of a chunk share: b and c [position, state], `width` numbers for a position.
-
-    The backward pass adds up their gradients in db and dc [quad, position, state, lane], and works with the decays of
-    a quad [position, state, lane] and with its states, the one at the border first. totals are sums over lanes.
-    """
+    """What all blocks of a chunk share: B and C, `width` numbers for each position, and low[rank, position]."""
 
     width: int
     b: Any
     c: Any
-    db: Any
-    dc: Any
-    decays: Any
-    states: Any
+    low: Any
+
+
+class _Tiles(NamedTuple):
+    """A block of a chunk, tile by tile: step sizes dt, dt u, and the output y before the gate."""
+
+    dt: Any
+    dtu: Any
+    y: Any
+
+
+class _BackTiles(NamedTuple):
+    """The same on the way back: dt, dt u, the slope of the softplus, the gradient of y, and sums over states.
+
+    `gb` sums B g, and `ddt` A a g h.
+    """
+
+    dt: Any
+    dtu: Any
+    slope: Any
+    dy: Any
+    gb: Any
+    ddt: Any
+
+
+class _Lanes(NamedTuple):
+    """Sums over the channels of a slab, not yet over the 16 lanes: [number, position, lane]."""
+
+    b: Any
+    c: Any
+    low: Any
     totals: Any
+
+
+_TILES, _BACK_TILES = 3 * TILE, 6 * TILE
 
 
 @njit
 def _make_task(shape: Any, number: int) -> Any:
     slab, rest = number % shape.slabs, number // shape.slabs
-    first = slab * SLAB
-    return _Task(rest // shape.groups, rest % shape.groups, slab, first, min(first + SLAB, shape.blocks))
+    begin = slab * SLAB
+    return _Task(rest // shape.groups, rest % shape.groups, slab, begin, min(begin + SLAB, shape.blocks))
 
 
 @njit
 def _place(shape: Any, task: Any, block: int, chunk: int) -> Any:
-    t, channel = chunk * CHUNK, block * WIDTH
-    steps, lanes = min(CHUNK, shape.length - t), min(WIDTH, shape.channels - channel)
-    return Place(task.sequence, t, steps, task.group * shape.channels + channel, lanes)
+    t = chunk * CHUNK
+    return Place(task.sequence, t, min(CHUNK, shape.length - t), (task.group * shape.blocks + block) * WIDTH)
 
 
 @njit
-def _make_tiles(memory: Any) -> Any:
-    return _Tiles(
-        memory, shift(memory, TILE), shift(memory, 2 * TILE), shift(memory, 3 * TILE), shift(memory, 4 * TILE),
-        shift(memory, 5 * TILE), shift(memory, 6 * TILE), shift(memory, 7 * TILE), shift(memory, 8 * TILE),
-        shift(memory, 9 * TILE),
-    )  # fmt: skip
-
-
-_TILES = 10 * TILE
+def _make_chunk(memory: Any, shape: Any) -> Any:
+    width = shape.quads * QUAD
+    return _Chunk(width, memory, shift(memory, CHUNK * width), shift(memory, 2 * CHUNK * width))
 
 
 @njit
-def _make_chunk(memory: Any, width: int, lanes: int) -> Any:
-    """`lanes` is the size of db and dc; the forward pass needs none, and nothing that comes after them."""
-    b, c = memory, shift(memory, CHUNK * width)
-    db = shift(c, CHUNK * width)
-    decays = shift(db, 2 * lanes)
-    states = shift(decays, CHUNK * QUAD_WIDTH)
-    return _Chunk(width, b, c, db, shift(db, lanes), decays, states, shift(states, (CHUNK + 1) * QUAD_WIDTH))
+def _chunk_size(shape: Any) -> int:
+    return CHUNK * (2 * shape.quads * QUAD + shape.rank + WIDTH)
 
 
 @njit
-def _load_coefficients(target: Any, width: int, source: Any, shape: Any, task: Any, chunk: int) -> None:
-    """Copies the B or C of a chunk; states that pad the last quad stay 0."""
-    at = element(source, task.sequence, chunk * CHUNK, task.group * shape.states)
-    for i in range(0, min(CHUNK, shape.length - chunk * CHUNK) * width, width):
-        for n in range(shape.states):
+def _load_numbers(target: Any, width: int, source: Any, count: int, place: Any) -> None:
+    """Copies `count` numbers of each position; what fills up the width stays 0."""
+    at = first(source, place)
+    for i in range(0, place.steps * width, width):
+        for n in range(count):
             store_number(target, i + n, load_number(source.data, at + n))
         at += source.step
 
 
 @njit
-def _load_inputs(tiles: Any, inputs: Any, weights: Any, index: int, place: Any) -> None:
-    """Fills the tiles with all that comes before the scan, and y with the skip D u."""
-    load_tile(tiles.u, inputs.u, place)
-    load_tile(tiles.raw, inputs.delta, place)
-    if inputs.gated:
-        load_tile(tiles.z, inputs.z, place)
-    bias, D = load(weights.bias, index * WIDTH), load(weights.D, index * WIDTH)
-    for i in range(0, place.steps * WIDTH, WIDTH):
-        u, raw = load(tiles.u, i), load(tiles.raw, i) + bias
-        dt = softplus(raw) if inputs.softplus else raw
-        store(tiles.raw, i, raw)
-        store(tiles.dt, i, dt)
-        store(tiles.dtu, i, dt * u)
-        store(tiles.y, i, D * u)
+def _load_chunk(chunk: Any, sequences: Any, shape: Any, task: Any, number: int) -> None:
+    t = number * CHUNK
+    place = Place(task.sequence, t, min(CHUNK, shape.length - t), task.group * shape.states)
+    _load_numbers(chunk.b, chunk.width, sequences.B, shape.states, place)
+    _load_numbers(chunk.c, chunk.width, sequences.C, shape.states, place)
+    for r in range(shape.rank):
+        at = element(sequences.delta, task.sequence, t, r)
+        for step in range(place.steps):
+            store_number(chunk.low, r * CHUNK + step, load_number(sequences.delta.data, at))
+            at += sequences.delta.step
+
+
+@njit
+def _raw_step(shape: Any, sequences: Any, at: int, chunk: Any, t: int, weights: Any, index: int) -> Any:
+    """delta + bias of a block at position t of the chunk."""
+    raw = load(weights.bias, index * WIDTH)
+    if shape.rank == 0:
+        return raw + load(sequences.delta.data, at)
+    for r in range(shape.rank):
+        w = load(weights.delta, (index * shape.rank + r) * WIDTH)
+        raw = fma(load_number(chunk.low, r * CHUNK + t), w, raw)
+    return raw
 
 
 @njit
 def _decay(dt: Any, A: Any) -> Any:
     """The quad exp(dt A), where A is times log2(e)."""
     return exp2_product(dt, A[0]), exp2_product(dt, A[1]), exp2_product(dt, A[2]), exp2_product(dt, A[3])
+
+
+@njit
+def _load_block(
+    tiles: Any, shape: Any, sequences: Any, add: bool, weights: Any, index: int, chunk: Any, place: Any
+) -> None:
+    """Fills the tiles with all that comes before the scan; y starts with the skip D u."""
+    u, delta, before = first(sequences.u, place), first(sequences.delta, place), first(sequences.before, place)
+    D = load(weights.D, index * WIDTH)
+    for t in range(place.steps):
+        i = t * WIDTH
+        raw = _raw_step(shape, sequences, delta, chunk, t, weights, index)
+        dt = softplus(raw) if shape.softplus else raw
+        x = load(sequences.u.data, u)
+        y = D * x
+        store(tiles.dt, i, dt)
+        store(tiles.dtu, i, dt * x)
+        store(tiles.y, i, y + load(sequences.before.data, before) if add else y)
+        u, delta, before = u + sequences.u.step, delta + sequences.delta.step, before + sequences.before.step
 
 
 @njit
@@ -237,11 +276,31 @@ def _scan(states: Any, A: Any, chunk: Any, state: int, tiles: Any, steps: int) -
 
 
 @njit
-def _gate(tiles: Any, steps: int) -> None:
-    """Multiplies y by silu(z)."""
-    for i in range(0, steps * WIDTH, WIDTH):
-        z = load(tiles.z, i)
-        store(tiles.y, i, load(tiles.y, i) * (z * sigmoid(z)))
+def _store_block(tiles: Any, shape: Any, sequences: Any, keep_y: bool, y: Any, out: Any, place: Any) -> None:
+    """Writes the output, y silu(z) where there is a gate; and y too if it is to be kept."""
+    at_z, at_y, at_out = first(sequences.z, place), first(y, place), first(out, place)
+    for i in range(0, place.steps * WIDTH, WIDTH):
+        x = load(tiles.y, i)
+        if keep_y:
+            store(y.data, at_y, x)
+        if shape.gated:
+            z = load(sequences.z.data, at_z)
+            x = x * (z * sigmoid(z))
+        store(out.data, at_out, x)
+        at_z, at_y, at_out = at_z + sequences.z.step, at_y + y.step, at_out + out.step
+
+
+@njit
+def _prefetch_ahead(quad: int, sequences: Any, add: bool, y: Any, out: Any, place: Any) -> None:
+    """While a quad is computed, a part of what the block will touch in the next chunk comes near."""
+    if quad == 0:
+        prefetch_chunk(sequences.u, place, 1)
+    elif quad == 1:
+        prefetch_chunk(sequences.z, place, 1)
+    elif quad == 2:
+        prefetch_chunk(out, place, 1)
+    elif quad == 3:
+        prefetch_chunk(sequences.before if add else y, place, 1)
 
 
 @njit
@@ -251,200 +310,286 @@ def _copy(source: Any, target: Any, size: int) -> None:
 
 
 @njit
-def _forward_block(
-    index: int, place: Any, inputs: Any, weights: Any, out: Any, states: Any, tiles: Any, chunk: Any
-) -> None:
-    """Takes a block, whose states are given, through a chunk."""
-    _load_inputs(tiles, inputs, weights, index, place)
-    A = shift(weights.A, index * chunk.width * WIDTH)
-    for state in range(0, chunk.width, QUAD):
-        _scan(shift(states, state * WIDTH), shift(A, state * WIDTH), chunk, state, tiles, place.steps)
-    if inputs.gated:
-        _gate(tiles, place.steps)
-    store_tile(tiles.y, out, place)
+def _border(shape: Any, task: Any, chunk: int, index: int) -> int:
+    """Where the states of a block before a chunk are kept."""
+    at = (task.sequence * shape.chunks + chunk) * shape.groups * shape.blocks + index
+    return at * shape.quads * QUAD_WIDTH
 
 
 @njit
 def _forward_task(
-    task: Any, shape: Any, inputs: Any, weights: Any, out: Any, with_borders: bool, borders: Any, states: Any
-) -> None:
-    width, blocks = shape.quads * QUAD, shape.groups * shape.blocks
-    arena = np.zeros(_TILES + 2 * CHUNK * width + WIDTH, np.float32)
-    tiles = _make_tiles(align(pointer(arena)))
-    shared = _make_chunk(shift(tiles.u, _TILES), width, 0)
-    for chunk in range(shape.chunks):
-        _load_coefficients(shared.b, width, inputs.B, shape, task, chunk)
-        _load_coefficients(shared.c, width, inputs.C, shape, task, chunk)
+    task: Any, shape: Any, sequences: Any, add: bool, weights: Any, keep_all: bool, y: Any, out: Any, borders: Any,
+    states: Any,
+) -> None:  # fmt: skip
+    size = shape.quads * QUAD_WIDTH
+    arena = np.zeros(_TILES + _chunk_size(shape) + WIDTH, np.float32)
+    memory = align(pointer(arena))
+    tiles = _Tiles(memory, shift(memory, TILE), shift(memory, 2 * TILE))
+    chunk = _make_chunk(shift(memory, _TILES), shape)
+    for number in range(shape.chunks):
+        _load_chunk(chunk, sequences, shape, task, number)
         for block in range(task.first, task.end):
-            index = task.group * shape.blocks + block
-            now = shift(states, (task.sequence * blocks + index) * width * WIDTH)
-            if with_borders:
-                border = ((task.sequence * shape.chunks + chunk) * blocks + index) * width * WIDTH
-                _copy(now, shift(borders, border), width * WIDTH)
-            _forward_block(index, _place(shape, task, block, chunk), inputs, weights, out, now, tiles, shared)
+            index, place = task.group * shape.blocks + block, _place(shape, task, block, number)
+            now = shift(states, (task.sequence * shape.groups * shape.blocks + index) * size)
+            if keep_all:
+                _copy(now, shift(borders, _border(shape, task, number, index)), size)
+            _load_block(tiles, shape, sequences, add, weights, index, chunk, place)
+            A = shift(weights.A, index * size)
+            for quad in range(shape.quads):
+                at = quad * QUAD_WIDTH
+                _prefetch_ahead(quad, sequences, add, y, out, place)
+                _scan(shift(now, at), shift(A, at), chunk, quad * QUAD, tiles, place.steps)
+            _store_block(tiles, shape, sequences, keep_all and shape.gated, y, out, place)
     keep(arena)
 
 
 @kernel
 def forward(
-    shape: Any, u: Any, delta: Any, z: Any, B: Any, C: Any, with_softplus: bool, gated: bool, A: Any, D: Any, bias: Any,
-    out: Any, with_borders: bool, borders: Any, states: Any,
+    shape: Any, u: Any, delta: Any, z: Any, B: Any, C: Any, before: Any, add: bool, A: Any, D: Any, bias: Any, dt: Any,
+    keep_all: bool, y: Any, out: Any, borders: Any, states: Any,
 ) -> None:  # fmt: skip
-    """Writes the output, turns the first states into the last, and keeps those at chunk borders if it is asked to."""
+    """Takes Sequences and Weights one by one; writes the output, and turns the first states into the last.
+
+    With `add`, `before` is added to y. With `keep_all` the states at chunk borders are kept, and y if there is a gate.
+    """
     for number in numba.prange(shape.batch * shape.groups * shape.slabs):
-        inputs = _Inputs(inside(u), inside(delta), inside(z), inside(B), inside(C), with_softplus, gated)
-        weights = _Weights(pointer(A), pointer(D), pointer(bias))
         _forward_task(
-            _make_task(shape, number), shape, inputs, weights, inside(out), with_borders, pointer(borders),
-            pointer(states),
+            _make_task(shape, number), shape,
+            Sequences(inside(u), inside(delta), inside(z), inside(B), inside(C), inside(before)), add,
+            Weights(pointer(A), pointer(D), pointer(bias), pointer(dt)), keep_all, inside(y), inside(out),
+            pointer(borders), pointer(states),
         )  # fmt: skip
 
 
 @njit
-def _replay(border: Any, A: Any, chunk: Any, state: int, tiles: Any, steps: int) -> None:
+def _load_block_back(
+    tiles: Any, shape: Any, sequences: Any, weights: Any, index: int, chunk: Any, dout: Any, y: Any, with_dz: bool,
+    dz: Any, place: Any,
+) -> None:  # fmt: skip
+    """Fills the tiles; with dy = dout silu(z), and writes dz = dout y silu'(z) if it is wanted.
+
+    silu(z) = z s and silu'(z) = s + z s (1 - s), where s = sigmoid(z).
+    """
+    at_u, at_delta, at_z = first(sequences.u, place), first(sequences.delta, place), first(sequences.z, place)
+    at_dout, at_y, at_dz = first(dout, place), first(y, place), first(dz, place)
+    for t in range(place.steps):
+        i = t * WIDTH
+        raw = _raw_step(shape, sequences, at_delta, chunk, t, weights, index)
+        dt, slope = softplus_slope(raw) if shape.softplus else (raw, raw)
+        dy = load(dout.data, at_dout)
+        if shape.gated:
+            z = load(sequences.z.data, at_z)
+            s = sigmoid(z)
+            gate = z * s
+            if with_dz:
+                store(dz.data, at_dz, dy * load(y.data, at_y) * fma(gate, 1.0 - s, s))
+            dy = dy * gate
+        store(tiles.dt, i, dt)
+        store(tiles.dtu, i, dt * load(sequences.u.data, at_u))
+        store(tiles.slope, i, slope)
+        store(tiles.dy, i, dy)
+        store(tiles.gb, i, 0.0)
+        store(tiles.ddt, i, 0.0)
+        at_u, at_delta, at_z = at_u + sequences.u.step, at_delta + sequences.delta.step, at_z + sequences.z.step
+        at_dout, at_y, at_dz = at_dout + dout.step, at_y + y.step, at_dz + dz.step
+
+
+@njit
+def _replay(border: Any, A: Any, chunk: Any, state: int, tiles: Any, decays: Any, states: Any, steps: int) -> None:
     """Like _scan, but keeps every decay, and every state after the one at the border."""
     A_quad, h = load_quad(A, 0), load_quad(border, 0)
-    store_quad(chunk.states, 0, h)
+    store_quad(states, 0, h)
     for t in range(steps):
         i, n = t * WIDTH, t * chunk.width + state
         b, decay = scale(load_numbers(chunk.b, n), load(tiles.dtu, i)), _decay(load(tiles.dt, i), A_quad)
         h = multiply_add(decay, h, b)
-        store_quad(chunk.decays, t * QUAD_WIDTH, decay)
-        store_quad(chunk.states, (t + 1) * QUAD_WIDTH, h)
-        store(tiles.y, i, dot(load_numbers(chunk.c, n), h, load(tiles.y, i)))
+        store_quad(decays, t * QUAD_WIDTH, decay)
+        store_quad(states, (t + 1) * QUAD_WIDTH, h)
 
 
 @njit
-def _scan_back(carry: Any, A: Any, dA: Any, chunk: Any, state: int, tiles: Any, steps: int) -> None:
-    """Carries the gradients of four states back through a chunk, and adds to dA, db, dc, du and ddt."""
-    A_quad, g, sum_A = load_quad(A, 0), load_quad(carry, 0), load_quad(dA, 0)
-    db, dc = shift(chunk.db, state * CHUNK * WIDTH), shift(chunk.dc, state * CHUNK * WIDTH)
+def _add_lanes(memory: Any, at: int, x: Any, y: Any) -> None:
+    """Adds quad x times Lanes y to the sums of four numbers."""
+    store(memory, at, fma(x[0], y, load(memory, at)))
+    store(memory, at + TILE, fma(x[1], y, load(memory, at + TILE)))
+    store(memory, at + 2 * TILE, fma(x[2], y, load(memory, at + 2 * TILE)))
+    store(memory, at + 3 * TILE, fma(x[3], y, load(memory, at + 3 * TILE)))
+
+
+@njit
+def _scan_back(
+    carry: Any, A: Any, dA: Any, chunk: Any, state: int, tiles: Any, decays: Any, states: Any, lanes: Any, steps: int
+) -> None:
+    """Carries the gradients of four states back through a chunk, and adds to dA, dB, dC, gb and ddt."""
+    A_quad, g, sum_A, h = load_quad(A, 0), load_quad(carry, 0), load_quad(dA, 0), load_quad(states, steps * QUAD_WIDTH)
     for t in range(steps - 1, -1, -1):
         i, n, at = t * WIDTH, t * chunk.width + state, t * QUAD_WIDTH
-        dt, dtu, dy = load(tiles.dt, i), load(tiles.dtu, i), load(tiles.dy, i)
+        dy = load(tiles.dy, i)
         g = scale_add(load_numbers(chunk.c, n), dy, g)
-        store_quad(dc, at, scale_add(load_quad(chunk.states, at + QUAD_WIDTH), dy, load_quad(dc, at)))
-        store_quad(db, at, scale_add(g, dtu, load_quad(db, at)))
-        store(tiles.du, i, dot(load_numbers(chunk.b, n), g, load(tiles.du, i)))
-        g = multiply(g, load_quad(chunk.decays, at))
-        through = multiply(g, load_quad(chunk.states, at))
+        _add_lanes(lanes.c, i, h, dy)
+        _add_lanes(lanes.b, i, g, load(tiles.dtu, i))
+        store(tiles.gb, i, dot(load_numbers(chunk.b, n), g, load(tiles.gb, i)))
+        g, h = multiply(g, load_quad(decays, at)), load_quad(states, at)
+        through = multiply(g, h)
         store(tiles.ddt, i, dot(through, A_quad, load(tiles.ddt, i)))
-        sum_A = scale_add(through, dt, sum_A)
+        sum_A = scale_add(through, load(tiles.dt, i), sum_A)
     store_quad(carry, 0, g)
     store_quad(dA, 0, sum_A)
 
 
 @njit
-def _load_gradient(tiles: Any, dout: Any, gated: bool, place: Any) -> None:
-    """Fills dy = dout silu(z), and dz = dout silu'(z), which lacks the factor y; clears du and ddt.
-
-    silu(z) = z s and silu'(z) = s + z s (1 - s), where s = sigmoid(z).
-    """
-    load_tile(tiles.dy, dout, place)
-    for i in range(0, place.steps * WIDTH, WIDTH):
-        if gated:
-            z, dy = load(tiles.z, i), load(tiles.dy, i)
-            s = sigmoid(z)
-            store(tiles.dy, i, dy * (z * s))
-            store(tiles.dz, i, dy * fma(z * s, 1.0 - s, s))
-        store(tiles.du, i, 0.0)
-        store(tiles.ddt, i, 0.0)
+def _prefetch_back(quad: int, sequences: Any, dout: Any, y: Any, grads: Any, place: Any) -> None:
+    """As _prefetch_ahead, on the way back."""
+    if quad == 0:
+        prefetch_chunk(sequences.u, place, -1)
+        prefetch_chunk(grads.u, place, -1)
+    elif quad == 1:
+        prefetch_chunk(sequences.z, place, -1)
+        prefetch_chunk(grads.z, place, -1)
+    elif quad == 2:
+        prefetch_chunk(dout, place, -1)
+    elif quad == 3:
+        prefetch_chunk(y, place, -1)
 
 
 @njit
-def _inputs_back(tiles: Any, D: Any, with_softplus: bool, dD: Any, dbias: Any, steps: int) -> None:
+def _store_block_back(
+    tiles: Any, shape: Any, sequences: Any, weights: Any, index: int, du: Any, ddelta: Any, dD: Any, dbias: Any,
+    place: Any,
+) -> None:  # fmt: skip
     """Turns the sums over states into the gradients of u and delta, and adds to those of D and bias."""
-    sum_D, sum_bias = load(dD, 0), load(dbias, 0)
-    for i in range(0, steps * WIDTH, WIDTH):
-        u, dy, gb = load(tiles.u, i), load(tiles.dy, i), load(tiles.du, i)
+    at_u, at_du, at_ddelta = first(sequences.u, place), first(du, place), first(ddelta, place)
+    D, sum_D, sum_bias = load(weights.D, index * WIDTH), load(dD, 0), load(dbias, 0)
+    for i in range(0, place.steps * WIDTH, WIDTH):
+        u, dy, gb = load(sequences.u.data, at_u), load(tiles.dy, i), load(tiles.gb, i)
         ddt = fma(load(tiles.ddt, i), LN2, u * gb)  # A was times log2(e)
-        if with_softplus:
-            ddt = ddt * sigmoid(load(tiles.raw, i))
-        store(tiles.du, i, fma(gb, load(tiles.dt, i), dy * D))
-        store(tiles.ddt, i, ddt)
+        if shape.softplus:
+            ddt = ddt * load(tiles.slope, i)
+        store(du.data, at_du, fma(gb, load(tiles.dt, i), dy * D))
+        if shape.rank == 0:
+            store(ddelta.data, at_ddelta, ddt)
+        else:
+            store(tiles.ddt, i, ddt)
         sum_D, sum_bias = fma(dy, u, sum_D), sum_bias + ddt
+        at_u, at_du, at_ddelta = at_u + sequences.u.step, at_du + du.step, at_ddelta + ddelta.step
     store(dD, 0, sum_D)
     store(dbias, 0, sum_bias)
 
 
 @njit
-def _backward_block(
-    index: int,
-    place: Any,
-    inputs: Any,
-    weights: Any,
-    dout: Any,
-    border: Any,
-    grads: Any,
-    at: int,
-    tiles: Any,
-    chunk: Any,
-) -> None:
-    """Takes a block back through a chunk, from the states at its border; `at` is its place in the gradients."""
-    _load_inputs(tiles, inputs, weights, index, place)
-    _load_gradient(tiles, dout, inputs.gated, place)
-    for state in range(0, chunk.width, QUAD):
-        A = shift(weights.A, (index * chunk.width + state) * WIDTH)
-        part = (at * chunk.width + state) * WIDTH
-        _replay(shift(border, state * WIDTH), A, chunk, state, tiles, place.steps)
-        _scan_back(shift(grads.states, part), A, shift(grads.A, part), chunk, state, tiles, place.steps)
-    D, dD, dbias = load(weights.D, index * WIDTH), shift(grads.D, at * WIDTH), shift(grads.bias, at * WIDTH)
-    _inputs_back(tiles, D, inputs.softplus, dD, dbias, place.steps)
-    store_tile(tiles.du, grads.u, place)
-    store_tile(tiles.ddt, grads.delta, place)
-    if inputs.gated:
-        for i in range(0, place.steps * WIDTH, WIDTH):
-            store(tiles.dz, i, load(tiles.dz, i) * load(tiles.y, i))
-        store_tile(tiles.dz, grads.z, place)
+def _low_rank_back(tiles: Any, rank: int, weight: Any, chunk: Any, lanes: Any, dweight: Any, steps: int) -> None:
+    """Adds to the gradients of the two factors of delta."""
+    for r in range(rank):
+        w, sum_w = load(weight, r * WIDTH), load(dweight, r * WIDTH)
+        for t in range(steps):
+            i = t * WIDTH
+            ddt, at = load(tiles.ddt, i), r * TILE + i
+            store(lanes, at, fma(ddt, w, load(lanes, at)))
+            sum_w = fma(load_number(chunk.low, r * CHUNK + t), ddt, sum_w)
+        store(dweight, r * WIDTH, sum_w)
 
 
 @njit
-def _store_sums(lanes: Any, totals: Any, target: Any, shape: Any, task: Any, chunk: int) -> None:
-    """Adds up the lanes of db or dc and writes the sums as rows of dB or dC; clears the lanes."""
-    for i in range(0, shape.quads * CHUNK * QUAD_WIDTH, WIDTH * WIDTH):
-        store(totals, i // WIDTH, total_each(lanes, i))
-    clear(lanes, shape.quads * CHUNK * QUAD_WIDTH)
-    at = element(target, task.slab * shape.batch + task.sequence, chunk * CHUNK, task.group * shape.states)
-    for step in range(min(CHUNK, shape.length - chunk * CHUNK)):
+def _store_sums(lanes: Any, count: int, totals: Any, target: Any, place: Any) -> None:
+    """Adds up the lanes of `count` numbers, writes the sums to rows, and clears the lanes."""
+    for number in range(count):
+        for half in range(0, CHUNK, WIDTH):
+            store(totals, half, total_each(lanes, number * TILE + half * WIDTH))
+        at = first(target, place) + number
+        for t in range(place.steps):
+            store_number(target.data, at, load_number(totals, t))
+            at += target.step
+    clear(lanes, count * TILE)
+
+
+@njit
+def _backward_task(
+    task: Any, shape: Any, sequences: Any, weights: Any, dout: Any, y: Any, with_dz: bool, borders: Any, grads: Any,
+    sums: Any,
+) -> None:  # fmt: skip
+    size, blocks = shape.quads * QUAD_WIDTH, shape.groups * shape.blocks
+    quad_memory = (2 * CHUNK + 1) * QUAD_WIDTH
+    arena = np.zeros(
+        SLAB * _BACK_TILES + quad_memory + (2 * QUAD + shape.rank) * TILE + CHUNK + _chunk_size(shape) + WIDTH,
+        np.float32,
+    )
+    tile_memory = align(pointer(arena))
+    decays = shift(tile_memory, SLAB * _BACK_TILES)
+    states = shift(decays, CHUNK * QUAD_WIDTH)
+    lane_memory = shift(decays, quad_memory)
+    low = shift(lane_memory, 2 * QUAD * TILE)
+    totals = shift(low, shape.rank * TILE)
+    lanes = _Lanes(lane_memory, shift(lane_memory, QUAD * TILE), low, totals)
+    chunk = _make_chunk(shift(totals, CHUNK), shape)
+    share = task.slab * shape.batch + task.sequence
+    for number in range(shape.chunks - 1, -1, -1):
+        _load_chunk(chunk, sequences, shape, task, number)
+        t = number * CHUNK
+        steps = min(CHUNK, shape.length - t)
+        for block in range(task.first, task.end):
+            place = _place(shape, task, block, number)
+            _load_block_back(
+                _back_tiles(tile_memory, block - task.first), shape, sequences, weights,
+                task.group * shape.blocks + block, chunk, dout, y, with_dz, grads.z, place,
+            )  # fmt: skip
         for quad in range(shape.quads):
-            for n in range(min(QUAD, shape.states - quad * QUAD)):
-                number = load_number(totals, (quad * CHUNK + step) * QUAD + n)
-                store_number(target.data, at + quad * QUAD + n, number)
-        at += target.step
-
-
-@njit
-def _backward_task(task: Any, shape: Any, inputs: Any, weights: Any, dout: Any, borders: Any, grads: Any) -> None:
-    width, blocks = shape.quads * QUAD, shape.groups * shape.blocks
-    lanes = CHUNK * width * WIDTH
-    arena = np.zeros(_TILES + 3 * CHUNK * width + 2 * lanes + (2 * CHUNK + 1) * QUAD_WIDTH + WIDTH, np.float32)
-    tiles = _make_tiles(align(pointer(arena)))
-    shared = _make_chunk(shift(tiles.u, _TILES), width, lanes)
-    for chunk in range(shape.chunks - 1, -1, -1):
-        _load_coefficients(shared.b, width, inputs.B, shape, task, chunk)
-        _load_coefficients(shared.c, width, inputs.C, shape, task, chunk)
+            state = quad * QUAD
+            for block in range(task.first, task.end):
+                index = task.group * shape.blocks + block
+                tiles = _back_tiles(tile_memory, block - task.first)
+                at = index * size + quad * QUAD_WIDTH
+                A = shift(weights.A, at)
+                border = shift(borders, _border(shape, task, number, index) + quad * QUAD_WIDTH)
+                _replay(border, A, chunk, state, tiles, decays, states, steps)
+                _prefetch_back(quad, sequences, dout, y, grads, _place(shape, task, block, number))
+                own = task.sequence * blocks * size + at
+                _scan_back(
+                    shift(sums.states, own), A, shift(sums.A, own), chunk, state, tiles, decays, states, lanes, steps
+                )
+            place = Place(share, t, steps, task.group * shape.states + state)
+            count = min(QUAD, shape.states - state)
+            _store_sums(lanes.b, count, totals, grads.B, place)
+            _store_sums(lanes.c, count, totals, grads.C, place)
         for block in range(task.first, task.end):
             index = task.group * shape.blocks + block
-            at, place = task.sequence * blocks + index, _place(shape, task, block, chunk)
-            border = shift(borders, ((task.sequence * shape.chunks + chunk) * blocks + index) * width * WIDTH)
-            _backward_block(index, place, inputs, weights, dout, border, grads, at, tiles, shared)
-        _store_sums(shared.db, shared.totals, grads.B, shape, task, chunk)
-        _store_sums(shared.dc, shared.totals, grads.C, shape, task, chunk)
+            own = task.sequence * blocks + index
+            tiles, place = _back_tiles(tile_memory, block - task.first), _place(shape, task, block, number)
+            _store_block_back(
+                tiles, shape, sequences, weights, index, grads.u, grads.delta, shift(sums.D, own * WIDTH),
+                shift(sums.bias, own * WIDTH), place,
+            )  # fmt: skip
+            if shape.rank > 0:
+                weight, dweight = (
+                    shift(weights.delta, index * shape.rank * WIDTH),
+                    shift(sums.delta, own * shape.rank * WIDTH),
+                )
+                _low_rank_back(tiles, shape.rank, weight, chunk, lanes.low, dweight, steps)
+        if shape.rank > 0:
+            _store_sums(lanes.low, shape.rank, totals, grads.delta, Place(share, t, steps, 0))
     keep(arena)
+
+
+@njit
+def _back_tiles(memory: Any, block: int) -> Any:
+    memory = shift(memory, block * _BACK_TILES)
+    return _BackTiles(
+        memory, shift(memory, TILE), shift(memory, 2 * TILE), shift(memory, 3 * TILE), shift(memory, 4 * TILE),
+        shift(memory, 5 * TILE),
+    )  # fmt: skip
 
 
 @kernel
 def backward(
-    shape: Any, u: Any, delta: Any, z: Any, B: Any, C: Any, with_softplus: bool, gated: bool, A: Any, D: Any, bias: Any,
-    dout: Any, borders: Any,
-    du: Any, ddelta: Any, dz: Any, dB: Any, dC: Any, dA: Any, dD: Any, dbias: Any, dstates: Any,
+    shape: Any, u: Any, delta: Any, z: Any, B: Any, C: Any, before: Any, A: Any, D: Any, bias: Any, dt: Any,
+    dout: Any, y: Any, with_dz: bool, borders: Any, du: Any, ddelta: Any, dz: Any, dB: Any, dC: Any,
+    dA: Any, dD: Any, dbias: Any, ddt: Any, states: Any,
 ) -> None:  # fmt: skip
-    """Writes the gradients; see _Gradients."""
+    """Takes Sequences and Weights one by one, and writes Gradients and Sums; that of z only `with_dz`."""
     for number in numba.prange(shape.batch * shape.groups * shape.slabs):
-        inputs = _Inputs(inside(u), inside(delta), inside(z), inside(B), inside(C), with_softplus, gated)
-        weights = _Weights(pointer(A), pointer(D), pointer(bias))
-        grads = _Gradients(
-            inside(du), inside(ddelta), inside(dz), inside(dB), inside(dC), pointer(dA), pointer(dD), pointer(dbias),
-            pointer(dstates),
+        _backward_task(
+            _make_task(shape, number), shape,
+            Sequences(inside(u), inside(delta), inside(z), inside(B), inside(C), inside(before)),
+            Weights(pointer(A), pointer(D), pointer(bias), pointer(dt)), inside(dout), inside(y), with_dz,
+            pointer(borders), Gradients(inside(du), inside(ddelta), inside(dz), inside(dB), inside(dC)),
+            Sums(pointer(dA), pointer(dD), pointer(dbias), pointer(ddt), pointer(states)),
         )  # fmt: skip
-        _backward_task(_make_task(shape, number), shape, inputs, weights, inside(dout), pointer(borders), grads)

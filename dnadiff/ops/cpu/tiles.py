@@ -1,7 +1,4 @@
-"""Tiles, the scratch memory of kernels: up to CHUNK positions by 16 channels, in the order of the scan.
-
-Layout, direction, storage type and odd numbers of channels all end here: what computes sees whole vectors of float32.
-"""
+"""Places in the rows of a sequence, and tiles: scratch memory for up to CHUNK positions by 16 channels."""
 
 from __future__ import annotations
 
@@ -9,20 +6,19 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from dnadiff.ops.cpu.lanes import WIDTH, load, load_number, prefetch, store, store_number
+from dnadiff.ops.cpu.lanes import WIDTH, prefetch, store
 
 CHUNK = 32
 TILE = CHUNK * WIDTH
 
 
 class Place(NamedTuple):
-    """Where a tile comes from: `steps` positions of a sequence from t on, `lanes` channels from `column` on."""
+    """`steps` positions of a sequence from t on, 16 channels from `column` on."""
 
     sequence: int
     t: int
     steps: int
     column: int
-    lanes: int
 
 
 @njit
@@ -39,29 +35,18 @@ def element(source: Any, sequence: int, t: int, column: int) -> int:
 
 
 @njit
-def load_tile(tile: Any, source: Any, place: Any) -> None:
-    """Fills the tile from rows. Lanes beyond `place.lanes` become 0."""
-    at = element(source, place.sequence, place.t, place.column)
-    for i in range(0, place.steps * WIDTH, WIDTH):
-        if place.lanes == WIDTH:
-            prefetch(source.data, at + WIDTH)
-            store(tile, i, load(source.data, at))
-        else:
-            store(tile, i, 0.0)
-            for lane in range(place.lanes):
-                store_number(tile, i + lane, load_number(source.data, at + lane))
-        at += source.step
+def first(source: Any, place: Any) -> int:
+    """Where the place begins in source.data; the next position is source.step further on."""
+    return element(source, place.sequence, place.t, place.column)
 
 
 @njit
-def store_tile(tile: Any, target: Any, place: Any) -> None:
-    """Writes the first `place.lanes` lanes of the tile to rows."""
-    at = element(target, place.sequence, place.t, place.column)
-    for i in range(0, place.steps * WIDTH, WIDTH):
-        if place.lanes == WIDTH:
-            prefetch(target.data, at + WIDTH)
-            store(target.data, at, load(tile, i))
-        else:
-            for lane in range(place.lanes):
-                store_number(target.data, at + lane, load_number(tile, i + lane))
-        at += target.step
+def prefetch_chunk(source: Any, place: Any, chunks: int) -> None:
+    """Starts to bring near the place that is so many chunks further on; it need not exist.
+
+    Rows are far apart in memory, which the CPU's own prefetching does not see through.
+    """
+    at = first(source, place) + chunks * CHUNK * source.step
+    for _ in range(CHUNK):
+        prefetch(source.data, at)
+        at += source.step

@@ -1,0 +1,111 @@
+"""The Mamba mixer, in one direction or two: one function, several backends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dnadiff.ops.backend import choose, cpu_obstacle
+from dnadiff.ops.causal_conv import causal_conv1d_fn
+from dnadiff.ops.selective_scan import selective_scan_fn
+
+
+class DirectionWeights(NamedTuple):
+    """The weights of one direction: D channels, R the rank of the step size, N states.
+
+    Attributes:
+        conv_weight: filters (D, W).
+        conv_bias: (D,), or None.
+        x_proj: to the step size's R numbers, B and C (R + 2 N, D).
+        dt_proj: from those R numbers to the step sizes (D, R).
+        dt_bias: (D,).
+        A: decay rates (D, N), negative.
+        D: skip weights (D,).
+        reverse: whether this direction runs right to left.
+    """
+
+    conv_weight: Tensor
+    conv_bias: Tensor | None
+    x_proj: Tensor
+    dt_proj: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+    reverse: bool
+
+
+def mamba_mixer_fn(
+    x: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    directions: Sequence[DirectionWeights],
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """The mixer of Mamba (Gu and Dao 2023, figure 3), with any number of directions between one pair of projections.
+
+        u, z = in_weight x + in_bias
+        c = silu(conv(u)),   dt, B, C = x_proj c,   y = scan(c, dt_proj dt, A, B, C, D)      in each direction
+        out = out_weight ((sum of y) silu(z)) + out_bias
+
+    Two directions with shared projections are those of Caduceus (Schiff et al. 2024): as the projections are linear and
+    the gate is common, one of each serves both.
+
+    Args:
+        x: (batch, L, d_model).
+        in_weight: (2 D, d_model), for u and for the gate z.
+        in_bias: (2 D,).
+        out_weight: (d_model, D).
+        out_bias: (d_model,).
+        directions: one or more.
+        backend: "reference" (made of the other functions here, each with its own choice of backend), "cpu" (compiled as
+            a whole; not float64), or "auto", the fastest that can take these arguments.
+
+    Returns:
+        (batch, L, d_model) in x's dtype, or autocast's. Under autocast to bfloat16 all that is kept of the size of x is
+        bfloat16; A, D, step sizes and states are float32.
+
+    Raises:
+        ValueError: if there is no direction, or the backend is unknown or cannot take these arguments.
+    """
+    if not directions:
+        raise ValueError("a mixer needs at least one direction")
+    tensors = [t for direction in directions for t in direction if isinstance(t, Tensor)]
+    obstacles = {"cpu": cpu_obstacle(x, in_weight, out_weight, *tensors), "reference": None}
+    if choose(backend, "mamba_mixer_fn", obstacles) == "cpu":
+        from dnadiff.ops.cpu.mixer import mixer  # imports Numba, which takes a while
+    else:
+        mixer = mixer_reference
+    return mixer(x, in_weight, in_bias, out_weight, out_bias, directions)
+
+
+def mixer_reference(
+    x: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    directions: Sequence[DirectionWeights],
+) -> Tensor:
+    """The same, step by step."""
+    u, z = F.linear(x, in_weight, in_bias).mT.chunk(2, 1)
+    y = torch.stack([_one_direction(u, z, direction) for direction in directions]).sum(0)
+    return F.linear(y.mT, out_weight, out_bias)
+
+
+def _one_direction(u: Tensor, z: Tensor, w: DirectionWeights) -> Tensor:
+    c = causal_conv1d_fn(u, w.conv_weight, w.conv_bias, activation="silu", reverse=w.reverse)
+    dt, b, c_out = F.linear(c.mT, w.x_proj).split([w.dt_proj.shape[1], w.A.shape[1], w.A.shape[1]], -1)
+    delta = F.linear(dt, w.dt_proj)
+    return cast(
+        Tensor,
+        selective_scan_fn(
+            c, delta.mT, w.A, b.mT, c_out.mT, w.D, z=z, delta_bias=w.dt_bias, delta_softplus=True, reverse=w.reverse
+        ),
+    )  # fmt: skip

@@ -1,0 +1,153 @@
+"""The mixer: the compiled one against float64, in every shape that a backbone can have."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnadiff.ops import DirectionWeights, mamba_mixer_fn
+
+BOTH = (False, True)
+
+
+def arguments(batch=2, length=37, width=6, channels=20, states=5, rank=2, taps=4, reverse=BOTH, biases=True, seed=0):
+    """Leaves in float64, and how to call the mixer with them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape, scale=1.0):
+        return scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    leaves = {
+        "x": normal(batch, length, width),
+        "in_weight": normal(2 * channels, width, scale=width**-0.5),
+        "out_weight": normal(width, channels, scale=channels**-0.5),
+    }
+    if biases:
+        leaves |= {"in_bias": normal(2 * channels), "out_bias": normal(width)}
+    for i in range(len(reverse)):
+        leaves |= {
+            f"conv_weight{i}": normal(channels, taps, scale=0.5),
+            f"x_proj{i}": normal(rank + 2 * states, channels, scale=channels**-0.5),
+            f"dt_proj{i}": normal(channels, rank),
+            f"dt_bias{i}": normal(channels) - 2,
+            f"A{i}": -normal(channels, states).abs() - 0.1,
+            f"D{i}": normal(channels),
+        }
+        if biases:
+            leaves[f"conv_bias{i}"] = normal(channels)
+    return leaves, reverse
+
+
+def mix(leaves, reverse, backend):
+    directions = [
+        DirectionWeights(
+            *(leaves.get(f"{name}{i}") for name in DirectionWeights._fields if name != "reverse"), backwards
+        )
+        for i, backwards in enumerate(reverse)
+    ]
+    projections = leaves["in_weight"], leaves.get("in_bias"), leaves["out_weight"], leaves.get("out_bias")
+    return mamba_mixer_fn(leaves["x"], *projections, directions, backend=backend)
+
+
+def run(leaves, reverse, dtype, backend):
+    """The output, and the gradients of a weighted sum of it."""
+    leaves = {k: t.clone().to(dtype).requires_grad_() for k, t in leaves.items()}
+    out = mix(leaves, reverse, backend)
+    weight = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape)
+    (out.double() * weight).sum().backward()
+    return {"out": out.detach(), **{k: t.grad for k, t in leaves.items()}}
+
+
+def assert_close(actual, expected, tolerance):
+    for name, x in actual.items():
+        error = torch.linalg.vector_norm(x.double() - expected[name])
+        assert error <= tolerance * torch.linalg.vector_norm(expected[name]) + 1e-12, (name, error)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"length": 1},
+        {"length": 32},
+        {"length": 65, "channels": 32, "states": 16, "rank": 8},
+        {"channels": 236, "width": 118, "states": 16, "rank": 8, "batch": 1},  # the paper's, two slabs
+        {"reverse": (False,)},
+        {"reverse": (True,)},
+        {"reverse": (True, False)},
+        {"reverse": (False, True, True)},
+        {"biases": False},
+        {"taps": 1},
+        {"taps": 7, "length": 5},
+        {"rank": 1, "states": 1},
+        {"channels": 3, "rank": 11},
+    ],
+    ids=str,
+)
+def test_agrees_with_float64(shape):
+    leaves, reverse = arguments(**shape)
+    expected = run(leaves, reverse, torch.float64, "reference")
+    assert_close(run(leaves, reverse, torch.float32, "cpu"), expected, 4e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    length=st.integers(1, 70),
+    channels=st.integers(1, 40),
+    states=st.integers(1, 9),
+    rank=st.integers(1, 5),
+    taps=st.integers(1, 5),
+)
+def test_any_shape(batch, length, channels, states, rank, taps):
+    leaves, reverse = arguments(batch, length, 3, channels, states, rank, taps)
+    expected = run(leaves, reverse, torch.float64, "reference")
+    assert_close(run(leaves, reverse, torch.float32, "cpu"), expected, 1e-4)  # sums of few terms may cancel
+
+
+def test_autocast_keeps_bfloat16():
+    leaves, reverse = arguments(channels=32, length=65)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = run(leaves, reverse, torch.float32, "cpu")
+    assert actual["out"].dtype == torch.bfloat16
+    assert actual["A0"].dtype == torch.float32
+    assert_close(actual, run(leaves, reverse, torch.float64, "reference"), 3e-2)
+
+
+def test_bfloat16_weights_and_input():
+    leaves, reverse = arguments(channels=32, length=65)
+    leaves = {k: t.bfloat16().double() for k, t in leaves.items()}
+    actual = run(leaves, reverse, torch.bfloat16, "cpu")
+    assert actual["out"].dtype == actual["A0"].dtype == torch.bfloat16
+    assert_close(actual, run(leaves, reverse, torch.float64, "reference"), 3e-2)
+
+
+def test_without_gradients_it_is_the_same():
+    leaves, reverse = arguments(length=65)
+    leaves = {k: t.float() for k, t in leaves.items()}
+    out = mix(leaves, reverse, "cpu")
+    leaves["A1"].requires_grad_()
+    assert torch.equal(mix(leaves, reverse, "cpu"), out)
+
+
+def test_a_sequence_does_not_depend_on_what_the_next_one_holds():
+    leaves, reverse = arguments(batch=3, channels=150, length=40)
+    leaves = {k: t.float() for k, t in leaves.items()}
+    out = mix(leaves, reverse, "cpu")
+    leaves["x"][1:] = torch.nan
+    assert torch.equal(mix(leaves, reverse, "cpu")[0], out[0])
+
+
+def test_an_empty_batch():
+    leaves, reverse = arguments(batch=0)
+    assert run(leaves, reverse, torch.float32, "cpu")["A0"].eq(0).all()
+
+
+def test_errors():
+    leaves, reverse = arguments()
+    with pytest.raises(ValueError, match="at least one direction"):
+        mix(leaves, (), "auto")
+    with pytest.raises(ValueError, match="float64"):
+        mix(leaves, reverse, "cpu")
+    with pytest.raises(ValueError, match="unknown"):
+        mix(leaves, reverse, "tpu")
