@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.hub import local_folder
 from dnadiff.backbones.published import load_pretrained, save_pretrained
 from dnadiff.diffusion import OBJECTIVES, Objective
 from dnadiff.errors import InputError, UsageError
@@ -215,13 +216,14 @@ def load(path: str | Path, device: str | None = None) -> Model:
     """A model from a run folder or a model folder; also from a published Caduceus, as a masked-diffusion model.
 
     Args:
-        path: a folder with config.json and weights, or a run folder with such a folder named model.
+        path: a folder with config.json and weights, a run folder with such a folder named model, or
+            hf:OWNER/NAME[@REVISION] (see `dnadiff.backbones.hub`).
         device: where to put it; a GPU if there is one, by default.
 
     Raises:
         InputError: if it is not a model, naming what is missing or wrong.
     """
-    folder = Path(path)
+    folder = local_folder(path)
     if (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     if not (folder / "config.json").is_file():

@@ -16,7 +16,9 @@ nothing is swapped. Both are exactly equivariant, and they compute different fun
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -289,6 +291,9 @@ class CaduceusLM(nn.Module):
         for module in (m for name, m in self.named_modules() if name.endswith("out_proj")):  # each once, tied or not
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             module.weight /= math.sqrt(self.config.n_layer)
+        for name, bias in self.named_parameters():
+            if name.endswith(("in_proj.bias", "out_proj.bias")):
+                nn.init.zeros_(bias)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Logits (B, L, padded_vocab) of token ids (B, L), as published."""
@@ -306,3 +311,9 @@ class CaduceusLM(nn.Module):
         forward, reverse = states.chunk(2)
         opposite = F.linear(reverse, self.backbone.embedding[self.backbone.complement[rows]])
         return F.linear(forward, self.backbone.embedding[rows]) + opposite.flip(1)
+
+    def save_pretrained(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Writes the published format; see `dnadiff.backbones.published.save_pretrained`."""
+        from dnadiff.backbones.published import save_pretrained
+
+        save_pretrained(self, folder, extra)

@@ -1,141 +1,189 @@
 """Checkpoints in the published Caduceus format, in and out: config.json and model.safetensors (or pytorch_model.bin).
 
-Only tensors and JSON are read: no pickle beyond torch's weights-only loader, no remote code, no network.
+A port that is silently wrong is worse than none. So every field must be known and have a value that is computed
+exactly, and every weight must be there, under its published name and in its shape, and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
+from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig, complement_table
+from dnadiff.backbones.hub import local_folder
+from dnadiff.backbones.weights import find_weights, read_tensors, write_tensors
 from dnadiff.errors import InputError
-from dnadiff.files import read_json, whole, write_json
+from dnadiff.files import read_json, write_json
 
-# Fields of published config.json files that say nothing of the function computed.
+# Fields of published config.json files that say nothing of the function computed: those of the transformers library,
+# of training, and of a classifier's labels.
 _IGNORED = {
-    "_name_or_path", "architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version",
-    "pad_token_id", "gradient_checkpointing_stride", "initializer_cfg", "complement_map", "dnadiff",
+    "_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "architectures",
+    "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version", "tokenizer_class", "return_dict",
+    "output_hidden_states", "output_attentions", "use_cache", "bos_token_id", "eos_token_id",
+    "pad_token_id", "sep_token_id", "problem_type", "finetuning_task", "num_labels", "id2label", "label2id",
+    "gradient_checkpointing_stride", "initializer_cfg", "complement_map", "dnadiff",
 }  # fmt: skip
+_REQUIRED = ("d_model", "n_layer", "vocab_size")
+# What the published code takes where a field is absent and our own default is another.
+_DEFAULTS = {"rcps": False, "residual_in_fp32": True}
+_NULL_IS_DEFAULT = ("ssm_cfg", "bidirectional_strategy")
 
 
 def load_pretrained(folder: str | Path) -> CaduceusLM:
-    """A Caduceus language model from a folder with config.json and model.safetensors or pytorch_model.bin.
+    """A Caduceus language model, in float32, from config.json and model.safetensors or pytorch_model.bin.
+
+    Args:
+        folder: with these files, or hf:OWNER/NAME[@REVISION] (see `dnadiff.backbones.hub`).
 
     Raises:
         InputError: naming the file, and the field or the weight that is unknown, missing or of the wrong shape.
     """
-    folder = Path(folder)
-    lm = CaduceusLM(read_config(folder / "config.json"))
-    load_weights(lm, read_tensors(folder), folder)
+    folder = local_folder(folder)
+    config = read_config(folder / "config.json")
+    weights = find_weights(folder)
+    tensors = read_tensors(weights)
+    if "score.weight" in tensors:
+        raise InputError(f"{weights}: a classifier (it has score.weight); use dnadiff.backbones.load_classifier")
+    lm = CaduceusLM(config)
+    load_weights(lm, config, tensors, weights)
     return lm
 
 
 def read_config(path: Path) -> CaduceusConfig:
     """The architecture that a config.json describes; see `load_pretrained` for errors."""
     raw = read_json(path)
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: not a model configuration")
-    table = raw.get("complement_map")
-    config = _from_dict(CaduceusConfig, {**raw, "ssm_cfg": raw.get("ssm_cfg") or {}}, path, _IGNORED)
-    if table is not None:
-        read = [int(table[key]) for key in sorted(table, key=int)]
-        if read != complement_table(config.padded_vocab)[: len(read)]:
-            raise InputError(f"{path}: complement_map is not that of DNA (A with T, C with G)")
+    if not isinstance(raw, dict) or raw.get("model_type", "caduceus") != "caduceus":
+        raise InputError(f"{path}: not the configuration of a Caduceus")
+    for name in _REQUIRED:
+        if name not in raw:
+            raise InputError(f"{path}: the field {name} is missing")
+    given = {k: v for k, v in raw.items() if k not in _IGNORED and not (k in _NULL_IS_DEFAULT and v is None)}
+    if isinstance(given.get("ssm_cfg"), dict):
+        given["ssm_cfg"] = _checked(SSMConfig, given["ssm_cfg"], path)
+    config = _checked(CaduceusConfig, _DEFAULTS | given, path)
+    _check_vocabulary(config, raw.get("complement_map"), path)
     return config
 
 
-def _from_dict(cls: type, raw: Mapping[str, Any], path: Path, ignored: set[str]) -> Any:
-    known = {f.name for f in fields(cls)}
-    for name in raw:
-        if name not in known | ignored:
+def _checked(cls: type, values: Mapping[str, Any], path: Path) -> Any:
+    """`cls(**values)`, if it has such fields and they may have such values."""
+    hints = get_type_hints(cls)
+    for name, value in values.items():
+        if name not in hints:
             raise InputError(f"{path}: unknown field {name!r}; this is not a Caduceus that dnadiff can compute exactly")
-    values = {name: value for name, value in raw.items() if name in known}
-    if cls is CaduceusConfig:
-        values["ssm_cfg"] = _from_dict(SSMConfig, values["ssm_cfg"], path, set())
+        if not _fits(value, hints[name]):
+            raise InputError(f"{path}: {name} cannot be {value!r}; {_wanted(hints[name])} is needed")
     return cls(**values)
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The tensors of model.safetensors, or else of pytorch_model.bin, by name."""
-    path = folder / "model.safetensors"
-    try:
-        if path.exists():
-            return safetensors.torch.load_file(path)
-        path = folder / "pytorch_model.bin"
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there") from error
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: damaged or not a weights file ({_first_line(error)})") from error
-    except Exception as error:  # torch raises pickle's own errors for anything that is not a plain tensor
-        raise InputError(f"{path}: refused, holds something other than tensors ({_first_line(error)})") from error
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_args(hint):
+        return any(_fits(value, option) for option in get_args(hint))
+    if hint is float:
+        return type(value) in (int, float) and value >= 0
+    return type(value) is hint and (hint is not int or value > 0)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _wanted(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(option) for option in get_args(hint))
+    if get_args(hint):
+        return " or ".join(_wanted(option) for option in get_args(hint))
+    words = {int: "a whole number above 0", float: "a number that is not negative", bool: "true or false"}
+    return words.get(hint, "a table of settings")
+
+
+def _check_vocabulary(config: CaduceusConfig, table: Any, path: Path) -> None:
+    if config.padded_vocab < DNA.vocab_size:
+        raise InputError(f"{path}: vocab_size is {config.vocab_size}; DNA needs {DNA.vocab_size} token ids")
+    if table is None and config.rcps:
+        raise InputError(f"{path}: rcps is true, but there is no complement_map")
+    # Keys are text, so their order in the file may be that of text, "10" before "2": it means nothing.
+    if table is not None and (
+        not isinstance(table, dict)
+        or any(table.get(str(i), i) != other for i, other in enumerate(complement_table(config.padded_vocab)))
+    ):
+        raise InputError(f"{path}: complement_map is not that of DNA (A 7 with T 10, C 8 with G 9)")
 
 
 @torch.no_grad()
-def load_weights(lm: CaduceusLM, tensors: Mapping[str, Tensor], where: str | Path) -> None:
-    """Copies tensors with published names into `lm`; every weight must be there, and nothing else.
+def load_weights(model: nn.Module, config: CaduceusConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copies tensors with published names into `model`; every weight must be there, and nothing else.
 
-    Tied weights (the head, the second direction's projections) may be absent or must equal what they are tied to.
+    Where the published code ties a second weight to a first (the head, the second direction's projections), the second
+    may be absent, and must equal the first if it is there. Weights of a dnadiff objective ("dnadiff.") are left aside.
+
+    Raises:
+        InputError: naming `path` and the weight.
     """
-    left = dict(tensors)
-    for name, parameter in lm.named_parameters():
-        key = published_key(name, lm.config)
+    left = {name: value for name, value in tensors.items() if not name.startswith("dnadiff.")}
+    if not any(name.startswith("caduceus.") for name in left):  # a published base model, without the wrapper of a head
+        left = {f"caduceus.{name}": value for name, value in left.items()}
+    for name, parameter in model.named_parameters():
+        key, *again = published_keys(name, config)
         if key not in left:
-            raise InputError(f"{where}: the weight {key} is missing")
-        value = left.pop(key)
-        if value.shape != parameter.shape:
-            raise InputError(f"{where}: {key} has shape {tuple(value.shape)}, {tuple(parameter.shape)} is needed")
+            raise InputError(f"{path}: the weight {key} is missing")
+        value = _checked_weight(left.pop(key), key, parameter, path)
+        for tied in again:
+            if tied in left and not torch.equal(left.pop(tied), value):
+                raise InputError(f"{path}: {tied} differs from the weight that it must be tied to, {key}")
         parameter.copy_(value)
-    tied = _tied_tensors(lm)
-    for key, value in left.items():
-        if key not in tied:
-            raise InputError(f"{where}: unexpected weight {key}")
-        if not torch.equal(value.to(tied[key].dtype), tied[key]):
-            raise InputError(f"{where}: {key} differs from the weight that it must be tied to")
+    for key, table in complement_maps(config).items():
+        if key in left and left.pop(key).tolist() != table.tolist():
+            raise InputError(f"{path}: {key} is not that of DNA (A 7 with T 10, C 8 with G 9)")
+    for key in left:
+        raise InputError(f"{path}: unexpected weight {key}")
 
 
-def _tied_tensors(lm: CaduceusLM) -> dict[str, Tensor]:
-    """What a checkpoint may repeat, by published name: the tied head and projections, and the complement maps."""
-    config, backbone = lm.config, lm.backbone
-    head = "lm_head.lm_head.weight" if config.rcps else "lm_head.weight"
-    tied: dict[str, Tensor] = {head: backbone.embedding}
+def _checked_weight(value: Tensor, key: str, parameter: Tensor, path: Path) -> Tensor:
+    if value.shape != parameter.shape:
+        raise InputError(f"{path}: {key} has shape {tuple(value.shape)}, {tuple(parameter.shape)} is needed")
+    if not value.is_floating_point():
+        raise InputError(f"{path}: {key} is of type {value.dtype}, floating-point numbers are needed")
+    if not value.isfinite().all():
+        raise InputError(f"{path}: {key} has a number that is infinite or none; the file is damaged")
+    return value
+
+
+def published_keys(name: str, config: CaduceusConfig) -> list[str]:
+    """The published name of one of our parameters, and that of the weight that the published code ties to it, if any.
+
+    PS wraps its embedding, its mixers and, unless add and norm are fused, its norms once more.
+    """
+    if not name.startswith("backbone."):
+        return [name]
+    key = f"caduceus.{name}"
     if config.rcps:
-        tied["lm_head.complement_map"] = backbone.complement
-        tied["caduceus.backbone.embeddings.word_embeddings.complement_map"] = backbone.complement
-    if config.bidirectional and config.bidirectional_weight_tie:
-        for name, parameter in lm.named_parameters():
-            if "mamba_fwd.in_proj" in name or "mamba_fwd.out_proj" in name:
-                tied[published_key(name.replace("mamba_fwd", "mamba_rev"), config)] = parameter
-    return tied
+        key = key.replace("word_embeddings.", "word_embeddings.embedding.").replace(".mixer.", ".mixer.submodule.")
+        if not config.fused_add_norm:
+            key = key.replace(".norm.", ".norm.submodule.").replace(".norm_f.", ".norm_f.submodule.")
+    if "word_embeddings" in key:
+        return [key, "lm_head.lm_head.weight" if config.rcps else "lm_head.weight"]
+    shared = config.bidirectional and config.bidirectional_weight_tie
+    if shared and ("mamba_fwd.in_proj" in key or "mamba_fwd.out_proj" in key):
+        return [key, key.replace("mamba_fwd", "mamba_rev")]
+    return [key]
 
 
-def published_key(name: str, config: CaduceusConfig) -> str:
-    """The published name of one of our parameters: PS wraps its embedding, mixers and (unfused) norms once more."""
-    name = f"caduceus.{name}"
-    if not config.rcps:
-        return name
-    name = name.replace("word_embeddings.weight", "word_embeddings.embedding.weight").replace(
-        ".mixer.", ".mixer.submodule."
-    )
-    if not config.fused_add_norm:
-        name = name.replace(".norm.", ".norm.submodule.").replace(".norm_f.", ".norm_f.submodule.")
-    return name
+def complement_maps(config: CaduceusConfig) -> dict[str, Tensor]:
+    """The buffers that published PS checkpoints hold: the complement of each token id, twice."""
+    keys = ("caduceus.backbone.embeddings.word_embeddings.complement_map", "lm_head.complement_map")
+    return {key: torch.tensor(complement_table(config.padded_vocab)) for key in keys if config.rcps}
 
 
 def save_pretrained(lm: CaduceusLM, folder: str | Path, extra: Mapping[str, Any] | None = None) -> None:
     """Writes config.json and model.safetensors into `folder`, as the published code reads them.
+
+    Tied weights are written under both of their names: recent transformers releases do not tie what is missing, and
+    leave it uninitialised without a word.
 
     Args:
         lm: the model.
@@ -144,10 +192,12 @@ def save_pretrained(lm: CaduceusLM, folder: str | Path, extra: Mapping[str, Any]
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {published_key(n, lm.config): p.detach().cpu().contiguous() for n, p in lm.named_parameters()}
-    maps = {k: v.cpu().clone() for k, v in _tied_tensors(lm).items() if k.endswith("complement_map")}
-    with whole(folder / "model.safetensors") as path:
-        safetensors.torch.save_file(tensors | maps, path, metadata={"format": "pt"})
+    tensors = {
+        key: parameter.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, parameter in lm.named_parameters()
+        for key in published_keys(name, lm.config)
+    }
+    write_tensors(folder / "model.safetensors", tensors | complement_maps(lm.config))
     write_json(folder / "config.json", published_config(lm.config) | ({"dnadiff": dict(extra)} if extra else {}))
 
 
@@ -155,18 +205,18 @@ def published_config(config: CaduceusConfig) -> dict[str, Any]:
     """config.json in the published field names."""
     raw = config.to_dict()
     vocab = config.padded_vocab
-    table = complement_table(vocab) if config.rcps else None
     initializer = {
         "initializer_range": raw.pop("initializer_range"),
         "rescale_prenorm_residual": True,
         "n_residuals_per_layer": 1,
     }
+    table = {str(i): other for i, other in enumerate(complement_table(vocab))}
     return {
         "model_type": "caduceus",
         "architectures": ["CaduceusForMaskedLM"],
         **raw,
         "vocab_size": vocab,
         "initializer_cfg": initializer,
-        "complement_map": None if table is None else {str(i): c for i, c in enumerate(table)},
+        "complement_map": table if config.rcps else None,
         "torch_dtype": "float32",
     }

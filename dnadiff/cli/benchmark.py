@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from dnadiff.cli.runs import newest_run
+from dnadiff.cli.runs import init_means_checkpoint, newest_run
 
 
 def benchmark(
@@ -28,7 +28,7 @@ def benchmark(
 
     Args:
         task: a task, the beginning of several tasks' names, or all; may be given several times.
-        checkpoint: run or model folders; by default the newest run under ./runs.
+        checkpoint: run or model folders, or hf:OWNER/NAME; by default the newest run under ./runs.
         baselines: which of majority, length, gc, kmer; all by default.
         protocol: linear fits a logistic regression on frozen embeddings.
         data: tasks as TASK/{train,test}/CLASS/*.txt, TASK.{train,test}.{tsv,csv,parquet}[.gz], or coordinates.
@@ -70,4 +70,5 @@ def benchmark(
     print(f"written to {folder}: results.csv, results.md, results.png", file=sys.stderr)
 
 
+prepare = init_means_checkpoint
 COMMANDS = {"benchmark": benchmark}

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Literal, TextIO
 
-from dnadiff.cli.runs import newest_run
+from dnadiff.cli.runs import init_means_checkpoint, newest_run
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import whole
 
@@ -30,7 +30,7 @@ def generate(
     """Draws sequences of A, C, G and T. The same seed gives the same sequences, whatever the batch size.
 
     Args:
-        checkpoint: a run folder or a model folder; by default the newest run under ./runs.
+        checkpoint: a run folder, a model folder or hf:OWNER/NAME; by default the newest run under ./runs.
         length: bases of each sequence; 1,024 by default.
         num: how many sequences.
         template: IUPAC letters: A, C, G and T stay, N is free, other codes restrict; instead of --length.
@@ -94,4 +94,5 @@ def _destination(out: str) -> Iterator[TextIO]:
             yield file
 
 
+prepare = init_means_checkpoint
 COMMANDS = {"generate": generate}

@@ -30,6 +30,7 @@ VERBS = {
     "generate": "draw new sequences from a model, as FASTA",
     "benchmark": "probe models and baselines on classification tasks",
     "report": "one HTML page of runs, samples and benchmark results",
+    "export": "write a model in the published Caduceus format",
     "data simulate": "write the demo genome, whose entropy is known exactly",
     "data index": "read and check a FASTA once, so that later reads are fast",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -20,3 +21,8 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     newest = max(models, key=lambda run: (run / "model" / "config.json").stat().st_mtime)
     print(f"model: {newest} (the newest run; choose with --checkpoint)", file=sys.stderr)
     return newest
+
+
+def init_means_checkpoint(words: list[str]) -> list[str]:
+    """The words with --init as --checkpoint: the model to start from has one name wherever none is trained."""
+    return [re.sub(r"^--init(?=$|=)", "--checkpoint", word) for word in words]

@@ -23,7 +23,7 @@ class Recipe:
         backbone: caduceus-ps treats both strands alike, caduceus-ph is a plain bidirectional stack.
         d_model: channels of the backbone.
         n_layer: blocks of the backbone.
-        init: start from this run, model folder or published Caduceus checkpoint; it then gives the backbone's shape.
+        init: start from this run, model folder, published Caduceus or hf:OWNER/NAME; it gives the backbone's shape.
         window: bases of each training window.
         batch_size: windows of each step on each device.
         accumulate: batches whose gradients are added up before each step.

@@ -4,9 +4,80 @@ It shares no code with dnadiff: PS keeps both strands in one tensor of 2 d chann
 loop over positions; the two directions flip the sequence.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def published(**changes) -> dict:
+    """A small config.json as the published code writes it."""
+    ssm = {"d_state": 4, "d_conv": 4, "expand": 2, "dt_rank": "auto", "conv_bias": True, "bias": False}
+    config = {
+        "architectures": ["CaduceusForMaskedLM"], "model_type": "caduceus", "transformers_version": "4.38.1",
+        "torch_dtype": "float32", "initializer_cfg": None, "residual_in_fp32": False, "pad_vocab_size_multiple": 8,
+        "vocab_size": 16, "d_model": 6, "n_layer": 2, "rcps": True, "fused_add_norm": True, "rms_norm": True,
+        "norm_epsilon": 1e-5, "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True,
+    }  # fmt: skip
+    config |= changes | {"ssm_cfg": ssm | changes.get("ssm_cfg", {})}
+    pairs = {7: 10, 8: 9, 9: 8, 10: 7}
+    return config | {"complement_map": {str(i): pairs.get(i, i) for i in range(config["vocab_size"])}}
+
+
+def tied(name: str, config: dict) -> bool:
+    """Whether this weight only repeats another one; older transformers releases do not write it."""
+    shared = config["bidirectional_weight_tie"] and ("mamba_rev.in_proj" in name or "mamba_rev.out_proj" in name)
+    return shared or name in ("lm_head.weight", "lm_head.lm_head.weight")
+
+
+def random_tensors(config: dict, seed: int = 0) -> dict[str, Tensor]:
+    """Random weights under every name that the published state dictionary has, tied ones twice."""
+    rng = torch.Generator().manual_seed(seed)
+    ps, d, ssm, vocab = config["rcps"], config["d_model"], config["ssm_cfg"], config["vocab_size"]
+    wide, n = ssm["expand"] * d, ssm["d_state"]
+    rank = math.ceil(d / 16) if ssm["dt_rank"] == "auto" else ssm["dt_rank"]
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def norm(key: str) -> None:
+        key += ".submodule" if ps and not config["fused_add_norm"] else ""
+        shapes[f"{key}.weight"] = (d,)
+        if not config["rms_norm"]:
+            shapes[f"{key}.bias"] = (d,)
+
+    def mamba(key: str) -> None:
+        shapes.update(
+            {f"{key}.A_log": (wide, n), f"{key}.D": (wide,), f"{key}.conv1d.weight": (wide, 1, ssm["d_conv"])}
+        )
+        shapes.update({f"{key}.in_proj.weight": (2 * wide, d), f"{key}.x_proj.weight": (rank + 2 * n, wide)})
+        shapes.update({f"{key}.dt_proj.weight": (wide, rank), f"{key}.dt_proj.bias": (wide,)})
+        shapes[f"{key}.out_proj.weight"] = (d, wide)
+        if ssm["conv_bias"]:
+            shapes[f"{key}.conv1d.bias"] = (wide,)
+        if ssm["bias"]:
+            shapes.update({f"{key}.in_proj.bias": (2 * wide,), f"{key}.out_proj.bias": (d,)})
+
+    embedding = f"caduceus.backbone.embeddings.word_embeddings.{'embedding.' if ps else ''}weight"
+    shapes[embedding] = (vocab, d)
+    for i in range(config["n_layer"]):
+        layer = f"caduceus.backbone.layers.{i}"
+        norm(f"{layer}.norm")
+        for direction in ("mamba_fwd", "mamba_rev") if config["bidirectional"] else ("mamba_fwd",):
+            mamba(f"{layer}.mixer.{'submodule.' if ps else ''}{direction}")
+    norm("caduceus.backbone.norm_f")
+
+    tensors = {}
+    for key, shape in shapes.items():
+        scale = {"A_log": 0.3, "weight": 0.6}.get(key.rsplit(".", 1)[-1], 0.5)
+        tensors[key] = (1.0 if len(shape) == 1 else 0.0) + scale * torch.randn(shape, generator=rng)
+    tensors["lm_head.lm_head.weight" if ps else "lm_head.weight"] = tensors[embedding].clone()
+    if config["bidirectional"] and config["bidirectional_weight_tie"]:
+        for key in [key for key in tensors if "mamba_fwd.in_proj" in key or "mamba_fwd.out_proj" in key]:
+            tensors[key.replace("mamba_fwd", "mamba_rev")] = tensors[key].clone()
+    if ps:
+        for key in ("caduceus.backbone.embeddings.word_embeddings.complement_map", "lm_head.complement_map"):
+            tensors[key] = torch.tensor([config["complement_map"][str(i)] for i in range(vocab)])
+    return tensors
 
 
 def flip(x: Tensor) -> Tensor:

@@ -1,0 +1,51 @@
+"""``dnadiff export``: a model for users of the published Caduceus code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dnadiff.cli.runs import newest_run
+from dnadiff.errors import UsageError
+
+
+def export(checkpoint: str | None = None, out: str | None = None) -> None:
+    """Writes config.json and model.safetensors as the published Caduceus code reads them, and a README.md.
+
+    The network goes out; what only dnadiff knows (its objective and that objective's own weights) stays behind.
+
+    Args:
+        checkpoint: a run folder, a model folder or hf:OWNER/NAME; by default the newest run under ./runs.
+        out: a folder, absent or empty.
+    """
+    if out is None:
+        raise UsageError("no folder to write to: give --out FOLDER")
+    from dnadiff.files import empty_folder, write_text
+    from dnadiff.model import load
+
+    model = load(newest_run() if checkpoint is None else checkpoint, device="cpu")
+    folder = empty_folder(out)
+    model.denoiser.lm.save_pretrained(folder)
+    variant = "Caduceus-PS" if model.denoiser.lm.config.rcps else "Caduceus-Ph"
+    write_text(folder / "README.md", _readme(f"{variant}, {model.params:,} parameters, digest `{model.digest}`"))
+    print(f"{Path(out)}: {variant}, {model.params:,} parameters")
+
+
+def _readme(what: str) -> str:
+    return f"""\
+# A language model of DNA in the published Caduceus format
+
+{what}, written by dnadiff.
+
+With the published Caduceus code:
+
+    from caduceus.modeling_caduceus import CaduceusForMaskedLM
+    lm = CaduceusForMaskedLM.from_pretrained("this folder")
+
+With dnadiff:
+
+    from dnadiff.backbones import load_pretrained
+    lm = load_pretrained("this folder")
+"""
+
+
+COMMANDS = {"export": export}

@@ -1,0 +1,71 @@
+import json
+import re
+
+import pytest
+import safetensors.torch
+import torch
+
+import dnadiff
+from dnadiff.backbones import load_pretrained
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.cli.main import main
+from dnadiff.diffusion import MDLM
+from dnadiff.model import Model
+
+
+@pytest.fixture(params=[True, False], ids=["PS", "Ph"])
+def run(request, tmp_path, monkeypatch):
+    """A folder with one run, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    lm = CaduceusLM(CaduceusConfig(d_model=8, n_layer=1, rcps=request.param))
+    Model(LMDenoiser(lm), MDLM(), {"window": 64}).save("runs/one/model")
+    return tmp_path / "runs" / "one"
+
+
+def test_what_is_exported_gives_the_same_logits(run, capsys):
+    assert main(["export", "--out", "out"]) == 0
+    assert re.match(r"out: Caduceus-P[Sh], [\d,]+ parameters\n", capsys.readouterr().out)
+    ids = torch.randint(3, 12, (2, 30), generator=torch.Generator().manual_seed(1))
+    before, after = load_pretrained(run / "model"), load_pretrained("out")
+    with torch.no_grad():
+        assert torch.equal(before(ids), after(ids))
+        assert torch.equal(before.backbone(ids), after.backbone(ids))
+    assert dnadiff.load("out").digest == dnadiff.load(run).digest
+
+
+def test_nothing_of_our_own_goes_out(run):
+    assert main(["export", "--checkpoint", str(run), "--out", "out"]) == 0
+    config = json.loads((run.parents[1] / "out" / "config.json").read_text())
+    assert "dnadiff" in json.loads((run / "model" / "config.json").read_text()) and "dnadiff" not in config
+    assert config["architectures"] == ["CaduceusForMaskedLM"] and config["model_type"] == "caduceus"
+    keys = safetensors.torch.load_file("out/model.safetensors").keys()
+    assert all(key.startswith(("caduceus.", "lm_head.")) for key in keys)
+    assert dnadiff.load(run).digest in (run.parents[1] / "out" / "README.md").read_text()
+
+
+def test_an_export_is_a_model_under_either_flag(run, capsys):
+    assert main(["export", "--out", "out"]) == 0
+    drawn = []
+    for flag in (["--checkpoint", "out"], ["--init", "out"], ["--init=out"], ["--checkpoint", str(run)]):
+        capsys.readouterr()
+        assert main(["generate", "--length", "20", "--steps", "4", *flag]) == 0
+        drawn.append(capsys.readouterr().out)
+    assert len(set(drawn)) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        ([], 2, "no folder to write to: give --out FOLDER"),
+        (["--out", "runs"], 1, "runs: not empty"),
+        (["--out", "out", "--checkpoint", "nowhere"], 1, "nowhere: not a model"),
+    ],
+)
+def test_a_bad_export_is_one_line_and_writes_nothing(run, capsys, flags, code, message):
+    before = sorted(run.parents[1].rglob("*"))
+    assert main(["export", *flags]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and message in err.splitlines()[-1]
+    assert sorted(run.parents[1].rglob("*")) == before
