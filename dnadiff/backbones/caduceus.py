@@ -304,13 +304,18 @@ class CaduceusLM(nn.Module):
         return self._head(self.backbone.strands(tokens, soft), DNA.ids)
 
     def _head(self, states: Tensor, ids: range) -> Tensor:
-        """Logits over `ids`; PS adds what the opposite strand says of the complements."""
-        rows = list(ids)
-        if not self.config.rcps:
-            return F.linear(states, self.backbone.embedding[rows])
-        forward, reverse = states.chunk(2)
-        opposite = F.linear(reverse, self.backbone.embedding[self.backbone.complement[rows]])
-        return F.linear(forward, self.backbone.embedding[rows]) + opposite.flip(1)
+        """Logits over `ids`; PS adds what the opposite strand says of the complements. Autocast stays outside.
+
+        In bfloat16 a logit of 4 would be rounded to 1/64, and a probability with it.
+        """
+        rows, embedding = list(ids), self.backbone.embedding
+        with torch.autocast(states.device.type, enabled=False):
+            states = states.to(embedding.dtype)
+            if not self.config.rcps:
+                return F.linear(states, embedding[rows])
+            forward, reverse = states.chunk(2)
+            opposite = F.linear(reverse, embedding[self.backbone.complement[rows]])
+            return F.linear(forward, embedding[rows]) + opposite.flip(1)
 
     def save_pretrained(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> None:
         """Writes the published format; see `dnadiff.backbones.published.save_pretrained`."""

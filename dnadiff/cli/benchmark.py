@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -46,9 +45,6 @@ def benchmark(
     from dnadiff.model import load
     from dnadiff.progress import bars
 
-    if not quiet:
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        logging.getLogger("dnadiff").setLevel(logging.INFO)
     folder = Path(out or f"benchmark-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
     folders = [Path(path) for path in checkpoint] if checkpoint else [newest_run()]
     models = {path.name if path.name != "model" else path.parent.name: load(path) for path in folders}

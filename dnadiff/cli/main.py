@@ -7,15 +7,17 @@ YAML file given with --config may set. Only the file of the verb that was asked 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import json
+import logging
 import os
 import re
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        return _dispatch([word for word in words if word != "--debug"])
+        with _notes(quiet="--quiet" in words):
+            return _dispatch([word for word in words if word != "--debug"])
     except KeyboardInterrupt:
         return _fail("interrupted", FAILED)
     except BrokenPipeError:
@@ -57,6 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = WRONG_USAGE if isinstance(error, UsageError) else FAILED
         expected = isinstance(error, ValueError | OSError)
         return _fail(str(error) if expected else f"{type(error).__name__}: {error} (--debug shows where)", code)
+
+
+@contextlib.contextmanager
+def _notes(*, quiet: bool) -> Iterator[None]:
+    """Inside, what the library has to say of its work goes to stderr."""
+    logger, handler = logging.getLogger("dnadiff"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _fail(message: str, code: int) -> int:

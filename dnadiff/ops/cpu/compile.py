@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,9 @@ from torch import Tensor
 
 from dnadiff.ops.cpu.lanes import pointer
 from dnadiff.ops.cpu.memory import keep_freed_memory
+
+
+logger = logging.getLogger(__name__)
 
 
 def kernel(function: Callable) -> Any:
@@ -28,7 +33,25 @@ def kernel(function: Callable) -> Any:
         return numba.njit(parallel=True)(function)
     # To see whether code is out of date Numba looks at the kernel's own file alone, but other files are in it too.
     compiled._cache._cache_file._source_stamp = _stamp()
+    compiled._cache.load_overload = _announced(compiled._cache.load_overload)
     return compiled
+
+
+def _announced(load: Callable) -> Callable:
+    """The same look into the disk cache, but what it does not find is announced: compiling takes seconds."""
+
+    def load_overload(*args: Any) -> Any:
+        found = load(*args)
+        if found is None:
+            _announce()
+        return found
+
+    return load_overload
+
+
+@functools.cache
+def _announce() -> None:
+    logger.info("compiling kernels for this CPU, once: half a minute")
 
 
 def _stamp() -> bytes:

@@ -43,13 +43,20 @@ def mixer(
     directions: Sequence[DirectionWeights],
 ) -> Tensor:
     """`dnadiff.ops.mamba_mixer_fn`."""
-    in_bias = None if in_bias is None else pad_channels(in_bias, 0, 2)
-    projected = F.linear(x, pad_channels(in_weight, 0, 2), in_bias)
     weights = [w for direction in directions for w in _padded(direction)]
+    in_weight, out_weight = pad_channels(in_weight, 0, 2), pad_channels(out_weight, 1)
+    in_bias = None if in_bias is None else pad_channels(in_bias, 0, 2)
     reverse = tuple(direction.reverse for direction in directions)
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (projected, *weights))
-    y = _Inner.apply(storable(projected), reverse, keep, *weights)
-    return F.linear(y.to(projected.dtype), pad_channels(out_weight, 1), out_bias)
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, in_weight, *weights))
+
+    def mix(x: Tensor) -> Tensor:
+        projected = F.linear(x, in_weight, in_bias)
+        y = _Inner.apply(storable(projected), reverse, keep, *weights)
+        return F.linear(y.to(projected.dtype), out_weight, out_bias)
+
+    if keep:
+        return mix(x)
+    return torch.cat([mix(rows) for rows in x.split(max(1, _PIECE // max(1, x.shape[1])))])
 
 
 def _padded(w: DirectionWeights) -> tuple[Tensor, ...]:
@@ -59,6 +66,7 @@ def _padded(w: DirectionWeights) -> tuple[Tensor, ...]:
 
 
 _WEIGHTS = 7  # of each direction
+_PIECE = 16_384  # positions that are mixed together where nothing is kept: less memory, and nearer
 
 
 class _Inner(torch.autograd.Function):

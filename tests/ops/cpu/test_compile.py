@@ -34,11 +34,15 @@ def use(module):
     return module.double.stats.cache_hits.total(), module.double.stats.cache_misses.total()
 
 
-def test_a_kernel_is_compiled_once_until_the_sources_change(tmp_path, monkeypatch):
+def test_a_kernel_is_compiled_once_until_the_sources_change(tmp_path, monkeypatch, caplog):
     path = tmp_path / "kernel_under_test.py"
     path.write_text(SOURCE)
+    compiling._announce.cache_clear()
+    caplog.set_level("INFO")
     assert use(load_module(path)) == (0, 1)
+    assert caplog.messages == ["compiling kernels for this CPU, once: half a minute"]
     assert use(load_module(path)) == (1, 0)
+    assert len(caplog.messages) == 1
     monkeypatch.setattr(compiling, "_stamp", lambda: b"another")
     assert use(load_module(path)) == (0, 1)
 
