@@ -15,13 +15,12 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
 
-import platform
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
+from timing import Others, machine, measure, summary, table, time_rows
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,21 +37,23 @@ def main(arguments: list[str] | None = None) -> dict:
     inputs = make_inputs(*options.shape)
     scans = {"dnadiff": ours} | ({} if options.alone else {"mambapy": load_mambapy()})
     check_agreement(scans, inputs)
-    before = cpu_seconds()
-    times = {
-        "forward": measure(lambda scan: forward(scan, inputs), scans, options.repeats),
-        "forward + backward": measure(lambda scan: forward_backward(scan, inputs), scans, options.repeats),
-    }
+    with Others() as others:
+        times = {
+            "forward": measure({name: partial(forward, scan, inputs) for name, scan in scans.items()}, options.repeats),
+            "forward + backward": measure(
+                {name: partial(forward_backward, scan, inputs) for name, scan in scans.items()}, options.repeats
+            ),
+        }
     result = {
         "shape (B, L, D, N)": options.shape,
         "dtype": "float32",
-        "threads": options.threads,
-        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "torch": torch.__version__,
-        "cores used by others": others(before, cpu_seconds()),
+        **machine(),
+        "cores used by others": others.cores,
         "times": {name: summary(samples) for name, samples in times.items()},
     }
-    report(result)
+    print(f"selective scan, (B, L, D, N) = {tuple(options.shape)}, float32, {options.threads} threads")
+    print(table(time_rows(result["times"])))
+    print(f"other processes: {others}")
     if options.json:
         write_json(options.json, result)
     return result
@@ -124,68 +125,6 @@ def check_agreement(scans: dict[str, Scan], inputs: dict[str, Tensor]) -> None:
             error = torch.linalg.vector_norm(x - y) / torch.linalg.vector_norm(y)
             if error > 1e-4:
                 raise SystemExit(f"the two scans differ by {error:.1e} in a tensor of shape {tuple(x.shape)}")
-
-
-def measure(run: Callable[[Scan], None], scans: dict[str, Scan], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each run, taken in turn."""
-    times: dict[str, list[float]] = {name: [] for name in scans}
-    for _ in range(repeats):
-        for name, scan in scans.items():
-            start = time.perf_counter()
-            run(scan)
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return times
-
-
-def summary(times: dict[str, list[float]]) -> dict:
-    """Median and best milliseconds, and how many times faster the first is than each other one."""
-    first = next(iter(times))
-    result: dict = {name: {"median": float(np.median(t)), "best": min(t)} for name, t in times.items()}
-    for name in times:
-        if name != first:
-            ratios = np.array(times[name]) / np.array(times[first])
-            result[name]["ratio"] = float(np.median(ratios))
-            result[name]["interval"] = interval(ratios)
-    return result
-
-
-def interval(ratios: np.ndarray) -> list[float]:
-    """Bootstrap 95 % interval of the median."""
-    draws = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
-    return np.percentile(np.median(draws, 1), [2.5, 97.5]).tolist()
-
-
-def cpu_seconds() -> tuple[float, float, float] | None:
-    """Busy CPU seconds of the machine and of this process, and the time; None where /proc/stat is not there."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return None
-    user, nice, system, _, _, irq, softirq = (int(x) for x in stat.read_text().split()[1:8])
-    own = os.times()
-    busy = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-    return busy, own.user + own.system, own.elapsed
-
-
-def others(before: tuple[float, float, float] | None, after: tuple[float, float, float] | None) -> float | None:
-    """Mean number of cores that other processes used; None where that cannot be told (no /proc, or below its tick)."""
-    if before is None or after is None:
-        return None
-    busy, own, elapsed = (y - x for x, y in zip(before, after, strict=True))
-    return max(busy - own, 0.0) / elapsed if elapsed > 0 else None
-
-
-def report(result: dict) -> None:
-    """Prints the table."""
-    print(f"selective scan, (B, L, D, N) = {tuple(result['shape (B, L, D, N)'])}, float32, {result['threads']} threads")
-    print(f"{'':20}{'':10}{'median ms':>11}{'best ms':>10}{'times slower':>14}  95 % interval")
-    for name, rows in result["times"].items():
-        for scan, row in rows.items():
-            line = f"{name:20}{scan:10}{row['median']:11.2f}{row['best']:10.2f}"
-            if "ratio" in row:
-                line += f"{row['ratio']:14.1f}  {row['interval'][0]:.1f} to {row['interval'][1]:.1f}"
-            print(line)
-    used = result["cores used by others"]
-    print("other processes: not known here" if used is None else f"other processes used {used:.2f} cores meanwhile")
 
 
 if __name__ == "__main__":

@@ -171,10 +171,9 @@ class BiMamba(nn.Module):
 def _mix(projections: Direction, x: Tensor, directions: list[DirectionWeights], mirrored: bool) -> Tensor:
     """The directions between the projections; flipped channels are channels of the weights in reverse order."""
     inwards, outwards = projections.in_proj, projections.out_proj
-    in_weight, out_weight, out_bias = inwards.weight, outwards.weight, outwards.bias
-    if mirrored:
-        in_weight, out_weight = in_weight.flip(1), out_weight.flip(0)
-        out_bias = None if out_bias is None else out_bias.flip(0)
+    in_weight = inwards.weight.flip(1) if mirrored else inwards.weight
+    out_weight = outwards.weight.flip(0) if mirrored else outwards.weight
+    out_bias = outwards.bias.flip(0) if mirrored and outwards.bias is not None else outwards.bias
     return mamba_mixer_fn(x, in_weight, inwards.bias, out_weight, out_bias, directions)
 
 

@@ -26,6 +26,7 @@ from jsonargparse import ArgumentParser
 from dnadiff import __version__
 from dnadiff.errors import UsageError
 from dnadiff.files import resource
+from dnadiff.memory import keep_freed_memory
 
 VERBS = {
     "pretrain": "train a diffusion language model on a genome",
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that spin at barriers take the cores that others need wherever a machine is shared. OpenMP reads this when
     # torch is imported, so it must be said before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:

@@ -25,6 +25,7 @@ from dnadiff.files import empty_folder, write_json, write_text
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.splits import Splits, split_by_intervals, split_genome, summary
 from dnadiff.genome.windows import HeldOut, Windows, held_out
+from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model, load
 from dnadiff.progress import bar
 from dnadiff.training.batches import Batch, Steps
@@ -63,6 +64,7 @@ def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bo
     Raises:
         InputError: if the data, the folder or a checkpoint cannot be used; nothing has been written then.
     """
+    keep_freed_memory()
     log: Log = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
     data = read_data(recipe, log, quiet)
     denoiser = build(recipe)

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from dnadiff.ops.cpu.lanes import pointer
-from dnadiff.ops.cpu.memory import keep_freed_memory
-
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +60,7 @@ def _stamp() -> bytes:
 
 @contextlib.contextmanager
 def threads() -> Iterator[None]:
-    """Inside, kernels use as many threads as PyTorch does. The first time it also settles how memory is used again."""
-    keep_freed_memory()
+    """Inside, kernels use as many threads as PyTorch does."""
     wanted = torch.get_num_threads()
     before = numba.get_num_threads()
     if torch.get_num_threads() != wanted:  # Numba has just started OpenMP, which the two share, with threads of its own

@@ -33,7 +33,7 @@ def exp2_product(x: Any, y: Any) -> Any:
 
 @njit
 def _exp2(x: Any) -> Any:
-    """2^x in eight instructions of AVX-512: a polynomial over [0, 1] that is 1 and 2 at its ends, and a power of two."""
+    """2^x in eight instructions of AVX-512: a polynomial over [0, 1], exact at both ends, times a power of two."""
     rest = fraction(x)
     p = fma(1.87931865e-3, rest, 8.9909951e-3)
     p = fma(p, rest, 5.5818676e-2)

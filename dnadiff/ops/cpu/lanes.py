@@ -136,7 +136,11 @@ def _has_avx512(context: Any) -> bool:
 @_instructions
 def has_avx512(typingctx: Any) -> Any:
     """Whether `fraction`, `times_power` and `rough_reciprocal` are there; known when compiling, so that it is free."""
-    return types.boolean(), lambda context, builder, sig, args: context.get_constant(types.boolean, _has_avx512(context))
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return context.get_constant(types.boolean, _has_avx512(context))
+
+    return types.boolean(), lower
 
 
 def _avx512(context: Any, builder: ir.IRBuilder, name: str, vectors: Any, *constants: ir.Value) -> ir.Value:
@@ -171,7 +175,7 @@ _UNDEFINED, _EVERY_LANE, _CURRENT_ROUNDING = ir.Constant(_FLOATS, ir.Undefined),
 
 @_instructions
 def fraction(typingctx: Any, x: Any) -> Any:
-    """x - floor(x), with AVX-512."""
+    """X - floor(x), with AVX-512."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         downwards = _INT32(1)

@@ -16,7 +16,7 @@ from dnadiff.ops.cpu.compile import channels_last, empty_rows, rows, threads
 from dnadiff.ops.cpu.functions import LOG2E
 from dnadiff.ops.cpu.lanes import WIDTH
 from dnadiff.ops.cpu.quads import QUAD, QUAD_WIDTH
-from dnadiff.ops.cpu.scan_kernels import SLAB, Gradients, Sequences, Shape, Sums, Weights
+from dnadiff.ops.cpu.scan_kernels import SLAB, Sequences, Shape, Sums, Weights
 from dnadiff.ops.cpu.tiles import CHUNK
 
 
@@ -40,25 +40,23 @@ def selective_scan(
     half = all(x is None or x.dtype == torch.bfloat16 for x in (u, delta, z))
     B, C = (t.float()[:, None] if t.dim() == 3 else t.float() for t in (B, C))
     groups = math.lcm(B.shape[1], C.shape[1])
-    B, C = (channels_last(t.repeat_interleave(groups // t.shape[1], 1).flatten(1, 2)) for t in (B, C))
-    x, dt, gate = (
-        None if t is None else channels_last(pad_channels(t.to(torch.bfloat16 if half else torch.float32), 1, groups))
-        for t in (u, delta, z)
-    )
-    A, D, bias = (None if t is None else pad_channels(t.float(), 0, groups) for t in (A, D, delta_bias))
-    zeros = A.new_zeros(A.shape[0])
+    B, C = (t if t.shape[1] == groups else t.repeat_interleave(groups // t.shape[1], 1) for t in (B, C))
+    B, C = (channels_last(t.flatten(1, 2)) for t in (B, C))
+    storage = torch.bfloat16 if half else torch.float32
+    x, dt = (channels_last(pad_channels(t.to(storage), 1, groups)) for t in (u, delta))
+    gate = None if z is None else channels_last(pad_channels(z.to(storage), 1, groups))
+    zeros, A = A.new_zeros(channels), pad_channels(A.float(), 0, groups)
+    D, bias = (pad_channels((zeros if t is None else t).float(), 0, groups) for t in (D, delta_bias))
     keep = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (u, delta, A, B, C, D, z, delta_bias)
     )
     shape = scan_shape(x, A, groups, softplus=delta_softplus, gated=gate is not None)
-    out, last = _SelectiveScan.apply(
-        x, dt, A, B, C, zeros if D is None else D, gate, zeros if bias is None else bias, shape, reverse, keep
-    )
+    out, last = _SelectiveScan.apply(x, dt, A, B, C, D, gate, bias, shape, reverse, keep)
     return unpad_channels(out, channels, 1, groups).to(u.dtype), unpad_channels(last, channels, 1, groups)
 
 
 def pad_channels(x: Tensor, dim: int, groups: int = 1) -> Tensor:
-    """x with zeros after the channels of each group, in dimension `dim`, up to a multiple of 16 (x itself if it is)."""
+    """Adds zeros after the channels (dimension `dim`) of each group, up to a multiple of 16; x itself if none lack."""
     padding = -(x.shape[dim] // groups) % WIDTH
     if padding == 0:
         return x
@@ -74,7 +72,7 @@ def unpad_channels(x: Tensor, channels: int, dim: int, groups: int = 1) -> Tenso
 
 
 class _SelectiveScan(torch.autograd.Function):
-    """All tensors are float32 or, u, delta and z together, bfloat16; (batch, C, L) tensors are channels last, padded."""
+    """All tensors are float32 or, u, delta and z together, bfloat16; (batch, C, L) are padded and channels last."""
 
     @staticmethod
     def forward(
@@ -126,9 +124,7 @@ def as_blocks(shape: Shape, A: Tensor, D: Tensor, bias: Tensor, delta: Tensor | 
     """Weights as the kernels take them: A (C, N), D and bias (C,), and delta (C, rank) if it has a rank."""
     D, bias = (t.detach().contiguous().view(-1, WIDTH) for t in (D, bias))
     delta = A.new_empty(len(A), 0) if delta is None else delta.detach()
-    return Weights(
-        _to_blocks(A, shape) * LOG2E.item(), D, bias, delta.unflatten(0, (-1, WIDTH)).mT.contiguous()
-    )
+    return Weights(_to_blocks(A, shape) * LOG2E.item(), D, bias, delta.unflatten(0, (-1, WIDTH)).mT.contiguous())
 
 
 def from_blocks(sums: Sums, shape: Shape) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -163,8 +159,8 @@ def scan_backward(
     """Writes the gradients of u, delta, z, B and C into `targets`, and returns those of the weights by sequence."""
     shape_A = shape.batch, *weights.A.shape
     states = torch.zeros(shape_A) if dlast is None else dlast
-    vectors = [torch.zeros(shape.batch, *t.shape) for t in (weights.D, weights.bias, weights.delta)]
-    sums = Sums(torch.zeros(shape_A), *vectors, states)
+    D, bias, delta = (torch.zeros(shape.batch, *t.shape) for t in weights[1:])
+    sums = Sums(torch.zeros(shape_A), D, bias, delta, states)
     with threads():
         kernels.backward(
             shape, *sequences, *_arrays(weights), rows(dout, reverse), rows(y, reverse), with_dz and shape.gated,

@@ -94,7 +94,7 @@ class Sequences(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What does not vary: A[block, quad, state, lane] times log2(e), D and bias[block, lane], delta[block, rank, lane]."""
+    """What does not vary: A[block, quad, state, lane] times log2(e); D, bias[block, lane]; delta[block, rank, lane]."""
 
     A: Any
     D: Any
@@ -228,7 +228,7 @@ def _load_chunk(chunk: Any, sequences: Any, shape: Any, task: Any, number: int) 
 
 @njit
 def _raw_step(shape: Any, sequences: Any, at: int, chunk: Any, t: int, weights: Any, index: int) -> Any:
-    """delta + bias of a block at position t of the chunk."""
+    """The sum delta + bias of a block at position t of the chunk."""
     raw = load(weights.bias, index * WIDTH)
     if shape.rank == 0:
         return raw + load(sequences.delta.data, at)
@@ -502,80 +502,121 @@ def _store_sums(lanes: Any, count: int, totals: Any, target: Any, place: Any) ->
     clear(lanes, count * TILE)
 
 
+class _Back(NamedTuple):
+    """All that the backward pass of a task is given."""
+
+    task: Any
+    shape: Any
+    sequences: Any
+    weights: Any
+    dout: Any
+    y: Any
+    with_dz: bool
+    borders: Any
+    grads: Any
+    sums: Any
+
+
+class _Scratch(NamedTuple):
+    """Its memory: tiles of each block; decays and states of one quad of one block; lanes; and the chunk."""
+
+    tiles: Any
+    decays: Any
+    states: Any
+    lanes: Any
+    chunk: Any
+
+
 @njit
-def _backward_task(
-    task: Any, shape: Any, sequences: Any, weights: Any, dout: Any, y: Any, with_dz: bool, borders: Any, grads: Any,
-    sums: Any,
-) -> None:  # fmt: skip
-    size, blocks = shape.quads * QUAD_WIDTH, shape.groups * shape.blocks
-    quad_memory = (2 * CHUNK + 1) * QUAD_WIDTH
-    arena = np.zeros(
-        SLAB * _BACK_TILES + quad_memory + (2 * QUAD + shape.rank) * TILE + CHUNK + _chunk_size(shape) + WIDTH,
-        np.float32,
-    )
-    tile_memory = align(pointer(arena))
-    decays = shift(tile_memory, SLAB * _BACK_TILES)
+def _scratch_size(shape: Any) -> int:
+    sums = (2 * QUAD + shape.rank) * TILE + CHUNK
+    return SLAB * _BACK_TILES + (2 * CHUNK + 1) * QUAD_WIDTH + sums + _chunk_size(shape)
+
+
+@njit
+def _make_scratch(tiles: Any, shape: Any) -> Any:
+    decays = shift(tiles, SLAB * _BACK_TILES)
     states = shift(decays, CHUNK * QUAD_WIDTH)
-    lane_memory = shift(decays, quad_memory)
-    low = shift(lane_memory, 2 * QUAD * TILE)
+    b = shift(states, (CHUNK + 1) * QUAD_WIDTH)
+    c = shift(b, QUAD * TILE)
+    low = shift(c, QUAD * TILE)
     totals = shift(low, shape.rank * TILE)
-    lanes = _Lanes(lane_memory, shift(lane_memory, QUAD * TILE), low, totals)
-    chunk = _make_chunk(shift(totals, CHUNK), shape)
-    share = task.slab * shape.batch + task.sequence
-    for number in range(shape.chunks - 1, -1, -1):
-        _load_chunk(chunk, sequences, shape, task, number)
-        t = number * CHUNK
-        steps = min(CHUNK, shape.length - t)
-        for block in range(task.first, task.end):
-            place = _place(shape, task, block, number)
-            _load_block_back(
-                _back_tiles(tile_memory, block - task.first), shape, sequences, weights,
-                task.group * shape.blocks + block, chunk, dout, y, with_dz, grads.z, place,
-            )  # fmt: skip
-        for quad in range(shape.quads):
-            state = quad * QUAD
-            for block in range(task.first, task.end):
-                index = task.group * shape.blocks + block
-                tiles = _back_tiles(tile_memory, block - task.first)
-                at = index * size + quad * QUAD_WIDTH
-                A = shift(weights.A, at)
-                border = shift(borders, _border(shape, task, number, index) + quad * QUAD_WIDTH)
-                _replay(border, A, chunk, state, tiles, decays, states, steps)
-                _prefetch_back(quad, sequences, dout, y, grads, _place(shape, task, block, number))
-                own = task.sequence * blocks * size + at
-                _scan_back(
-                    shift(sums.states, own), A, shift(sums.A, own), chunk, state, tiles, decays, states, lanes, steps
-                )
-            place = Place(share, t, steps, task.group * shape.states + state)
-            count = min(QUAD, shape.states - state)
-            _store_sums(lanes.b, count, totals, grads.B, place)
-            _store_sums(lanes.c, count, totals, grads.C, place)
-        for block in range(task.first, task.end):
-            index = task.group * shape.blocks + block
-            own = task.sequence * blocks + index
-            tiles, place = _back_tiles(tile_memory, block - task.first), _place(shape, task, block, number)
-            _store_block_back(
-                tiles, shape, sequences, weights, index, grads.u, grads.delta, shift(sums.D, own * WIDTH),
-                shift(sums.bias, own * WIDTH), place,
-            )  # fmt: skip
-            if shape.rank > 0:
-                weight, dweight = (
-                    shift(weights.delta, index * shape.rank * WIDTH),
-                    shift(sums.delta, own * shape.rank * WIDTH),
-                )
-                _low_rank_back(tiles, shape.rank, weight, chunk, lanes.low, dweight, steps)
-        if shape.rank > 0:
-            _store_sums(lanes.low, shape.rank, totals, grads.delta, Place(share, t, steps, 0))
-    keep(arena)
+    return _Scratch(tiles, decays, states, _Lanes(b, c, low, totals), _make_chunk(shift(totals, CHUNK), shape))
 
 
 @njit
-def _back_tiles(memory: Any, block: int) -> Any:
-    memory = shift(memory, block * _BACK_TILES)
+def _tiles_of(scratch: Any, block: int) -> Any:
+    """The tiles of the block with this number in the slab."""
+    dt = shift(scratch.tiles, block * _BACK_TILES)
     return _BackTiles(
-        memory, shift(memory, TILE), shift(memory, 2 * TILE), shift(memory, 3 * TILE), shift(memory, 4 * TILE),
-        shift(memory, 5 * TILE),
-    )  # fmt: skip
+        dt, shift(dt, TILE), shift(dt, 2 * TILE), shift(dt, 3 * TILE), shift(dt, 4 * TILE), shift(dt, 5 * TILE)
+    )
+
+
+@njit
+def _quad_back(back: Any, scratch: Any, quad: int, block: int, number: int, steps: int) -> None:
+    """Takes a quad of a block back through a chunk."""
+    shape, task, chunk = back.shape, back.task, scratch.chunk
+    index, tiles = task.group * shape.blocks + block, _tiles_of(scratch, block - task.first)
+    size = shape.quads * QUAD_WIDTH
+    at = index * size + quad * QUAD_WIDTH
+    own = task.sequence * shape.groups * shape.blocks * size + at
+    border = shift(back.borders, _border(shape, task, number, index) + quad * QUAD_WIDTH)
+    A, state = shift(back.weights.A, at), quad * QUAD
+    _replay(border, A, chunk, state, tiles, scratch.decays, scratch.states, steps)
+    _prefetch_back(quad, back.sequences, back.dout, back.y, back.grads, _place(shape, task, block, number))
+    carry, dA = shift(back.sums.states, own), shift(back.sums.A, own)
+    _scan_back(carry, A, dA, chunk, state, tiles, scratch.decays, scratch.states, scratch.lanes, steps)
+
+
+@njit
+def _finish_block(back: Any, scratch: Any, block: int, number: int) -> None:
+    """What comes after the quads."""
+    shape, task, sums = back.shape, back.task, back.sums
+    index, tiles = task.group * shape.blocks + block, _tiles_of(scratch, block - task.first)
+    own, place = task.sequence * shape.groups * shape.blocks + index, _place(shape, task, block, number)
+    dD, dbias = shift(sums.D, own * WIDTH), shift(sums.bias, own * WIDTH)
+    _store_block_back(
+        tiles, shape, back.sequences, back.weights, index, back.grads.u, back.grads.delta, dD, dbias, place
+    )
+    size = shape.rank * WIDTH
+    weight, dweight = shift(back.weights.delta, index * size), shift(sums.delta, own * size)
+    _low_rank_back(tiles, shape.rank, weight, scratch.chunk, scratch.lanes.low, dweight, place.steps)
+
+
+@njit
+def _chunk_back(back: Any, scratch: Any, number: int) -> None:
+    """Takes all blocks of the task back through a chunk."""
+    shape, task, grads, lanes = back.shape, back.task, back.grads, scratch.lanes
+    t = number * CHUNK
+    steps, share = min(CHUNK, shape.length - t), task.slab * shape.batch + task.sequence
+    _load_chunk(scratch.chunk, back.sequences, shape, task, number)
+    for block in range(task.first, task.end):
+        _load_block_back(
+            _tiles_of(scratch, block - task.first), shape, back.sequences, back.weights,
+            task.group * shape.blocks + block, scratch.chunk, back.dout, back.y, back.with_dz, grads.z,
+            _place(shape, task, block, number),
+        )  # fmt: skip
+    for quad in range(shape.quads):
+        for block in range(task.first, task.end):
+            _quad_back(back, scratch, quad, block, number, steps)
+        place = Place(share, t, steps, task.group * shape.states + quad * QUAD)
+        count = min(QUAD, shape.states - quad * QUAD)
+        _store_sums(lanes.b, count, lanes.totals, grads.B, place)
+        _store_sums(lanes.c, count, lanes.totals, grads.C, place)
+    for block in range(task.first, task.end):
+        _finish_block(back, scratch, block, number)
+    if shape.rank > 0:
+        _store_sums(lanes.low, shape.rank, lanes.totals, grads.delta, Place(share, t, steps, 0))
+
+
+@njit
+def _backward_task(back: Any) -> None:
+    arena = np.zeros(_scratch_size(back.shape) + WIDTH, np.float32)
+    scratch = _make_scratch(align(pointer(arena)), back.shape)
+    for number in range(back.shape.chunks - 1, -1, -1):
+        _chunk_back(back, scratch, number)
+    keep(arena)
 
 
 @kernel
@@ -586,10 +627,13 @@ def backward(
 ) -> None:  # fmt: skip
     """Takes Sequences and Weights one by one, and writes Gradients and Sums; that of z only `with_dz`."""
     for number in numba.prange(shape.batch * shape.groups * shape.slabs):
+        sequences = Sequences(inside(u), inside(delta), inside(z), inside(B), inside(C), inside(before))
+        weights = Weights(pointer(A), pointer(D), pointer(bias), pointer(dt))
+        grads = Gradients(inside(du), inside(ddelta), inside(dz), inside(dB), inside(dC))
+        sums = Sums(pointer(dA), pointer(dD), pointer(dbias), pointer(ddt), pointer(states))
         _backward_task(
-            _make_task(shape, number), shape,
-            Sequences(inside(u), inside(delta), inside(z), inside(B), inside(C), inside(before)),
-            Weights(pointer(A), pointer(D), pointer(bias), pointer(dt)), inside(dout), inside(y), with_dz,
-            pointer(borders), Gradients(inside(du), inside(ddelta), inside(dz), inside(dB), inside(dC)),
-            Sums(pointer(dA), pointer(dD), pointer(dbias), pointer(ddt), pointer(states)),
+            _Back(
+                _make_task(shape, number), shape, sequences, weights, inside(dout), inside(y), with_dz,
+                pointer(borders), grads, sums,
+            )
         )  # fmt: skip

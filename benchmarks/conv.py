@@ -1,0 +1,115 @@
+"""Times the causal convolution of dnadiff beside PyTorch's own, on the same numbers, in one process, in turn.
+
+    python benchmarks/conv.py
+    python benchmarks/conv.py --shape 1 131072 236 --dtype bfloat16 --json conv.json
+
+Both convolve each channel with four taps and apply SiLU. PyTorch's is `F.conv1d` with as many groups as channels, on
+(batch, channels, length) in memory, the order that it is made for; dnadiff's takes channels last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from timing import Others, machine, measure, summary, table, time_rows
+from torch import Tensor
+from torch.nn import functional as F
+
+from dnadiff.files import write_json
+from dnadiff.ops import causal_conv1d_fn
+
+TAPS = 4
+Run = Callable[[dict[str, Tensor]], Tensor]
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Measures, prints, and returns what --json would write."""
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    leaves, runs = make_leaves(*options.shape, getattr(torch, options.dtype)), {"dnadiff": ours, "pytorch": pytorch}
+    times = {}
+    with Others() as others:
+        for name, step in {"forward": forward, "forward + backward": forward_backward}.items():
+            steps = {peer: partial(step, run, leaves) for peer, run in runs.items()}
+            check_agreement(*(run().float() for run in steps.values()))
+            times[name] = measure(steps, options.repeats)
+    result = {
+        "shape (B, L, D)": options.shape,
+        "dtype": options.dtype,
+        **machine(),
+        "cores used by others": others.cores,
+        "times": {name: summary(samples) for name, samples in times.items()},
+    }
+    print(f"convolution, (B, L, D) = {tuple(options.shape)}, {options.dtype}, {options.threads} threads")
+    print(table(time_rows(result["times"])))
+    print(f"other processes: {others}")
+    if options.json:
+        write_json(options.json, result)
+    return result
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--shape", type=int, nargs=3, default=[32, 1024, 256], metavar=("B", "L", "D"))
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--repeats", type=int, default=30, help="pairs of runs (30)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of both (2)")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    return parser.parse_args(arguments)
+
+
+def check_agreement(x: Tensor, y: Tensor) -> None:
+    """Refuses to time two different functions."""
+    error = torch.linalg.vector_norm(x - y) / torch.linalg.vector_norm(y)
+    if error > 2e-2:
+        raise SystemExit(f"the two convolutions differ by {error:.1e}")
+
+
+def make_leaves(batch: int, length: int, channels: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The same numbers in the order that each likes best."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, length, channels, generator=generator).to(dtype)
+    leaves = {
+        "channels_last": x,
+        "channels_first": x.mT.contiguous(),
+        "weight": torch.randn(channels, TAPS, generator=generator),
+        "bias": torch.randn(channels, generator=generator),
+    }
+    return {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+
+
+def ours(leaves: dict[str, Tensor]) -> Tensor:
+    return causal_conv1d_fn(leaves["channels_last"].mT, leaves["weight"], leaves["bias"], activation="silu")
+
+
+def pytorch(leaves: dict[str, Tensor]) -> Tensor:
+    x, weight, bias = leaves["channels_first"], leaves["weight"], leaves["bias"]
+    padded = F.pad(x, (TAPS - 1, 0))
+    return F.silu(F.conv1d(padded, weight.to(x.dtype)[:, None], bias.to(x.dtype), groups=x.shape[1]))
+
+
+def forward(run: Run, leaves: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return run(leaves)
+
+
+def forward_backward(run: Run, leaves: dict[str, Tensor]) -> Tensor:
+    """Returns the gradient of the filters."""
+    for leaf in leaves.values():
+        leaf.grad = None
+    out = run(leaves)
+    out.backward(torch.ones_like(out))
+    return leaves["weight"].grad
+
+
+if __name__ == "__main__":
+    main()
