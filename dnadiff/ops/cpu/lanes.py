@@ -312,6 +312,20 @@ def store(typingctx: Any, memory: Any, offset: Any, x: Any) -> Any:
 
 
 @_instructions
+def store_quarters(typingctx: Any, memory: Any, offset: Any, step: Any, x: Any) -> Any:
+    """Writes the first 4 of 16 numbers at `offset`, the next 4 `step` further on, and so forth; float32 only."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        memory, offset, step, x = args
+        for quarter in range(4):
+            _store(builder, _lanes(builder, x, 4 * quarter, 4), builder.gep(memory, [offset]), 4)
+            offset = builder.add(offset, step)
+        return context.get_dummy_value()
+
+    return types.void(memory, types.intp, types.intp, LANES), lower
+
+
+@_instructions
 def prefetch(typingctx: Any, memory: Any, offset: Any) -> Any:
     """Starts to bring the memory at `offset` near, if there is any: the address need not exist."""
 

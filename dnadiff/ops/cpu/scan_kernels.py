@@ -44,6 +44,7 @@ from dnadiff.ops.cpu.lanes import (
     shift,
     store,
     store_number,
+    store_quarters,
     total_each,
 )
 from dnadiff.ops.cpu.quads import (
@@ -137,7 +138,7 @@ class _Task(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """What all blocks of a chunk share: B and C, `width` numbers for each position, and low[rank, position]."""
+    """What all blocks of a chunk share: B and C, `width` numbers for each position, and `rank` that delta is made of."""
 
     width: int
     b: Any
@@ -168,7 +169,7 @@ class _BackTiles(NamedTuple):
 
 
 class _Lanes(NamedTuple):
-    """Sums over the channels of a slab, not yet over the 16 lanes: [number, position, lane]."""
+    """Sums over the channels of a slab, not yet over the 16 lanes: [position, quad of numbers, lane]."""
 
     b: Any
     c: Any
@@ -206,9 +207,11 @@ def _chunk_size(shape: Any) -> int:
 @njit
 def _load_numbers(target: Any, width: int, source: Any, count: int, place: Any) -> None:
     """Copies `count` numbers of each position; what fills up the width stays 0."""
-    at = first(source, place)
+    at, whole = first(source, place), count - count % WIDTH
     for i in range(0, place.steps * width, width):
-        for n in range(count):
+        for n in range(0, whole, WIDTH):
+            store(target, i + n, load(source.data, at + n))
+        for n in range(whole, count):
             store_number(target, i + n, load_number(source.data, at + n))
         at += source.step
 
@@ -219,11 +222,8 @@ def _load_chunk(chunk: Any, sequences: Any, shape: Any, task: Any, number: int) 
     place = Place(task.sequence, t, min(CHUNK, shape.length - t), task.group * shape.states)
     _load_numbers(chunk.b, chunk.width, sequences.B, shape.states, place)
     _load_numbers(chunk.c, chunk.width, sequences.C, shape.states, place)
-    for r in range(shape.rank):
-        at = element(sequences.delta, task.sequence, t, r)
-        for step in range(place.steps):
-            store_number(chunk.low, r * CHUNK + step, load_number(sequences.delta.data, at))
-            at += sequences.delta.step
+    if shape.rank > 0:
+        _load_numbers(chunk.low, shape.rank, sequences.delta, shape.rank, Place(task.sequence, t, place.steps, 0))
 
 
 @njit
@@ -234,7 +234,7 @@ def _raw_step(shape: Any, sequences: Any, at: int, chunk: Any, t: int, weights: 
         return raw + load(sequences.delta.data, at)
     for r in range(shape.rank):
         w = load(weights.delta, (index * shape.rank + r) * WIDTH)
-        raw = fma(load_number(chunk.low, r * CHUNK + t), w, raw)
+        raw = fma(load_number(chunk.low, t * shape.rank + r), w, raw)
     return raw
 
 
@@ -410,10 +410,7 @@ def _replay(border: Any, A: Any, chunk: Any, state: int, tiles: Any, decays: Any
 @njit
 def _add_lanes(memory: Any, at: int, x: Any, y: Any) -> None:
     """Adds quad x times Lanes y to the sums of four numbers."""
-    store(memory, at, fma(x[0], y, load(memory, at)))
-    store(memory, at + TILE, fma(x[1], y, load(memory, at + TILE)))
-    store(memory, at + 2 * TILE, fma(x[2], y, load(memory, at + 2 * TILE)))
-    store(memory, at + 3 * TILE, fma(x[3], y, load(memory, at + 3 * TILE)))
+    store_quad(memory, at, scale_add(x, y, load_quad(memory, at)))
 
 
 @njit
@@ -426,8 +423,8 @@ def _scan_back(
         i, n, at = t * WIDTH, t * chunk.width + state, t * QUAD_WIDTH
         dy = load(tiles.dy, i)
         g = scale_add(load_numbers(chunk.c, n), dy, g)
-        _add_lanes(lanes.c, i, h, dy)
-        _add_lanes(lanes.b, i, g, load(tiles.dtu, i))
+        _add_lanes(lanes.c, at, h, dy)
+        _add_lanes(lanes.b, at, g, load(tiles.dtu, i))
         store(tiles.gb, i, dot(load_numbers(chunk.b, n), g, load(tiles.gb, i)))
         g, h = multiply(g, load_quad(decays, at)), load_quad(states, at)
         through = multiply(g, h)
@@ -483,23 +480,26 @@ def _low_rank_back(tiles: Any, rank: int, weight: Any, chunk: Any, lanes: Any, d
         w, sum_w = load(weight, r * WIDTH), load(dweight, r * WIDTH)
         for t in range(steps):
             i = t * WIDTH
-            ddt, at = load(tiles.ddt, i), r * TILE + i
+            ddt, at = load(tiles.ddt, i), (r // QUAD * CHUNK + t) * QUAD_WIDTH + r % QUAD * WIDTH
             store(lanes, at, fma(ddt, w, load(lanes, at)))
-            sum_w = fma(load_number(chunk.low, r * CHUNK + t), ddt, sum_w)
+            sum_w = fma(load_number(chunk.low, t * rank + r), ddt, sum_w)
         store(dweight, r * WIDTH, sum_w)
 
 
 @njit
 def _store_sums(lanes: Any, count: int, totals: Any, target: Any, place: Any) -> None:
-    """Adds up the lanes of `count` numbers, writes the sums to rows, and clears the lanes."""
-    for number in range(count):
-        for half in range(0, CHUNK, WIDTH):
-            store(totals, half, total_each(lanes, number * TILE + half * WIDTH))
-        at = first(target, place) + number
-        for t in range(place.steps):
-            store_number(target.data, at, load_number(totals, t))
-            at += target.step
-    clear(lanes, count * TILE)
+    """Adds up the lanes of up to four numbers, writes the sums to rows, and clears the lanes."""
+    for t in range(0, place.steps, QUAD):
+        sums = total_each(lanes, t * QUAD_WIDTH)
+        at = first(target, place) + t * target.step
+        if count == QUAD and t + QUAD <= place.steps:
+            store_quarters(target.data, at, target.step, sums)
+        else:
+            store(totals, 0, sums)
+            for i in range(min(QUAD, place.steps - t)):
+                for n in range(count):
+                    store_number(target.data, at + i * target.step + n, load_number(totals, i * QUAD + n))
+    clear(lanes, place.steps * QUAD_WIDTH)
 
 
 class _Back(NamedTuple):
@@ -529,7 +529,7 @@ class _Scratch(NamedTuple):
 
 @njit
 def _scratch_size(shape: Any) -> int:
-    sums = (2 * QUAD + shape.rank) * TILE + CHUNK
+    sums = (2 * QUAD + shape.rank + QUAD) * TILE + WIDTH
     return SLAB * _BACK_TILES + (2 * CHUNK + 1) * QUAD_WIDTH + sums + _chunk_size(shape)
 
 
@@ -540,8 +540,8 @@ def _make_scratch(tiles: Any, shape: Any) -> Any:
     b = shift(states, (CHUNK + 1) * QUAD_WIDTH)
     c = shift(b, QUAD * TILE)
     low = shift(c, QUAD * TILE)
-    totals = shift(low, shape.rank * TILE)
-    return _Scratch(tiles, decays, states, _Lanes(b, c, low, totals), _make_chunk(shift(totals, CHUNK), shape))
+    totals = shift(low, (shape.rank + QUAD) // QUAD * QUAD * TILE)
+    return _Scratch(tiles, decays, states, _Lanes(b, c, low, totals), _make_chunk(shift(totals, WIDTH), shape))
 
 
 @njit
@@ -606,8 +606,9 @@ def _chunk_back(back: Any, scratch: Any, number: int) -> None:
         _store_sums(lanes.c, count, lanes.totals, grads.C, place)
     for block in range(task.first, task.end):
         _finish_block(back, scratch, block, number)
-    if shape.rank > 0:
-        _store_sums(lanes.low, shape.rank, lanes.totals, grads.delta, Place(share, t, steps, 0))
+    for r in range(0, shape.rank, QUAD):
+        count = min(QUAD, shape.rank - r)
+        _store_sums(shift(lanes.low, r * TILE), count, lanes.totals, grads.delta, Place(share, t, steps, r))
 
 
 @njit
