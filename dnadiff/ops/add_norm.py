@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dnadiff.ops.backend import choose, cpu_obstacle
+from dnadiff.ops.backend import choose, cpu_obstacle, triton_obstacle
 
 
 def add_norm_fn(
@@ -31,8 +31,8 @@ def add_norm_fn(
         bias: (D,).
         eps: keeps the root away from 0.
         rms: RMSNorm, or else LayerNorm.
-        backend: "reference" (PyTorch, any device and dtype), "cpu" (compiled), or "auto", the fastest that can take
-            these arguments.
+        backend: "reference" (PyTorch, any device and dtype), "cpu" or "triton" (compiled for CPUs or CUDA devices; not
+            float64), or "auto", the fastest that can take these arguments.
 
     Returns:
         normed (..., D) in x's dtype, and r (..., D) in the wider dtype of x and residual.
@@ -41,12 +41,22 @@ def add_norm_fn(
         ValueError: if shapes do not fit together, or the backend is unknown or cannot take these arguments.
     """
     _check(x, residual, weight, bias)
-    obstacles = {"cpu": cpu_obstacle(x, residual, weight, bias), "reference": None}
-    if choose(backend, "add_norm_fn", obstacles) == "cpu":
-        from dnadiff.ops.cpu.norm import add_norm  # imports Numba, which takes a while
-    else:
-        add_norm = add_norm_reference
+    match choose(backend, "add_norm_fn", norm_obstacles(x, residual, weight, bias)):  # each imports what takes a while
+        case "cpu":
+            from dnadiff.ops.cpu.norm import add_norm
+        case "triton":
+            from dnadiff.ops.triton.norm import add_norm
+        case _:
+            add_norm = add_norm_reference
     return add_norm(x, residual, weight, bias, eps, rms)
+
+
+def norm_obstacles(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None = None
+) -> dict[str, str | None]:
+    """For each backend, in the order in which "auto" tries them, what keeps it from taking these arguments, or None."""
+    tensors = x, residual, weight, bias
+    return {"cpu": cpu_obstacle(*tensors), "triton": triton_obstacle(*tensors), "reference": None}
 
 
 def add_norm_reference(

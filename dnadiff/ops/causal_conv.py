@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnadiff.ops.backend import choose, cpu_obstacle
+from dnadiff.ops.backend import choose, cpu_obstacle, mamba_ssm_obstacle, triton_obstacle
 
 
 def causal_conv1d_fn(
@@ -22,7 +22,7 @@ def causal_conv1d_fn(
 
         y_t = bias + sum_k weight_k x_{t - (W - 1) + k},     x = 0 before the beginning
 
-    As in ``causal_conv1d.causal_conv1d_fn``. The fastest memory order on a CPU is channels last: pass
+    As in ``causal_conv1d.causal_conv1d_fn``. The fastest memory order is channels last: pass
     ``x.transpose(1, 2)`` of an x that is (batch, L, D) in memory and nothing is copied.
 
     Args:
@@ -31,8 +31,9 @@ def causal_conv1d_fn(
         bias: (D,).
         activation: None or "silu".
         reverse: look at the present position and the W - 1 after it; the same as flip, convolve, flip.
-        backend: "reference" (PyTorch, any device and dtype), "cpu" (compiled), or "auto", the fastest that can take
-            these arguments.
+        backend: "reference" (PyTorch, any device and dtype), "cpu" or "triton" (compiled for CPUs or CUDA devices; not
+            float64), "mamba_ssm" (its companion causal_conv1d, where that is installed), or "auto", the fastest of the
+            first three that can take these arguments.
 
     Returns:
         y (batch, D, L) in x's dtype.
@@ -42,12 +43,27 @@ def causal_conv1d_fn(
             these arguments.
     """
     _check(x, weight, bias, activation)
-    obstacles = {"cpu": cpu_obstacle(x, weight, bias), "reference": None}
-    if choose(backend, "causal_conv1d_fn", obstacles) == "cpu":
-        from dnadiff.ops.cpu.conv import causal_conv  # imports Numba, which takes a while
-    else:
-        causal_conv = causal_conv_reference
+    match choose(backend, "causal_conv1d_fn", conv_obstacles(x, weight, bias)):  # each imports what takes a while
+        case "cpu":
+            from dnadiff.ops.cpu.conv import causal_conv
+        case "triton":
+            from dnadiff.ops.triton.conv import causal_conv
+        case "mamba_ssm":
+            from dnadiff.ops.mamba_ssm import causal_conv
+        case _:
+            causal_conv = causal_conv_reference
     return causal_conv(x, weight, bias, activation is not None, reverse)
+
+
+def conv_obstacles(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> dict[str, str | None]:
+    """For each backend, in the order in which "auto" tries them, what keeps it from taking these arguments, or None."""
+    peer = None if weight.shape[1] in (2, 3, 4) else "it takes filters of 2 to 4 positions"
+    return {
+        "cpu": cpu_obstacle(x, weight, bias),
+        "triton": triton_obstacle(x, weight, bias),
+        "reference": None,
+        "mamba_ssm": mamba_ssm_obstacle("causal_conv1d", x, weight, bias) or peer,
+    }
 
 
 def causal_conv_reference(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
@@ -55,8 +71,10 @@ def causal_conv_reference(x: Tensor, weight: Tensor, bias: Tensor | None, silu: 
     channels, width = weight.shape
     dtype = torch.promote_types(x.dtype, torch.float32)
     filters = (weight.flip(-1) if reverse else weight).to(dtype)[:, None]
-    padded = F.pad(x.to(dtype), (0, width - 1) if reverse else (width - 1, 0))
+    # One position more than needed, and off with it again: F.conv1d takes no sequence that is shorter than its filter.
+    padded = F.pad(x.to(dtype), (0, width) if reverse else (width, 0))
     y = F.conv1d(padded, filters, None if bias is None else bias.to(dtype), groups=channels)
+    y = y[..., :-1] if reverse else y[..., 1:]
     return (F.silu(y) if silu else y).to(x.dtype)
 
 

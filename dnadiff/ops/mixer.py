@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnadiff.ops.backend import choose, cpu_obstacle
+from dnadiff.ops.backend import choose, cpu_obstacle, mamba_ssm_obstacle, triton_obstacle
 from dnadiff.ops.causal_conv import causal_conv1d_fn
 from dnadiff.ops.selective_scan import selective_scan_fn
 
@@ -64,8 +64,9 @@ def mamba_mixer_fn(
         out_weight: (d_model, D).
         out_bias: (d_model,).
         directions: one or more.
-        backend: "reference" (made of the other functions here, each with its own choice of backend), "cpu" (compiled as
-            a whole; not float64), or "auto", the fastest that can take these arguments.
+        backend: "cpu" (compiled as a whole; not float64), or one that `causal_conv1d_fn` and `selective_scan_fn` have
+            ("reference", "triton", "mamba_ssm"), of which the mixer is then made, or "auto", the fastest of the first
+            three that can take these arguments.
 
     Returns:
         (batch, L, d_model) in x's dtype, or autocast's. Under autocast to bfloat16 all that is kept of the size of x is
@@ -76,36 +77,37 @@ def mamba_mixer_fn(
     """
     if not directions:
         raise ValueError("a mixer needs at least one direction")
-    tensors = [t for direction in directions for t in direction if isinstance(t, Tensor)]
-    obstacles = {"cpu": cpu_obstacle(x, in_weight, out_weight, *tensors), "reference": None}
-    if choose(backend, "mamba_mixer_fn", obstacles) == "cpu":
+    obstacles = mixer_obstacles(x, in_weight, out_weight, directions)
+    chosen = choose(backend, "mamba_mixer_fn", obstacles)
+    if chosen == "cpu":
         from dnadiff.ops.cpu.mixer import mixer  # imports Numba, which takes a while
-    else:
-        mixer = mixer_reference
-    return mixer(x, in_weight, in_bias, out_weight, out_bias, directions)
 
-
-def mixer_reference(
-    x: Tensor,
-    in_weight: Tensor,
-    in_bias: Tensor | None,
-    out_weight: Tensor,
-    out_bias: Tensor | None,
-    directions: Sequence[DirectionWeights],
-) -> Tensor:
-    """The same, step by step."""
+        return mixer(x, in_weight, in_bias, out_weight, out_bias, directions)
     u, z = F.linear(x, in_weight, in_bias).mT.chunk(2, 1)
-    y = torch.stack([_one_direction(u, z, direction) for direction in directions]).sum(0)
+    y = torch.stack([_one_direction(u, z, direction, chosen) for direction in directions]).sum(0)
     return F.linear(y.mT, out_weight, out_bias)
 
 
-def _one_direction(u: Tensor, z: Tensor, w: DirectionWeights) -> Tensor:
-    c = causal_conv1d_fn(u, w.conv_weight, w.conv_bias, activation="silu", reverse=w.reverse)
+def mixer_obstacles(
+    x: Tensor, in_weight: Tensor, out_weight: Tensor, directions: Sequence[DirectionWeights]
+) -> dict[str, str | None]:
+    """For each backend, in the order in which "auto" tries them, what keeps it from taking these arguments, or None."""
+    weights = [t for direction in directions for t in direction if isinstance(t, Tensor)]
+    tensors = x, in_weight, out_weight, *weights
+    return {
+        "cpu": cpu_obstacle(*tensors),
+        "triton": triton_obstacle(*tensors),
+        "reference": None,
+        "mamba_ssm": mamba_ssm_obstacle("mamba_ssm", *tensors) or mamba_ssm_obstacle("causal_conv1d", *tensors),
+    }
+
+
+def _one_direction(u: Tensor, z: Tensor, w: DirectionWeights, backend: str) -> Tensor:
+    c = causal_conv1d_fn(u, w.conv_weight, w.conv_bias, activation="silu", reverse=w.reverse, backend=backend)
     dt, b, c_out = F.linear(c.mT, w.x_proj).split([w.dt_proj.shape[1], w.A.shape[1], w.A.shape[1]], -1)
     delta = F.linear(dt, w.dt_proj)
-    return cast(
-        Tensor,
-        selective_scan_fn(
-            c, delta.mT, w.A, b.mT, c_out.mT, w.D, z=z, delta_bias=w.dt_bias, delta_softplus=True, reverse=w.reverse
-        ),
+    y = selective_scan_fn(
+        c, delta.mT, w.A, b.mT, c_out.mT, w.D, z=z, delta_bias=w.dt_bias, delta_softplus=True, reverse=w.reverse,
+        backend=backend,
     )  # fmt: skip
+    return cast(Tensor, y)

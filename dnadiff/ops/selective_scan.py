@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnadiff.ops.backend import choose, cpu_obstacle
+from dnadiff.ops.backend import choose, cpu_obstacle, mamba_ssm_obstacle, triton_obstacle
 
 
 def selective_scan_fn(
@@ -31,7 +31,7 @@ def selective_scan_fn(
         h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,     y_t = C_t . h_t + D u_t,     out_t = y_t silu(z_t)
 
     The signature, the layouts and the dtype rules are those of ``mamba_ssm.ops.selective_scan_interface``. The fastest
-    memory order on a CPU is channels last, as for ``torch.channels_last``: pass ``x.transpose(1, 2)`` of an x that is
+    memory order is channels last, as for ``torch.channels_last``: pass ``x.transpose(1, 2)`` of an x that is
     (batch, L, D) in memory and nothing is copied; results come back in the same order.
 
     Args:
@@ -48,8 +48,9 @@ def selective_scan_fn(
         return_last_state: whether to return the state after the last step as well.
         reverse: scan right to left. The same as flipping u, delta, z, B, C and the output along L, without the
             copies; the last state is then the one at position 0.
-        backend: "reference" (PyTorch, step by step, any device and dtype), "cpu" (compiled; not float64, nor constant B
-            or C), or "auto", the fastest that can take these arguments.
+        backend: "reference" (PyTorch, step by step, any device and dtype), "cpu" or "triton" (compiled for CPUs or CUDA
+            devices; not float64, nor constant B or C), "mamba_ssm" (that package, where it is installed; no gradient of
+            the last state), or "auto", the fastest of the first three that can take these arguments.
 
     Returns:
         out (batch, D, L) in u's dtype, or (out, last_state), last_state (batch, D, N) in float32 (float64 if u is).
@@ -58,19 +59,43 @@ def selective_scan_fn(
         ValueError: if shapes or dtypes do not fit together, or the backend is unknown or cannot take these arguments.
     """
     _check(u, delta, A, B, C, D, z, delta_bias)
-    obstacles = {"cpu": _cpu_obstacle(u, delta, A, B, C, D, z, delta_bias), "reference": None}
-    if choose(backend, "selective_scan_fn", obstacles) == "cpu":
-        from dnadiff.ops.cpu.scan import selective_scan  # imports Numba, which takes a while
-    else:
-        selective_scan = selective_scan_reference
+    obstacles = scan_obstacles(u, delta, A, B, C, D, z, delta_bias, return_last_state)
+    match choose(backend, "selective_scan_fn", obstacles):  # each imports what takes a while
+        case "cpu":
+            from dnadiff.ops.cpu.scan import selective_scan
+        case "triton":
+            from dnadiff.ops.triton.scan import selective_scan
+        case "mamba_ssm":
+            from dnadiff.ops.mamba_ssm import selective_scan
+        case _:
+            selective_scan = selective_scan_reference
     out, last_state = selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     return (out, last_state) if return_last_state else out
 
 
-def _cpu_obstacle(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *others: Tensor | None) -> str | None:
-    if B.dim() == 2 or C.dim() == 2:
-        return "B and C must vary along the sequence"
-    return cpu_obstacle(u, delta, A, B, C, *others)
+def scan_obstacles(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    return_last_state: bool = False,
+) -> dict[str, str | None]:
+    """For each backend, in the order in which "auto" tries them, what keeps it from taking these arguments, or None."""
+    tensors = u, delta, A, B, C, D, z, delta_bias
+    constant = "B and C must vary along the sequence" if B.dim() == 2 or C.dim() == 2 else None
+    peer = "it takes at most 256 states" if A.shape[1] > 256 else None
+    if return_last_state and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        peer = "it has no gradient of the last state"
+    return {
+        "cpu": constant or cpu_obstacle(*tensors),
+        "triton": constant or triton_obstacle(*tensors),
+        "reference": None,
+        "mamba_ssm": mamba_ssm_obstacle("mamba_ssm", *tensors) or peer,
+    }
 
 
 def selective_scan_reference(

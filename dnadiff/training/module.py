@@ -43,7 +43,7 @@ class Pretraining(lightning.LightningModule):
         """AdamW as Caduceus was trained: betas (0.9, 0.95), weight decay on matrices only."""
         decayed, free = decay_groups(self)
         groups = [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=(0.9, 0.95), fused=True)
+        return torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=(0.9, 0.95))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Sets the learning rate, the same on every device; ends a run whose loss is no longer a number."""

@@ -27,6 +27,7 @@ from dnadiff.genome.splits import Splits, split_by_intervals, split_genome, summ
 from dnadiff.genome.windows import HeldOut, Windows, held_out
 from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model, load
+from dnadiff.ops.backend import bfloat16_pays
 from dnadiff.progress import bar
 from dnadiff.training.batches import Batch, Steps
 from dnadiff.training.budget import Budget
@@ -114,7 +115,8 @@ def _plan(recipe: Recipe, denoiser: LMDenoiser) -> str:
     ends += [f"{recipe.max_time} of training"] if recipe.max_time else []
     batch = recipe.batch_size * recipe.accumulate
     return (
-        f"{recipe.objective} on {recipe.backbone}, {size:,} parameters, {batch} x {recipe.window:,} bases a step; "
+        f"{recipe.objective} on {recipe.backbone}, {size:,} parameters, {batch} x {recipe.window:,} bases a step in "
+        f"{_precision(recipe)}; "
         f"ends after {' or '.join(ends)}, then final bounds of {recipe.eval_max_time} at most"
     )
 
@@ -142,13 +144,12 @@ def _checkpoint(folder: Path) -> Path:
 def _fit(module: Pretraining, data: Data, folder: Path, checkpoint: Path | None, quiet: bool) -> lightning.Trainer:
     recipe, budget = module.recipe, module.budget
     gpu = torch.cuda.is_available()
-    precision = ("bf16-mixed" if gpu else "32-true") if recipe.precision == "auto" else recipe.precision
     with _lightning_quiet():
         trainer = lightning.Trainer(
             accelerator="auto" if gpu else "cpu",
             devices=recipe.devices if gpu or recipe.devices != "auto" else 1,
             num_nodes=recipe.num_nodes,
-            precision=precision,  # type: ignore[arg-type]
+            precision=_precision(recipe),  # type: ignore[arg-type]
             max_steps=-1 if recipe.max_steps is None else recipe.max_steps,
             max_epochs=-1,
             reload_dataloaders_every_n_epochs=1,
@@ -170,6 +171,12 @@ def _fit(module: Pretraining, data: Data, folder: Path, checkpoint: Path | None,
         )
         trainer.fit(module, datamodule=_Loaders(module, data), ckpt_path=checkpoint, weights_only=True)
     return trainer
+
+
+def _precision(recipe: Recipe) -> str:
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "bf16-mixed" if bfloat16_pays("cuda" if torch.cuda.is_available() else "cpu") else "32-true"
 
 
 class _Loaders(lightning.LightningDataModule):

@@ -151,6 +151,8 @@ def test_auto_takes_the_compiled_norm_where_it_can():
         ({"weight": torch.zeros(19)}, r"weight must have the shape \(20,\), got \(19,\)"),
         ({"bias": torch.zeros(3, 20)}, r"bias must have the shape \(20,\), got \(3, 20\)"),
         ({"backend": "cuda"}, r"backend 'cuda' is unknown"),
+        ({"backend": "triton"}, r"backend 'triton': (triton is|it runs on cuda and a tensor is on cpu)"),
+        ({"backend": "mamba_ssm"}, r"backend 'mamba_ssm': it is not available; usable here: cpu, reference"),
     ],
 )
 def test_errors_name_what_is_wrong(change, message):

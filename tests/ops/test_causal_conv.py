@@ -70,6 +70,7 @@ def test_gradcheck_of_the_reference(reverse, activation):
     "shape",
     [
         {},
+        {"length": 0},
         {"length": 1},
         {"length": 64},
         {"length": 3, "width": 7},
@@ -155,7 +156,11 @@ def test_auto_takes_the_compiled_convolution_where_it_can():
         ({"weight": torch.zeros(20, 0)}, r"weight must be .* got \(20, 0\)"),
         ({"bias": torch.zeros(4)}, r"bias must have the shape \(20,\), got \(4,\)"),
         ({"activation": "relu"}, r"activation 'relu' is unknown; choose None or 'silu'"),
-        ({"backend": "mamba_ssm"}, r"backend 'mamba_ssm': it is not available; usable here: cpu, reference"),
+        ({"backend": "triton"}, r"backend 'triton': (triton is|it runs on cuda and a tensor is on cpu)"),
+        (
+            {"backend": "mamba_ssm"},
+            r"backend 'mamba_ssm': (causal_conv1d is|it runs on cuda).*usable here: cpu, reference",
+        ),
     ],
 )
 def test_errors_name_what_is_wrong(change, message):

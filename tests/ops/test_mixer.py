@@ -68,6 +68,7 @@ def assert_close(actual, expected, tolerance):
     "shape",
     [
         {},
+        {"length": 0},
         {"length": 1},
         {"length": 32},
         {"length": 65, "channels": 32, "states": 16, "rank": 8},

@@ -11,6 +11,7 @@ from dnadiff.genome.fasta import Genome
 from dnadiff.training.batches import Steps
 from dnadiff.training.callbacks import ema
 from dnadiff.training.module import Pretraining, decay_groups
+from dnadiff.training.pretrain import _precision as precision_of
 from dnadiff.training.pretrain import build, pretrain
 from dnadiff.training.recipe import Recipe
 
@@ -91,6 +92,22 @@ def test_a_killed_run_resumes_bit_for_bit(run, genome, tmp_path, monkeypatch):
         [[row[c] for c in columns] for row in table(folder / "metrics.csv")] for folder in (run[0], tmp_path / "cut")
     ]
     assert logs[0] == logs[1]
+
+
+def test_bfloat16_is_another_arithmetic_for_the_same_run(genome, tmp_path):
+    bounds = {}
+    for precision in ("32-true", "bf16-mixed"):
+        summary = pretrain(tiny_recipe(genome, precision=precision), tmp_path / precision, quiet=True)
+        bounds[precision] = summary["test"]["nats_per_base"]
+    assert bounds["32-true"] != bounds["bf16-mixed"]
+    assert bounds["32-true"] == pytest.approx(bounds["bf16-mixed"], abs=2e-3)
+
+
+@pytest.mark.parametrize(("pays", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_precision_is_that_of_the_machine(monkeypatch, genome, pays, expected):
+    monkeypatch.setattr("dnadiff.training.pretrain.bfloat16_pays", lambda device: pays)
+    assert precision_of(tiny_recipe(genome)) == expected
+    assert precision_of(tiny_recipe(genome, precision="64-true")) == "64-true"
 
 
 def test_time_ends_a_run_too(genome, tmp_path):

@@ -59,7 +59,7 @@ from dnadiff.ops.cpu.quads import (
     scale_add,
     store_quad,
 )
-from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, element, first, prefetch_chunk
+from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, first, prefetch_chunk
 
 SLAB = 8  # blocks
 
@@ -138,7 +138,7 @@ class _Task(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """What all blocks of a chunk share: B and C, `width` numbers for each position, and `rank` that delta is made of."""
+    """What all blocks of a chunk share: B and C, `width` numbers a position, and `rank` that delta is made of."""
 
     width: int
     b: Any

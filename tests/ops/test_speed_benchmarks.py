@@ -1,0 +1,52 @@
+"""The scripts that measure speed run, and say what they measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(script, *flags, out):
+    command = [sys.executable, FOLDER / script, *flags, "--repeats", "3", "--json", out]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(out.read_text()), printed
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "names"),
+    [
+        ("selective_scan.py", ["--alone", "--shape", "1", "40", "20", "5"], ["forward", "forward + backward"]),
+        ("conv.py", ["--shape", "1", "40", "20"], ["forward", "forward + backward"]),
+        ("conv.py", ["--shape", "1", "40", "20", "--dtype", "bfloat16"], ["forward", "forward + backward"]),
+    ],
+)
+def test_kernels(tmp_path, script, flags, names):
+    result, printed = run(script, *flags, out=tmp_path / "out.json")
+    assert list(result["times"]) == names
+    for name in names:
+        assert 0 < result["times"][name]["dnadiff"]["best"] <= result["times"][name]["dnadiff"]["median"]
+        assert name in printed
+
+
+def test_training_step(tmp_path):
+    flags = ["--alone", "--d-model", "16", "--n-layer", "1", "--window", "32", "--batch", "2"]
+    result, printed = run("training_step.py", *flags, out=tmp_path / "out.json")
+    for name in ("training step", "forward"):
+        for dtype in ("float32", "bfloat16"):
+            assert result["times"][name][f"dnadiff, {dtype}"]["median"] > 0
+            roof = result["roofline"][f"{name}, {dtype}"]
+            assert roof["sum"] == pytest.approx(roof["multiplying"] + roof["exponentials"] + roof["memory"])
+    assert "bases/s" in printed and "roofline" in printed
+
+
+def test_different_convolutions_are_not_timed(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import conv
+    import torch
+
+    with pytest.raises(SystemExit, match="differ by"):
+        conv.check_agreement(torch.ones(3), torch.full((3,), 1.1))
