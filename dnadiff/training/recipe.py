@@ -41,7 +41,7 @@ class Recipe:
         checkpoint_every: steps between checkpoints, each with a small bound on valid windows.
         log_every: steps between rows of metrics.csv.
         seed: determines weights, windows, masks and evaluation.
-        precision: of the arithmetic, in Lightning's words; "auto" is bf16-mixed on GPUs and CPUs with AMX, else 32-true.
+        precision: in Lightning's words; "auto" is bf16-mixed on GPUs and on CPUs with AMX, 32-true elsewhere.
         devices: how many on each node, or "auto".
         num_nodes: machines that train together.
     """
