@@ -96,9 +96,9 @@ def _norm(inputs: dict[str, Any], backend: str, rms: bool) -> tuple[Tensor, ...]
 
 def _directions(inputs: dict[str, Any], variant: bool) -> list[DirectionWeights]:
     """The direction that the inputs describe, both ways."""
-    names = "conv_weight", "conv_bias", "x_proj", "dt_proj", "dt_bias"
-    weights = *(inputs[name] for name in names), -inputs["A"].exp(), inputs["D"]
-    return [DirectionWeights(*weights, reverse) for reverse in (variant, not variant)]
+    weights = {name: inputs[name] for name in ("conv_weight", "conv_bias", "x_proj", "dt_proj", "dt_bias", "D")}
+    weights["A"] = -inputs["A"].exp()
+    return [DirectionWeights(**weights, reverse=reverse) for reverse in (variant, not variant)]
 
 
 def _mixer(inputs: dict[str, Any], backend: str, variant: bool) -> tuple[Tensor, ...]:

@@ -55,7 +55,8 @@ def run(leaves, reverse, dtype, backend):
     out = mix(leaves, reverse, backend)
     weight = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape)
     (out.double() * weight).sum().backward()
-    return {"out": out.detach(), **{k: t.grad for k, t in leaves.items()}}
+    gradients = {k: torch.zeros_like(t) if t.grad is None else t.grad for k, t in leaves.items()}
+    return {"out": out.detach(), **gradients}
 
 
 def assert_close(actual, expected, tolerance):

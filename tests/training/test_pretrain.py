@@ -152,7 +152,7 @@ def test_bad_data_leaves_no_folder_behind(tmp_path):
 
 def test_a_diverging_run_says_what_to_do(genome, tmp_path):
     with pytest.raises(InputError, match="lower --learning-rate"):
-        pretrain(tiny_recipe(genome, learning_rate=1e38, warmup=0.0, clip=1e30), tmp_path / "nan", quiet=True)
+        pretrain(tiny_recipe(genome, learning_rate=1e30, warmup=0.0, clip=1e30), tmp_path / "nan", quiet=True)
 
 
 @pytest.mark.parametrize("n", [0, 1, 10, 10**7])
