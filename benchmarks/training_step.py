@@ -94,7 +94,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def training_step(config: CaduceusConfig, run: str, batch: int, window: int) -> Callable[[], float]:
     """A function that takes one step, and returns the loss."""
     denoiser, objective, tokens = network(config), MDLM(), random_bases(batch, window)
-    optimiser = torch.optim.AdamW(denoiser.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)
+    optimiser = torch.optim.AdamW(denoiser.parameters(), lr=1e-3, betas=(0.9, 0.95))
 
     def step() -> float:
         with mixer_of(run), torch.autocast("cpu", torch.bfloat16, enabled="bfloat16" in run):

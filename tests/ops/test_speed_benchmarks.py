@@ -50,3 +50,11 @@ def test_different_convolutions_are_not_timed(monkeypatch):
 
     with pytest.raises(SystemExit, match="differ by"):
         conv.check_agreement(torch.ones(3), torch.full((3,), 1.1))
+
+
+def test_long_windows(tmp_path):
+    flags = ["--d-model", "16", "--n-layer", "1", "--windows", "32", "64", "--bases", "64"]
+    result, printed = run("long_windows.py", *flags, out=tmp_path / "out.json")
+    assert [(r["window"], r["batch"]) for r in result["runs"]] == [(32, 2), (64, 1)] * 2
+    assert all(r["peak"] > 2**20 and r["bases_per_second"] > 0 for r in result["runs"])
+    assert "peak GiB" in printed

@@ -1,0 +1,98 @@
+"""Times a forward pass of Caduceus-PS on ever longer windows, and takes the memory that each one needs at most.
+
+    python benchmarks/long_windows.py
+    python benchmarks/long_windows.py --d-model 256 --n-layer 16 --windows 131072 --json long.json
+
+Each line is a process of its own, so that its memory is its own. The first pass asks the system for its memory, page by
+page; later ones have it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from timing import machine, table, wall_clock
+
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.files import write_json
+from dnadiff.memory import keep_freed_memory
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Measures, prints, and returns what --json would write."""
+    options = parse(arguments)
+    if options.one:
+        result = one(options)
+        print(json.dumps(result))
+        return result
+    torch.set_num_threads(options.threads)
+    precisions = "float32", "bfloat16"
+    runs = [in_a_process(options, precision, window) for precision in precisions for window in options.windows]
+    result = {"model": f"Caduceus-PS {options.d_model} x {options.n_layer}", **machine(), "runs": runs}
+    print(f"{result['model']}, forward, {result['threads']} threads")
+    rows = [["", "window", "windows", "bases/s at first", "bases/s", "peak GiB"]]
+    for run in runs:
+        speeds = f"{run['bases_per_second_at_first']:,.0f}", f"{run['bases_per_second']:,.0f}"
+        rows.append([run["precision"], f"{run['window']:,}", str(run["batch"]), *speeds, f"{run['peak'] / 2**30:.2f}"])
+    print(table(rows))
+    if options.json:
+        write_json(options.json, result)
+    return result
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--d-model", type=int, default=118)
+    parser.add_argument("--n-layer", type=int, default=4)
+    parser.add_argument("--windows", type=int, nargs="+", default=[1024, 8192, 131072])
+    parser.add_argument("--bases", type=int, default=16384, help="of one pass at least (16384)")
+    parser.add_argument("--repeats", type=int, default=3, help="passes after the first (3)")
+    parser.add_argument("--threads", type=int, default=2, help="threads (2)")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--one", choices=("float32", "bfloat16"), help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def in_a_process(options: argparse.Namespace, precision: str, window: int) -> dict:
+    """What `one` measures, in a fresh process."""
+    same = {name: getattr(options, name) for name in ("d_model", "n_layer", "bases", "repeats", "threads")}
+    flags = [word for name, value in same.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    command = [sys.executable, __file__, "--one", precision, "--windows", str(window), *flags]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def one(options: argparse.Namespace) -> dict:
+    """Bases per second of the first pass and of the best later one, and this process's peak of memory in bytes."""
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as dnadiff's commands do
+    (window,) = options.windows
+    batch = max(1, options.bases // window)
+    torch.manual_seed(0)
+    lm = CaduceusLM(CaduceusConfig(d_model=options.d_model, n_layer=options.n_layer)).eval()
+    ids = torch.randint(7, 11, (batch, window))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=options.one == "bfloat16"):
+        lm.denoise(ids[:1, :64])  # compiles
+        first, *later = (wall_clock(lambda: lm.denoise(ids)) for _ in range(1 + options.repeats))
+    return {
+        "precision": options.one,
+        "window": window,
+        "batch": batch,
+        "bases_per_second_at_first": 1e3 * batch * window / first,
+        "bases_per_second": 1e3 * batch * window / min(later),
+        "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+
+
+if __name__ == "__main__":
+    main()
