@@ -16,14 +16,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting t
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
-from timing import Others, machine, measure, summary, table, time_rows
+from timing import add_kernel_flags, compare
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnadiff.files import write_json
 from dnadiff.ops import causal_conv1d_fn
 
 TAPS = 4
@@ -35,25 +33,14 @@ def main(arguments: list[str] | None = None) -> dict:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     leaves, runs = make_leaves(*options.shape, getattr(torch, options.dtype)), {"dnadiff": ours, "pytorch": pytorch}
-    times = {}
-    with Others() as others:
-        for name, step in {"forward": forward, "forward + backward": forward_backward}.items():
-            steps = {peer: partial(step, run, leaves) for peer, run in runs.items()}
-            check_agreement(*(run().float() for run in steps.values()))
-            times[name] = measure(steps, options.repeats)
-    result = {
-        "shape (B, L, D)": options.shape,
-        "dtype": options.dtype,
-        **machine(),
-        "cores used by others": others.cores,
-        "times": {name: summary(samples) for name, samples in times.items()},
+    passes = {
+        name: {peer: partial(step, run, leaves) for peer, run in runs.items()}
+        for name, step in {"forward": forward, "forward + backward": forward_backward}.items()
     }
-    print(f"convolution, (B, L, D) = {tuple(options.shape)}, {options.dtype}, {options.threads} threads")
-    print(table(time_rows(result["times"])))
-    print(f"other processes: {others}")
-    if options.json:
-        write_json(options.json, result)
-    return result
+    for steps in passes.values():
+        check_agreement(*(run().float() for run in steps.values()))
+    title = f"convolution, (B, L, D) = {tuple(options.shape)}, {options.dtype}"
+    return compare(title, {"shape (B, L, D)": options.shape, "dtype": options.dtype}, passes, options)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -61,9 +48,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shape", type=int, nargs=3, default=[32, 1024, 256], metavar=("B", "L", "D"))
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--repeats", type=int, default=30, help="pairs of runs (30)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of both (2)")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    add_kernel_flags(parser, repeats=30)
     return parser.parse_args(arguments)
 
 

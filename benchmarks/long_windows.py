@@ -1,6 +1,7 @@
 """Times a forward pass of Caduceus-PS on ever longer windows, and takes the memory that each one needs at most.
 
     python benchmarks/long_windows.py
+    python benchmarks/long_windows.py --backward
     python benchmarks/long_windows.py --d-model 256 --n-layer 16 --windows 131072 --json long.json
 
 Each line is a process of its own, so that its memory is its own. The first pass asks the system for its memory, page by
@@ -18,12 +19,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting t
 import resource
 import subprocess
 import sys
-from pathlib import Path
+from functools import partial
 
 import torch
-from timing import machine, table, wall_clock
+from timing import add_flags, machine, table, wall_clock
+from torch import Tensor
 
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.diffusion import MDLM
 from dnadiff.files import write_json
 from dnadiff.memory import keep_freed_memory
 
@@ -39,7 +43,8 @@ def main(arguments: list[str] | None = None) -> dict:
     precisions = "float32", "bfloat16"
     runs = [in_a_process(options, precision, window) for precision in precisions for window in options.windows]
     result = {"model": f"Caduceus-PS {options.d_model} x {options.n_layer}", **machine(), "runs": runs}
-    print(f"{result['model']}, forward, {result['threads']} threads")
+    what = "loss and backward" if options.backward else "forward"
+    print(f"{result['model']}, {what}, {result['threads']} threads")
     rows = [["", "window", "windows", "bases/s at first", "bases/s", "peak GiB"]]
     for run in runs:
         speeds = f"{run['bases_per_second_at_first']:,.0f}", f"{run['bases_per_second']:,.0f}"
@@ -57,9 +62,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--n-layer", type=int, default=4)
     parser.add_argument("--windows", type=int, nargs="+", default=[1024, 8192, 131072])
     parser.add_argument("--bases", type=int, default=16384, help="of one pass at least (16384)")
-    parser.add_argument("--repeats", type=int, default=3, help="passes after the first (3)")
-    parser.add_argument("--threads", type=int, default=2, help="threads (2)")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--backward", action="store_true", help="the MDLM loss and its gradients")
+    add_flags(parser, repeats=3)
     parser.add_argument("--one", choices=("float32", "bfloat16"), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -69,6 +73,7 @@ def in_a_process(options: argparse.Namespace, precision: str, window: int) -> di
     same = {name: getattr(options, name) for name in ("d_model", "n_layer", "bases", "repeats", "threads")}
     flags = [word for name, value in same.items() for word in ("--" + name.replace("_", "-"), str(value))]
     command = [sys.executable, __file__, "--one", precision, "--windows", str(window), *flags]
+    command += ["--backward"] if options.backward else []
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -79,11 +84,11 @@ def one(options: argparse.Namespace) -> dict:
     (window,) = options.windows
     batch = max(1, options.bases // window)
     torch.manual_seed(0)
-    lm = CaduceusLM(CaduceusConfig(d_model=options.d_model, n_layer=options.n_layer)).eval()
-    ids = torch.randint(7, 11, (batch, window))
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=options.one == "bfloat16"):
-        lm.denoise(ids[:1, :64])  # compiles
-        first, *later = (wall_clock(lambda: lm.denoise(ids)) for _ in range(1 + options.repeats))
+    denoiser = LMDenoiser(CaduceusLM(CaduceusConfig(d_model=options.d_model, n_layer=options.n_layer)))
+    tokens = torch.randint(7, 11, (batch, window))
+    run = partial(backward if options.backward else forward, denoiser, options.one == "bfloat16")
+    run(tokens[:1, :64])  # compiles
+    first, *later = (wall_clock(partial(run, tokens)) for _ in range(1 + options.repeats))
     return {
         "precision": options.one,
         "window": window,
@@ -92,6 +97,20 @@ def one(options: argparse.Namespace) -> dict:
         "bases_per_second": 1e3 * batch * window / min(later),
         "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
+
+
+def forward(denoiser: LMDenoiser, half: bool, tokens: Tensor) -> None:
+    """One pass without gradients."""
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        denoiser(tokens)
+
+
+def backward(denoiser: LMDenoiser, half: bool, tokens: Tensor) -> None:
+    """A loss and its gradients."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        loss = MDLM().loss(denoiser, tokens)
+    loss.value.backward()
+    denoiser.zero_grad()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@
     python benchmarks/selective_scan.py --shape 1 8192 236 16 --repeats 30 --json scan.json
 
 Both compute softplus(delta + bias), the scan, the skip D u and the gate silu(z). Each repetition runs one after the
-other, so that both meet the same machine; the ratio is the median over these pairs, with a 95 % bootstrap interval.
-What other processes used meanwhile is printed too (on Linux): a ratio may stand that, milliseconds do not.
+other, so that all meet the same machine; the ratio is the median over these pairs, with a 95 % bootstrap interval.
+What other processes used meanwhile is printed too (on Linux): a ratio may stand that, milliseconds do not. Beside the
+public call stand the compiled kernels without what surrounds them (making and laying out tensors, autograd), and the
+exponentials that they must take without anything else: a floor, at the rate of this machine in the same minute.
 """
 
 from __future__ import annotations
@@ -15,17 +17,17 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
-from timing import Others, machine, measure, summary, table, time_rows
+from timing import add_kernel_flags, compare, exponentials
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnadiff.files import write_json
 from dnadiff.ops import selective_scan_fn
+from dnadiff.ops.cpu.compile import channels_last
+from dnadiff.ops.cpu.scan import as_blocks, as_rows, pad_channels, scan_backward, scan_forward, scan_shape
 
 Scan = Callable[..., Tensor]
 
@@ -35,38 +37,28 @@ def main(arguments: list[str] | None = None) -> dict:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     inputs = make_inputs(*options.shape)
-    scans = {"dnadiff": ours} | ({} if options.alone else {"mambapy": load_mambapy()})
-    check_agreement(scans, inputs)
-    with Others() as others:
-        times = {
-            "forward": measure({name: partial(forward, scan, inputs) for name, scan in scans.items()}, options.repeats),
-            "forward + backward": measure(
-                {name: partial(forward_backward, scan, inputs) for name, scan in scans.items()}, options.repeats
-            ),
+    peers = {} if options.alone else {"mambapy": load_mambapy()}
+    check_agreement([ours, *peers.values()], inputs)
+    alone, powers = kernels_alone(inputs), powers_taken(*options.shape)
+    passes = {
+        name: {
+            "dnadiff": partial(step, ours, inputs),
+            "its kernels alone": alone[name],
+            "its exponentials alone": partial(exponentials, powers[name]),
+            **{peer: partial(step, scan, inputs) for peer, scan in peers.items()},
         }
-    result = {
-        "shape (B, L, D, N)": options.shape,
-        "dtype": "float32",
-        **machine(),
-        "cores used by others": others.cores,
-        "times": {name: summary(samples) for name, samples in times.items()},
+        for name, step in {"forward": forward, "forward + backward": forward_backward}.items()
     }
-    print(f"selective scan, (B, L, D, N) = {tuple(options.shape)}, float32, {options.threads} threads")
-    print(table(time_rows(result["times"])))
-    print(f"other processes: {others}")
-    if options.json:
-        write_json(options.json, result)
-    return result
+    title = f"selective scan, (B, L, D, N) = {tuple(options.shape)}, float32"
+    return compare(title, {"shape (B, L, D, N)": options.shape, "dtype": "float32"}, passes, options)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shape", type=int, nargs=4, default=[8, 1024, 256, 16], metavar=("B", "L", "D", "N"))
-    parser.add_argument("--repeats", type=int, default=15, help="pairs of runs (15)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of both (2)")
     parser.add_argument("--alone", action="store_true", help="without mambapy")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    add_kernel_flags(parser, repeats=15)
     return parser.parse_args(arguments)
 
 
@@ -87,6 +79,33 @@ def make_inputs(batch: int, length: int, channels: int, states: int) -> dict[str
 def ours(u: Tensor, delta: Tensor, z: Tensor, B: Tensor, C: Tensor, A: Tensor, D: Tensor, bias: Tensor) -> Tensor:
     u, delta, z, B, C = (x.transpose(1, 2) for x in (u, delta, z, B, C))
     return selective_scan_fn(u, delta, A, B, C, D, z, bias, delta_softplus=True).transpose(1, 2)
+
+
+def kernels_alone(inputs: dict[str, Tensor]) -> dict[str, Callable[[], None]]:
+    """What our scan calls in the end, on tensors that are laid out as it wants them and have been touched before."""
+    u, delta, z = (channels_last(pad_channels(inputs[name].detach().mT, 1)) for name in ("u", "delta", "z"))
+    B, C = (inputs[name].detach().mT for name in ("B", "C"))
+    A, D, bias = (pad_channels(inputs[name], 0) for name in ("A", "D", "bias"))
+    shape = scan_shape(u, A, softplus=True, gated=True)
+    weights = as_blocks(shape, A, D, bias)
+    sequences = as_rows(False, u, delta, B, C, z=z)
+    y, out, dout, du, ddelta, dz = (torch.ones_like(u) for _ in range(6))
+    shares = [torch.zeros(shape.slabs * shape.batch, shape.length, shape.states).mT for _ in range(2)]
+
+    def forward() -> None:
+        scan_forward(shape, sequences, weights, out, out, reverse=False, keep=False)
+
+    def forward_backward() -> None:
+        borders, _ = scan_forward(shape, sequences, weights, y, out, reverse=False, keep=True)
+        scan_backward(shape, sequences, weights, dout, y, borders, (du, ddelta, dz, *shares), reverse=False)
+
+    return {"forward": forward, "forward + backward": forward_backward}
+
+
+def powers_taken(batch: int, length: int, channels: int, states: int) -> dict[str, int]:
+    """Exponentials of each pass: of every state's decay, the step size and the gate; and again on the way back."""
+    count = batch * length * channels * (states + 2)
+    return {"forward": count, "forward + backward": 2 * count}
 
 
 def load_mambapy() -> Scan:
@@ -114,10 +133,10 @@ def forward_backward(scan: Scan, inputs: dict[str, Tensor]) -> None:
     out.backward(torch.ones_like(out))
 
 
-def check_agreement(scans: dict[str, Scan], inputs: dict[str, Tensor]) -> None:
+def check_agreement(scans: Sequence[Scan], inputs: dict[str, Tensor]) -> None:
     """Runs everything once, which also compiles it, and refuses to time two different functions."""
     results = []
-    for scan in scans.values():
+    for scan in scans:
         forward_backward(scan, inputs)
         results.append([scan(**inputs).detach(), *(tensor.grad for tensor in inputs.values())])
     for other in results[1:]:

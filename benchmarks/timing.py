@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import time
@@ -9,10 +10,57 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 
+from dnadiff.files import write_json
+from dnadiff.memory import keep_freed_memory
+from dnadiff.ops.cpu.functions import exp2_product
+from dnadiff.ops.cpu.lanes import WIDTH, keep, load, pointer, store
+
 Times = dict[str, list[float]]
+
+
+def add_flags(parser: argparse.ArgumentParser, repeats: int) -> None:
+    """The flags that all have."""
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"runs of each, in turn ({repeats})")
+    parser.add_argument("--threads", type=int, default=2, help="threads of all (2)")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+
+
+def add_kernel_flags(parser: argparse.ArgumentParser, repeats: int) -> None:
+    """The flags of those that time a kernel beside a peer's."""
+    add_flags(parser, repeats)
+    text = "let the C library keep freed memory, as dnadiff's commands do; it helps the peer too"
+    parser.add_argument("--keep-memory", action="store_true", help=text)
+
+
+def compare(
+    title: str, facts: dict, passes: Mapping[str, Mapping[str, Callable[[], Any]]], options: argparse.Namespace
+) -> dict:
+    """Times the runs of each pass in turn, prints a table, and returns what --json writes.
+
+    Args:
+        title: printed above the table.
+        facts: what was timed, for the result.
+        passes: runs by name, by name of what they do.
+        options: parsed flags.
+    """
+    if options.keep_memory:
+        keep_freed_memory()
+    for runs in passes.values():
+        for run in runs.values():  # compiles, and has every tensor's memory once
+            run()
+    with Others() as others:
+        times = {name: summary(measure(runs, options.repeats)) for name, runs in passes.items()}
+    result = {**facts, **machine(), "cores used by others": others.cores, "times": times}
+    print(f"{title}, {options.threads} threads")
+    print(table(time_rows(times)))
+    print(f"other processes: {others}")
+    if options.json:
+        write_json(options.json, result)
+    return result
 
 
 def wall_clock(run: Callable[[], Any]) -> float:
@@ -113,3 +161,34 @@ def time_rows(times: Mapping[str, dict]) -> list[list[str]]:
             ratio = [f"{row['ratio']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])] if "ratio" in row else ["", ""]
             rows.append([name, run, f"{row['median']:.2f}", f"{row['best']:.2f}", *ratio])
     return rows
+
+
+def exponentials(count: int) -> None:
+    """Takes `count` powers with the kernels' own exponential, from memory that is near, on as many threads as PyTorch.
+
+    What needs so many cannot be faster.
+    """
+    x, y = np.full((2, torch.get_num_threads(), _ROW), 0.5, np.float32)
+    numba.set_num_threads(len(x))
+    _raise(x, y, -(-count // x.size))
+
+
+_ROW = 1024  # numbers of a thread
+
+
+@numba.njit(parallel=True)
+def _raise(x: np.ndarray, y: np.ndarray, repeats: int) -> None:
+    for row in numba.prange(len(x)):
+        _raise_row(x[row], y[row], repeats)
+
+
+@numba.njit
+def _raise_row(x: np.ndarray, y: np.ndarray, repeats: int) -> None:
+    for r in range(repeats):
+        scale = load(pointer(y), r % 64)
+        total = load(pointer(y), 0)
+        for i in range(0, x.size, WIDTH):
+            total = total + exp2_product(load(pointer(x), i), scale)
+        store(pointer(y), 0, total * 1e-3)
+    keep(x)
+    keep(y)

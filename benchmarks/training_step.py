@@ -21,12 +21,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
-import numba
-import numpy as np
 import torch
-from timing import Others, machine, measure, summary, table
+from timing import Others, add_flags, exponentials, machine, measure, summary, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,8 +34,6 @@ from dnadiff.diffusion import MDLM
 from dnadiff.files import write_json
 from dnadiff.memory import keep_freed_memory
 from dnadiff.ops import DirectionWeights
-from dnadiff.ops.cpu.functions import exp2_product
-from dnadiff.ops.cpu.lanes import WIDTH, keep, load, pointer, store
 
 _ONE_OF_OURS = caduceus.mamba_mixer_fn
 
@@ -84,10 +79,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=16, help="windows of dnadiff's step (16)")
     parser.add_argument("--peer-batch", type=int, default=1, help="windows of the peer's step (1)")
-    parser.add_argument("--repeats", type=int, default=7, help="runs of each, in turn (7)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of all (2)")
     parser.add_argument("--alone", action="store_true", help="without mambapy")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    add_flags(parser, repeats=7)
     return parser.parse_args(arguments)
 
 
@@ -212,30 +205,11 @@ def rates(d: int, inner: int) -> dict[str, float]:
         out = torch.empty(positions, 2 * inner, dtype=dtype)
         seconds = best(partial(torch.mm, x, w.mT, out=out))
         result[f"{str(dtype).removeprefix('torch.')} multiply-adds"] = positions * d * 2 * inner / seconds
-    x, y = np.random.rand(2, torch.get_num_threads(), 1024).astype(np.float32)
-    repeats = 2_000
-    result["exponentials"] = x.size * repeats / best(partial(_raise, x, y, repeats))
+    count = 2**27
+    result["exponentials"] = count / best(partial(exponentials, count))
     source = torch.randn(2**26)
     result["bytes"] = 2 * 4 * source.numel() / best(partial(torch.empty_like(source).copy_, source))
     return result
-
-
-@numba.njit(parallel=True)
-def _raise(x: np.ndarray, y: np.ndarray, repeats: int) -> None:
-    for row in numba.prange(len(x)):
-        _raise_row(x[row], y[row], repeats)
-
-
-@numba.njit
-def _raise_row(x: np.ndarray, y: np.ndarray, repeats: int) -> None:
-    for r in range(repeats):
-        scale = load(pointer(y), r % 64)
-        total = load(pointer(y), 0)
-        for i in range(0, x.size, WIDTH):
-            total = total + exp2_product(load(pointer(x), i), scale)
-        store(pointer(y), 0, total * 1e-3)
-    keep(x)
-    keep(y)
 
 
 def best(run: Callable[[], object]) -> float:

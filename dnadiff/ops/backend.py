@@ -66,6 +66,11 @@ def mamba_ssm_obstacle(package: str, *tensors: Tensor | None) -> str | None:
     return _device_obstacle("cuda", *tensors) or _float64_obstacle(*tensors)
 
 
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Whether a backward pass may come to any of these tensors, so that what it needs must be kept."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
 def bfloat16_pays(device: str) -> bool:
     """Whether training in bfloat16 is much faster on a kind of device: on GPUs, and on CPUs with AMX, as measured."""
     return device == "cuda" or (device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)())

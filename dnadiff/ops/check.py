@@ -14,6 +14,7 @@ from dnadiff.ops.add_norm import add_norm_fn, norm_obstacles
 from dnadiff.ops.backend import choose
 from dnadiff.ops.causal_conv import causal_conv1d_fn, conv_obstacles
 from dnadiff.ops.mixer import DirectionWeights, mamba_mixer_fn, mixer_obstacles
+from dnadiff.ops.scan_arguments import ScanArguments
 from dnadiff.ops.selective_scan import scan_obstacles, selective_scan_fn
 
 TOLERANCE = 1e-4
@@ -116,7 +117,7 @@ _KERNELS = (
     _Kernel(
         "selective_scan_fn",
         _scan,
-        scan_obstacles,
+        lambda **inputs: scan_obstacles(ScanArguments(**inputs)),
         {"u": _ROWS, "delta": _ROWS, "A": (20, 5), "B": _STATES, "C": _STATES, "D": (20,), "z": _ROWS}
         | {"delta_bias": (20,)},
     ),

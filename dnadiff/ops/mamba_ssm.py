@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 from torch import Tensor
 
+from dnadiff.ops.scan_arguments import ScanArguments
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
+
+def selective_scan(given: ScanArguments) -> tuple[Tensor, Tensor]:
     """The scan of `dnadiff.ops.selective_scan_fn`, and its last state, which has no gradient here.
 
     mamba_ssm wants one type for everything that varies along the sequence, float32 for the rest, equal groups of B and
@@ -28,22 +18,15 @@ def selective_scan(
     """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse = given
+    if B.dim() > 2 and C.dim() > 2:
+        B, C = given.grouped()
     varying = [t for t in (u, delta, B, C, z) if t is not None and t.dim() > 2]
     dtype = functools.reduce(torch.promote_types, (t.dtype for t in varying))
-    x, dt, gate, b, c = (_as_wanted(t, dtype, reverse) for t in (u, delta, z, *_equal_groups(B, C)))
+    x, dt, gate, b, c = (_as_wanted(t, dtype, reverse) for t in (u, delta, z, B, C))
     D, bias = (None if t is None else t.float() for t in (D, delta_bias))
     out, last_state = selective_scan_fn(x, dt, A.float(), b, c, D, gate, bias, delta_softplus, True)
     return (out.flip(-1) if reverse else out).to(u.dtype), last_state.detach()
-
-
-def _equal_groups(B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-    """B and C with as many groups each, if both vary along the sequence."""
-    if B.dim() == 2 or C.dim() == 2:
-        return B, C
-    B, C = (t[:, None] if t.dim() == 3 else t for t in (B, C))
-    groups = math.lcm(B.shape[1], C.shape[1])
-    B, C = (t.repeat_interleave(groups // t.shape[1], 1) for t in (B, C))
-    return B, C
 
 
 def _as_wanted(tensor: Tensor | None, dtype: torch.dtype, reverse: bool) -> Tensor | None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnadiff.ops.backend import choose, cpu_obstacle, mamba_ssm_obstacle, triton_obstacle
+from dnadiff.ops.backend import choose, cpu_obstacle, mamba_ssm_obstacle, needs_gradient, triton_obstacle
+from dnadiff.ops.scan_arguments import ScanArguments
 
 
 def selective_scan_fn(
@@ -58,9 +59,9 @@ def selective_scan_fn(
     Raises:
         ValueError: if shapes or dtypes do not fit together, or the backend is unknown or cannot take these arguments.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias)
-    obstacles = scan_obstacles(u, delta, A, B, C, D, z, delta_bias, return_last_state)
-    match choose(backend, "selective_scan_fn", obstacles):  # each imports what takes a while
+    given = ScanArguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+    _check(given)
+    match choose(backend, "selective_scan_fn", scan_obstacles(given, return_last_state)):  # imports what takes a while
         case "cpu":
             from dnadiff.ops.cpu.scan import selective_scan
         case "triton":
@@ -69,26 +70,16 @@ def selective_scan_fn(
             from dnadiff.ops.mamba_ssm import selective_scan
         case _:
             selective_scan = selective_scan_reference
-    out, last_state = selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+    out, last_state = selective_scan(given)
     return (out, last_state) if return_last_state else out
 
 
-def scan_obstacles(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    return_last_state: bool = False,
-) -> dict[str, str | None]:
+def scan_obstacles(given: ScanArguments, return_last_state: bool = False) -> dict[str, str | None]:
     """For each backend, in the order in which "auto" tries them, what keeps it from taking these arguments, or None."""
-    tensors = u, delta, A, B, C, D, z, delta_bias
-    constant = "B and C must vary along the sequence" if B.dim() == 2 or C.dim() == 2 else None
-    peer = "it takes at most 256 states" if A.shape[1] > 256 else None
-    if return_last_state and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    tensors = given.tensors
+    constant = "B and C must vary along the sequence" if given.B.dim() == 2 or given.C.dim() == 2 else None
+    peer = "it takes at most 256 states" if given.A.shape[1] > 256 else None
+    if return_last_state and needs_gradient(*tensors):
         peer = "it has no gradient of the last state"
     return {
         "cpu": constant or cpu_obstacle(*tensors),
@@ -98,22 +89,12 @@ def scan_obstacles(
     }
 
 
-def selective_scan_reference(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
+def selective_scan_reference(given: ScanArguments) -> tuple[Tensor, Tensor]:
     """The recurrence written out, one position after the other: slow, clear, and differentiable by autograd.
 
-    Arguments are those of `selective_scan_fn`. Returns the output and the last state.
+    Returns the output and the last state.
     """
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse = given
     batch, channels, length = u.shape
     dtype = torch.promote_types(u.dtype, torch.float32)
     x, dt, A, B, C = (t.to(dtype) for t in (u, delta, A, B, C))
@@ -144,16 +125,8 @@ def _at(coefficients: Tensor, t: int, channels: int) -> Tensor:
     return coefficients[..., t].repeat_interleave(channels // coefficients.shape[1], 1)
 
 
-def _check(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-) -> None:
+def _check(given: ScanArguments) -> None:
+    u, delta, A, B, C, D, z, delta_bias, _, _ = given
     if u.dim() != 3:
         raise ValueError(f"u must be (batch, D, L), got {tuple(u.shape)}")
     batch, channels, length = u.shape

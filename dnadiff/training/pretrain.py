@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -149,7 +149,7 @@ def _fit(module: Pretraining, data: Data, folder: Path, checkpoint: Path | None,
             accelerator="auto" if gpu else "cpu",
             devices=recipe.devices if gpu or recipe.devices != "auto" else 1,
             num_nodes=recipe.num_nodes,
-            precision=_precision(recipe),  # type: ignore[arg-type]
+            precision=_precision(recipe),
             max_steps=-1 if recipe.max_steps is None else recipe.max_steps,
             max_epochs=-1,
             reload_dataloaders_every_n_epochs=1,
@@ -173,7 +173,7 @@ def _fit(module: Pretraining, data: Data, folder: Path, checkpoint: Path | None,
     return trainer
 
 
-def _precision(recipe: Recipe) -> str:
+def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed"]:
     if recipe.precision != "auto":
         return recipe.precision
     return "bf16-mixed" if bfloat16_pays("cuda" if torch.cuda.is_available() else "cpu") else "32-true"

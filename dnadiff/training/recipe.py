@@ -41,7 +41,7 @@ class Recipe:
         checkpoint_every: steps between checkpoints, each with a small bound on valid windows.
         log_every: steps between rows of metrics.csv.
         seed: determines weights, windows, masks and evaluation.
-        precision: in Lightning's words; "auto" is bf16-mixed on GPUs and on CPUs with AMX, 32-true elsewhere.
+        precision: auto is bf16-mixed on GPUs and on CPUs with AMX, 32-true elsewhere.
         devices: how many on each node, or "auto".
         num_nodes: machines that train together.
     """
@@ -70,7 +70,7 @@ class Recipe:
     checkpoint_every: int = 200
     log_every: int = 10
     seed: int = 0
-    precision: str = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     devices: int | Literal["auto"] = "auto"
     num_nodes: int = 1
 

@@ -10,6 +10,7 @@ from test_selective_scan import assert_close, inputs
 
 import dnadiff.ops.mamba_ssm as peers
 from dnadiff.ops import backend, causal_conv1d_fn, selective_scan_fn
+from dnadiff.ops.scan_arguments import ScanArguments
 
 
 def peer_scan(
@@ -44,8 +45,7 @@ def stand_ins(monkeypatch):
 
 
 def scan(given, reverse):
-    names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
-    return peers.selective_scan(*(given.get(name) for name in names), True, reverse)
+    return peers.selective_scan(ScanArguments(**given, delta_softplus=True, reverse=reverse))
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -140,6 +140,18 @@ def test_a_sequence_does_not_depend_on_what_the_next_one_holds():
     assert torch.equal(mix(leaves, reverse, "cpu")[0], out[0])
 
 
+@pytest.mark.parametrize("name", arguments()[0])
+def test_gradient_of_one_tensor_alone(name):
+    leaves, reverse = arguments()
+    gradients = []
+    for dtype, backend in ((torch.float32, "cpu"), (torch.float64, "reference")):
+        given = {k: t.to(dtype) for k, t in leaves.items()}
+        leaf = given[name].requires_grad_()
+        mix(given, reverse, backend).square().sum().backward()
+        gradients.append({name: leaf.grad})
+    assert_close(*gradients, 1e-5)
+
+
 def test_an_empty_batch():
     leaves, reverse = arguments(batch=0)
     assert run(leaves, reverse, torch.float32, "cpu")["A0"].eq(0).all()

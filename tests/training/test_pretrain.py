@@ -107,7 +107,7 @@ def test_bfloat16_is_another_arithmetic_for_the_same_run(genome, tmp_path):
 def test_precision_is_that_of_the_machine(monkeypatch, genome, pays, expected):
     monkeypatch.setattr("dnadiff.training.pretrain.bfloat16_pays", lambda device: pays)
     assert precision_of(tiny_recipe(genome)) == expected
-    assert precision_of(tiny_recipe(genome, precision="64-true")) == "64-true"
+    assert precision_of(tiny_recipe(genome, precision="32-true")) == "32-true"
 
 
 def test_time_ends_a_run_too(genome, tmp_path):

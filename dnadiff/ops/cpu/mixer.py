@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from dnadiff.ops.backend import needs_gradient
 from dnadiff.ops.cpu.compile import empty_rows, storable
 from dnadiff.ops.cpu.conv import conv_backward, conv_forward
 from dnadiff.ops.cpu.scan import (
@@ -47,7 +48,7 @@ def mixer(
     in_weight, out_weight = pad_channels(in_weight, 0, 2), pad_channels(out_weight, 1)
     in_bias = None if in_bias is None else pad_channels(in_bias, 0, 2)
     reverse = tuple(direction.reverse for direction in directions)
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, in_weight, *weights))
+    keep = needs_gradient(x, in_weight, in_bias, *weights)
 
     def mix(x: Tensor) -> Tensor:
         projected = F.linear(x, in_weight, in_bias)
@@ -66,6 +67,7 @@ def _padded(w: DirectionWeights) -> tuple[Tensor, ...]:
 
 
 _WEIGHTS = 7  # of each direction
+_SAVED = 3 + len(Weights._fields)  # what else is kept of each: c, low, borders and the weights as blocks
 _PIECE = 16_384  # positions that are mixed together where nothing is kept: less memory, and nearer
 
 
@@ -105,7 +107,7 @@ class _Inner(torch.autograd.Function):
         grads: list[Tensor] = []
         for i, backwards in enumerate(ctx.reverse):
             conv_weight, conv_bias, dt_weight, _, A, _, x_proj = weights[i * _WEIGHTS : (i + 1) * _WEIGHTS]
-            c, low, borders, *blocks = saved[i * (3 + 4) : (i + 1) * (3 + 4)]
+            c, low, borders, *blocks = saved[i * _SAVED : (i + 1) * _SAVED]
             shape = scan_shape(c, A, rank=dt_weight.shape[1], softplus=True, gated=True)
             dc, shares = empty_rows(c), torch.empty(shape.slabs * shape.batch, *low.shape[1:])
             ddelta, dB, dC = _split(shares, shape)

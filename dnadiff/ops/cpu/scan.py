@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from dnadiff.ops.backend import needs_gradient
 from dnadiff.ops.cpu import scan_kernels as kernels
 from dnadiff.ops.cpu.compile import channels_last, empty_rows, rows, threads
 from dnadiff.ops.cpu.functions import LOG2E
@@ -18,40 +18,27 @@ from dnadiff.ops.cpu.lanes import WIDTH
 from dnadiff.ops.cpu.quads import QUAD, QUAD_WIDTH
 from dnadiff.ops.cpu.scan_kernels import SLAB, Sequences, Shape, Sums, Weights
 from dnadiff.ops.cpu.tiles import CHUNK
+from dnadiff.ops.scan_arguments import ScanArguments
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
+def selective_scan(given: ScanArguments) -> tuple[Tensor, Tensor]:
     """The scan of `dnadiff.ops.selective_scan_fn` for B and C that vary along the sequence, and its last state.
 
     u, delta and z are kept in bfloat16 where all of them are; what is computed is always float32.
     """
+    u, delta, A, _, _, D, z, delta_bias, delta_softplus, reverse = given
     channels = u.shape[1]
     half = all(x is None or x.dtype == torch.bfloat16 for x in (u, delta, z))
-    B, C = (t.float()[:, None] if t.dim() == 3 else t.float() for t in (B, C))
-    groups = math.lcm(B.shape[1], C.shape[1])
-    B, C = (t if t.shape[1] == groups else t.repeat_interleave(groups // t.shape[1], 1) for t in (B, C))
-    B, C = (channels_last(t.flatten(1, 2)) for t in (B, C))
+    B, C = given.grouped()
+    groups = B.shape[1]
+    B, C = (channels_last(t.float().flatten(1, 2)) for t in (B, C))
     storage = torch.bfloat16 if half else torch.float32
     x, dt = (channels_last(pad_channels(t.to(storage), 1, groups)) for t in (u, delta))
     gate = None if z is None else channels_last(pad_channels(z.to(storage), 1, groups))
     zeros, A = A.new_zeros(channels), pad_channels(A.float(), 0, groups)
     D, bias = (pad_channels((zeros if t is None else t).float(), 0, groups) for t in (D, delta_bias))
-    keep = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (u, delta, A, B, C, D, z, delta_bias)
-    )
     shape = scan_shape(x, A, groups, softplus=delta_softplus, gated=gate is not None)
-    out, last = _SelectiveScan.apply(x, dt, A, B, C, D, gate, bias, shape, reverse, keep)
+    out, last = _SelectiveScan.apply(x, dt, A, B, C, D, gate, bias, shape, reverse, needs_gradient(*given.tensors))
     return unpad_channels(out, channels, 1, groups).to(u.dtype), unpad_channels(last, channels, 1, groups)
 
 

@@ -43,6 +43,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from dnadiff.ops.scan_arguments import ScanArguments
 from dnadiff.ops.triton.tiles import OPTIONS, Rows, dsilu, pointers, rows, silu, softplus
 
 STEPS, LANES = 16, 32  # of a tile
@@ -314,37 +315,23 @@ def _gradients(
         _store(dz, place, _load(dout, place) * y * dsilu(_load(z, place)))
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
+def selective_scan(given: ScanArguments) -> tuple[Tensor, Tensor]:
     """The scan of `dnadiff.ops.selective_scan_fn` for B and C that vary along the sequence, and its last state.
 
     u, delta and z are taken as they are, whatever their type and strides; what is computed is float32.
     """
-    B, C = (t[:, None] if t.dim() == 3 else t for t in (B, C))
-    groups = math.lcm(B.shape[1], C.shape[1])
-    B, C = (_by_state(t.flip(-1) if reverse else t, groups) for t in (B, C))
+    u, delta, A, _, _, D, z, delta_bias, delta_softplus, reverse = given
+    B, C = (_by_state(t.flip(-1) if reverse else t) for t in given.grouped())
     D, bias = (None if t is None else t.float().contiguous() for t in (D, delta_bias))
     rates = (A.float() / math.log(2.0)).T.contiguous()  # kernels take powers of 2
     return _SelectiveScan.apply(u, delta, rates, B, C, D, z, bias, delta_softplus, reverse)
 
 
-def _by_state(coefficients: Tensor, groups: int) -> Tensor:
+def _by_state(coefficients: Tensor) -> Tensor:
     """B or C as (batch, G, N, L) in float32, contiguous, with zeros at the end to make the tiles whole.
 
     A tile's part of a row is a few vectors then, the same for all lanes. These tensors are small beside u.
     """
-    if coefficients.shape[1] != groups:
-        coefficients = coefficients.repeat_interleave(groups // coefficients.shape[1], 1)
     return F.pad(coefficients.float(), (0, -coefficients.shape[-1] % STEPS)).contiguous()
 
 
