@@ -16,7 +16,7 @@ def keep_freed_memory() -> None:
     """Tells the C library to keep what is freed for the next tensor of that size, on Linux with glibc.
 
     By default every large tensor is new memory that the system must fill with zeros page by page, and gives back when
-    it is freed: up to a third of the time of a training step. The price is a process that stays as large as it once
+    it is freed: up to half of the time of a training step. The price is a process that stays as large as it once
     was, so this is for whoever owns the process: dnadiff's commands and `pretrain` do it, a kernel does not. Whoever
     has set glibc's own environment variables for this is left alone.
     """
