@@ -104,7 +104,12 @@ def test_agrees_with_float64(shape):
 def test_any_shape(batch, length, channels, states, rank, taps):
     leaves, reverse = arguments(batch, length, 3, channels, states, rank, taps)
     expected = run(leaves, reverse, torch.float64, "reference")
-    assert_close(run(leaves, reverse, torch.float32, "cpu"), expected, 1e-4)  # sums of few terms may cancel
+    actual = run(leaves, reverse, torch.float32, "cpu")
+    assert_close({"out": actual.pop("out")}, expected, 1e-5)
+    # One number's gradient may be a sum whose terms cancel: errors are measured against all gradients together.
+    size = torch.linalg.vector_norm(torch.cat([expected[name].flatten() for name in actual]))
+    for name, gradient in actual.items():
+        assert torch.linalg.vector_norm(gradient.double() - expected[name]) <= 1e-5 * size + 1e-12, name
 
 
 def test_autocast_keeps_bfloat16():

@@ -11,6 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime import jit
 
+from dnadiff.ops.scan_arguments import ScanArguments
 from dnadiff.ops.triton.conv import causal_conv
 from dnadiff.ops.triton.norm import add_norm
 from dnadiff.ops.triton.scan import selective_scan
@@ -53,7 +54,7 @@ def test_scans_along_a_tile_stay_in_their_lane(compiled, channels, dtype, channe
     u, delta, z = (sequences(channels, dtype, channels_last) for _ in range(3))
     B, C = (sequences(16, dtype) for _ in range(2))
     A, D, bias = (-torch.ones(channels, *n, requires_grad=True) for n in ((16,), (), ()))
-    selective_scan(u, delta, A, B, C, D, z, bias, True, reverse)[0].sum().backward()
+    selective_scan(ScanArguments(u, delta, A, B, C, D, z, bias, True, reverse))[0].sum().backward()
     assert set(compiled) == {"_tile_states", "_carry", "_outputs", "_tile_gradients", "_gradients"}
     for name in ("_carry", "_outputs"):
         assert "shfl" not in compiled[name]["ptx"], name
@@ -66,7 +67,7 @@ def test_scans_along_a_tile_stay_in_their_lane(compiled, channels, dtype, channe
 def test_a_scan_without_anything_optional(compiled):
     u, delta = (sequences(6, torch.float32) for _ in range(2))
     B, C = (sequences(3, torch.float32) for _ in range(2))
-    selective_scan(u, delta, -torch.ones(6, 3), B, C, None, None, None, False, False)[0].sum().backward()
+    selective_scan(ScanArguments(u, delta, -torch.ones(6, 3), B, C))[0].sum().backward()
     assert len(compiled) == 5
 
 
