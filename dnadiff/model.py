@@ -13,11 +13,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dnadiff.alphabet import DNA, Alphabet
+from dnadiff.alphabet import Alphabet
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hub import local_folder
-from dnadiff.backbones.published import load_pretrained, save_pretrained
-from dnadiff.diffusion import OBJECTIVES, Objective
+from dnadiff.backbones.published import OWN, load_pretrained, save_pretrained
+from dnadiff.backbones.weights import find_weights, read_tensors
+from dnadiff.diffusion import Objective, make_objective, name_of
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
 from dnadiff.sampling import free_template, parse_template, sample
@@ -46,20 +47,27 @@ class Model:
     @property
     def params(self) -> int:
         """Number of trained numbers."""
-        return sum(p.numel() for p in self.denoiser.parameters())
+        return sum(p.numel() for module in (self.denoiser, self.objective) for p in module.parameters())
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the weights."""
         sha = hashlib.sha256()
-        for name, weight in sorted(self.denoiser.state_dict().items()):
+        weights = self.denoiser.state_dict() | own_state(self.denoiser, self.objective)
+        for name, weight in sorted(weights.items()):
             sha.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()[:12]
 
     def save(self, folder: str | Path) -> None:
         """Writes config.json and model.safetensors, in the published Caduceus format, into `folder`."""
-        name = next(name for name, cls in OBJECTIVES.items() if type(self.objective) is cls)
-        save_pretrained(self.denoiser.lm, folder, {"objective": name, **self.about})
+        about = {
+            "objective": name_of(self.objective),
+            "objective_options": self.objective.options,
+            "needs_sigma": self.denoiser.needs_sigma,
+            "labels": list(self.denoiser.labels),
+            **self.about,
+        }
+        save_pretrained(self.denoiser.lm, folder, about, own_state(self.denoiser, self.objective))
 
     def generate(self, num: int = 1, **options: Any) -> list[str]:
         """Draws `num` sequences; for the options (length, template, sampler, steps, ...) see `stream`."""
@@ -230,8 +238,47 @@ def load(path: str | Path, device: str | None = None) -> Model:
         raise InputError(f"{path}: not a model: there is no config.json in it (give a run folder or its model folder)")
     lm = load_pretrained(folder)
     about = dict(read_json(folder / "config.json").get("dnadiff") or {})
-    name = about.pop("objective", "mdlm")
-    if name not in OBJECTIVES:
-        raise InputError(f"{folder}/config.json: unknown objective {name!r}; there are {', '.join(OBJECTIVES)}")
+    try:
+        objective = make_objective(about.pop("objective", "mdlm"), about.pop("objective_options", None))
+    except UsageError as error:
+        raise InputError(f"{folder}/config.json: {error}") from error
+    denoiser = LMDenoiser(
+        lm,
+        needs_sigma=about.pop("needs_sigma", False),
+        labels=tuple(about.pop("labels", ())),
+        outputs=objective.outputs,
+    )
+    load_own_state(folder, denoiser, objective)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Model(LMDenoiser(lm).to(device), OBJECTIVES[name](DNA), about)
+    return Model(denoiser.to(device), objective.to(device), about)
+
+
+def own_state(denoiser: LMDenoiser, objective: Objective) -> dict[str, Tensor]:
+    """What the published format has no place for, under names that begin with "dnadiff."."""
+    parts = {"conditioning": denoiser.conditioning, "objective": objective}
+    return {
+        f"{OWN}{part}.{name}": value.detach().cpu().contiguous()
+        for part, module in parts.items()
+        if module is not None
+        for name, value in module.state_dict().items()
+    }
+
+
+def load_own_state(folder: Path, denoiser: LMDenoiser, objective: Objective) -> None:
+    """Copies what `own_state` wrote; all of it must be there, and nothing else.
+
+    Raises:
+        InputError: naming the file and the weight.
+    """
+    path = find_weights(folder)
+    found = {name: value for name, value in read_tensors(path).items() if name.startswith(OWN)}
+    wanted = own_state(denoiser, objective)
+    for name in sorted(found.keys() ^ wanted.keys()):
+        raise InputError(f"{path}: {'unexpected' if name in found else 'missing'} weight {name}")
+    for name, value in found.items():
+        if value.shape != wanted[name].shape or not value.isfinite().all():
+            raise InputError(f"{path}: {name} is damaged: numbers of shape {tuple(wanted[name].shape)} are needed")
+    for part, module in {"conditioning": denoiser.conditioning, "objective": objective}.items():
+        if module is not None:
+            prefix = f"{OWN}{part}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)})

@@ -29,6 +29,8 @@ class Stream(IntEnum):
     SOURCE = 7
     FOLD = 8
     EVAL = 9
+    FATE = 10
+    NOISE = 11
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -9,7 +9,10 @@ from dnadiff.alphabet import DNA
 
 
 class MarkovSource:
-    """A Markov chain; as a denoiser it answers exactly, by forward-backward on the evidence of each letter."""
+    """A Markov chain; as a denoiser it answers exactly, by forward-backward on the evidence of each letter.
+
+    The evidence of a position is proportional to `soft` where that is given, else a letter's own or none.
+    """
 
     causal, needs_sigma, outputs = False, False, 4
 
@@ -43,12 +46,15 @@ class MarkovSource:
             message = (message @ self.step) * evidence[:, i]
         return total - message.sum(1).log()
 
-    def _evidence(self, tokens: Tensor) -> Tensor:
+    def _evidence(self, tokens: Tensor, soft: Tensor | None = None) -> Tensor:
         letters = torch.nn.functional.one_hot(DNA.letter_index(tokens), 4).double()
-        return torch.where(DNA.scorable(tokens)[..., None], letters, 1.0)
+        evidence = torch.where(DNA.scorable(tokens)[..., None], letters, 1.0)
+        if soft is None:
+            return evidence
+        return torch.where((DNA.scorable(tokens) | (tokens == DNA.mask_id))[..., None], soft.double(), evidence)
 
     def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
-        evidence = self._evidence(tokens)
+        evidence = self._evidence(tokens, soft)
         left, right = [self.start.expand(len(tokens), 4)], [torch.ones(len(tokens), 4, dtype=torch.float64)]
         for i in range(1, self.length):
             left.append(_normalised((left[-1] * evidence[:, i - 1]) @ self.step))
@@ -61,6 +67,18 @@ def _normalised(message: Tensor) -> Tensor:
     return message / message.sum(1, keepdim=True)
 
 
+class CausalMarkovSource(MarkovSource):
+    """The same chain as a left-to-right model: output i sees tokens before i only."""
+
+    causal = True
+
+    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
+        evidence, message = self._evidence(tokens), [self.start.expand(len(tokens), 4)]
+        for i in range(1, self.length):
+            message.append(_normalised((message[-1] * evidence[:, i - 1]) @ self.step))
+        return torch.stack(message, 1).log()
+
+
 class JointSource:
     """Any distribution over all sequences of a short length, given as a table; exact by enumeration."""
 
@@ -71,6 +89,18 @@ class JointSource:
         table = torch.rand([4] * length, generator=rng, dtype=torch.float64) ** 3
         self.table, self.length = table / table.sum(), length
         self.sequences = torch.tensor(list(itertools.product(range(4), repeat=length)))
+
+    def entropy(self) -> float:
+        """Exact entropy of a sequence in nats."""
+        return float(-(self.table * self.table.log()).sum())
+
+    def sample(self, count: int, seed: int = 1) -> Tensor:
+        rng = torch.Generator().manual_seed(seed)
+        return self.sequences[torch.multinomial(self.table.reshape(-1), count, True, generator=rng)] + DNA.first_id
+
+    def nats(self, tokens: Tensor) -> Tensor:
+        """Exact -log p of each row, all of whose tokens are letters."""
+        return -self.table.reshape(-1)[self.index(tokens)].log()
 
     def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
         letters, known = DNA.letter_index(tokens), DNA.scorable(tokens)
@@ -86,3 +116,14 @@ class JointSource:
     def index(self, tokens: Tensor) -> Tensor:
         """The place of each sequence in the flattened table."""
         return (DNA.letter_index(tokens) * 4 ** torch.arange(self.length - 1, -1, -1)).sum(1)
+
+
+def masked_nats(denoiser, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Scorable letters times the mean cross-entropy of the masked ones, (B,) nats, written out literally."""
+    logits = denoiser(torch.where(mask, DNA.mask_id, tokens))
+    rows = []
+    for row, hidden, letters in zip(logits.double(), mask, DNA.letter_index(tokens), strict=True):
+        log_p = row.log_softmax(-1)
+        costs = torch.stack([-log_p[i, letters[i]] for i in hidden.nonzero()[:, 0].tolist()])
+        rows.append(costs.mean() * DNA.scorable(tokens[0]).sum())
+    return torch.stack(rows)

@@ -16,7 +16,7 @@ nothing is swapped. Both are exactly equivariant, and they compute different fun
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA
+from dnadiff.backbones.conditioning import modulate
 from dnadiff.ops import DirectionWeights, add_norm_fn, mamba_mixer_fn
 
 
@@ -186,11 +187,16 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(config.d_model))
         self.bias = None if self.rms else nn.Parameter(torch.zeros(config.d_model))
 
-    def forward(self, x: Tensor, residual: Tensor | None, *, mirrored: bool = False) -> tuple[Tensor, Tensor]:
-        """The normalised sum and the sum itself, both (B, L, d_model)."""
+    def forward(
+        self, x: Tensor, residual: Tensor | None, modulation: Tensor | None = None, *, mirrored: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The normalised sum, modulated (2, B, d_model) as `Conditioning` says, and the sum itself: (B, L, d_model)."""
         weight = self.weight.flip(0) if mirrored else self.weight
         bias = self.bias.flip(0) if mirrored and self.bias is not None else self.bias
-        return add_norm_fn(x, residual, weight, bias, self.eps, rms=self.rms)
+        normed, total = add_norm_fn(x, residual, weight, bias, self.eps, rms=self.rms)
+        if modulation is None:
+            return normed, total
+        return modulate(normed, modulation.flip(-1) if mirrored else modulation), total
 
 
 class Block(nn.Module):
@@ -201,9 +207,11 @@ class Block(nn.Module):
         self.norm = Norm(config)
         self.mixer = BiMamba(config)
 
-    def forward(self, x: Tensor, residual: Tensor | None, *, mirrored: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, residual: Tensor | None, modulation: Tensor | None, *, mirrored: bool
+    ) -> tuple[Tensor, Tensor]:
         """The mixer's output and the residual stream, both (B, L, d_model)."""
-        normed, residual = self.norm(x, residual, mirrored=mirrored)
+        normed, residual = self.norm(x, residual, modulation, mirrored=mirrored)
         return self.mixer(normed, mirrored=mirrored), residual
 
 
@@ -233,20 +241,24 @@ class CaduceusMixer(nn.Module):
         forward, reverse = states.chunk(2)
         return torch.cat([forward, reverse.flip(-2, -1)], -1)
 
-    def strands(self, input_ids: Tensor, soft: Tensor | None = None) -> Tensor:
+    def strands(self, input_ids: Tensor, soft: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
         """Hidden states of each strand read in its own direction: (B, L, d) of Ph, (2 B, L, d) of PS.
 
         Args:
             input_ids: (B, L) token ids.
             soft: (B, L, K) weights on the letters' embeddings, which replace the embedding of each letter or mask.
+            modulation: (n_layer + 1, 2, B, d) of each norm, the same for both strands; see `Conditioning`.
         """
         x = self._embed(input_ids, soft)
+        each: Sequence[Tensor | None] = [None] * (len(self.layers) + 1)
+        if modulation is not None:
+            each = list(modulation.repeat(1, 1, 2, 1) if self.config.rcps else modulation)
         residual = None
         for i, layer in enumerate(self.layers):
-            x, residual = layer(x, residual, mirrored=self.config.swaps and i % 2 == 0)
+            x, residual = layer(x, residual, each[i], mirrored=self.config.swaps and i % 2 == 0)
         if self.config.swaps and len(self.layers) % 2 == 1:
             x, residual = _exchange(x), None if residual is None else _exchange(residual)
-        return self.norm_f(x, residual)[0]
+        return self.norm_f(x, residual, each[-1])[0]
 
     def _embed(self, ids: Tensor, soft: Tensor | None) -> Tensor:
         x = self._embed_strand(ids, soft)
@@ -298,11 +310,27 @@ class CaduceusLM(nn.Module):
         """Logits (B, L, padded_vocab) of token ids (B, L), as published."""
         return self._head(self.backbone.strands(input_ids), range(self.config.padded_vocab))
 
-    def denoise(self, tokens: Tensor, soft: Tensor | None = None) -> Tensor:
-        """Logits (B, L, 4) over the letters; see `CaduceusMixer.strands` for `soft`."""
-        return self._head(self.backbone.strands(tokens, soft), DNA.ids)
+    @property
+    def causal(self) -> bool:
+        """Whether a hidden state depends on tokens up to its own only: one direction, one strand; that is Mamba."""
+        return not (self.config.bidirectional or self.config.rcps)
 
-    def _head(self, states: Tensor, ids: range) -> Tensor:
+    @property
+    def norms(self) -> int:
+        """How many norms a condition may modulate."""
+        return self.config.n_layer + 1
+
+    def denoise(
+        self,
+        tokens: Tensor,
+        soft: Tensor | None = None,
+        modulation: Tensor | None = None,
+        ids: Sequence[int] = DNA.ids,
+    ) -> Tensor:
+        """Logits (B, L, len(ids)) over `ids`; see `CaduceusMixer.strands` for `soft` and `modulation`."""
+        return self._head(self.backbone.strands(tokens, soft, modulation), ids)
+
+    def _head(self, states: Tensor, ids: Sequence[int]) -> Tensor:
         """Logits over `ids`; PS adds what the opposite strand says of the complements. Autocast stays outside.
 
         In bfloat16 a logit of 4 would be rounded to 1/64, and a probability with it.

@@ -32,6 +32,9 @@ _IGNORED = {
 _REQUIRED = ("d_model", "n_layer", "vocab_size")
 # What the published code takes where a field is absent and our own default is another.
 _DEFAULTS = {"rcps": False, "residual_in_fp32": True}
+OWN = "dnadiff."
+"""How the names of weights begin that the published format does not know."""
+
 _NULL_IS_DEFAULT = ("ssm_cfg", "bidirectional_strategy")
 
 
@@ -124,7 +127,7 @@ def load_weights(model: nn.Module, config: CaduceusConfig, tensors: Mapping[str,
     Raises:
         InputError: naming `path` and the weight.
     """
-    left = {name: value for name, value in tensors.items() if not name.startswith("dnadiff.")}
+    left = {name: value for name, value in tensors.items() if not name.startswith(OWN)}
     if not any(name.startswith("caduceus.") for name in left):  # a published base model, without the wrapper of a head
         left = {f"caduceus.{name}": value for name, value in left.items()}
     for name, parameter in model.named_parameters():
@@ -179,7 +182,12 @@ def complement_maps(config: CaduceusConfig) -> dict[str, Tensor]:
     return {key: torch.tensor(complement_table(config.padded_vocab)) for key in keys if config.rcps}
 
 
-def save_pretrained(lm: CaduceusLM, folder: str | Path, extra: Mapping[str, Any] | None = None) -> None:
+def save_pretrained(
+    lm: CaduceusLM,
+    folder: str | Path,
+    extra: Mapping[str, Any] | None = None,
+    own: Mapping[str, Tensor] | None = None,
+) -> None:
     """Writes config.json and model.safetensors into `folder`, as the published code reads them.
 
     Tied weights are written under both of their names: recent transformers releases do not tie what is missing, and
@@ -189,6 +197,7 @@ def save_pretrained(lm: CaduceusLM, folder: str | Path, extra: Mapping[str, Any]
         lm: the model.
         folder: made if absent.
         extra: goes into the "dnadiff" section of config.json.
+        own: further weights, whose names begin with "dnadiff."; `load_pretrained` leaves them aside.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +206,7 @@ def save_pretrained(lm: CaduceusLM, folder: str | Path, extra: Mapping[str, Any]
         for name, parameter in lm.named_parameters()
         for key in published_keys(name, lm.config)
     }
-    write_tensors(folder / "model.safetensors", tensors | complement_maps(lm.config))
+    write_tensors(folder / "model.safetensors", tensors | complement_maps(lm.config) | dict(own or {}))
     write_json(folder / "config.json", published_config(lm.config) | ({"dnadiff": dict(extra)} if extra else {}))
 
 

@@ -1,9 +1,62 @@
 """Objectives: how to corrupt, what to minimise, and what bound on the log-likelihood is certified."""
 
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from dnadiff.diffusion.autoregressive import Autoregressive
 from dnadiff.diffusion.corpus import CorpusBound, corpus_bound, summarise
+from dnadiff.diffusion.masked_lm import MaskedLM
 from dnadiff.diffusion.mdlm import MDLM
-from dnadiff.diffusion.objective import Bound, Denoiser, Loss, Objective
+from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Loss, Objective
+from dnadiff.diffusion.sedd import SEDD
+from dnadiff.errors import UsageError
 
-OBJECTIVES: dict[str, type[Objective]] = {"mdlm": MDLM}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "mdlm": MDLM,
+    "sedd": SEDD,
+    "autoregressive": Autoregressive,
+    "masked_lm": MaskedLM,
+}
 
-__all__ = ["MDLM", "OBJECTIVES", "Bound", "CorpusBound", "Denoiser", "Loss", "Objective", "corpus_bound", "summarise"]
+
+def make_objective(name: str, options: Mapping[str, Any] | None = None) -> Objective:
+    """An objective by its name in `OBJECTIVES`, made with these arguments.
+
+    Raises:
+        UsageError: if the name, an option or its value is unknown.
+    """
+    if name not in OBJECTIVES:
+        raise UsageError(f"unknown objective {name!r}; there are {', '.join(OBJECTIVES)}")
+    known = [p for p in inspect.signature(OBJECTIVES[name]).parameters if p != "alphabet"]
+    for option in options or {}:
+        if option not in known:
+            raise UsageError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    try:
+        return OBJECTIVES[name](**(options or {}))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"objective {name}: {error}") from error
+
+
+def name_of(objective: Objective) -> str:
+    """The name of an objective in `OBJECTIVES`."""
+    return next(name for name, cls in OBJECTIVES.items() if type(objective) is cls)
+
+
+__all__ = [
+    "MDLM",
+    "OBJECTIVES",
+    "SEDD",
+    "Autoregressive",
+    "Bound",
+    "CorpusBound",
+    "Denoiser",
+    "Draw",
+    "Loss",
+    "MaskedLM",
+    "Objective",
+    "corpus_bound",
+    "make_objective",
+    "name_of",
+    "summarise",
+]

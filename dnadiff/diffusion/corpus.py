@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dnadiff.diffusion.objective import Bound, Denoiser, Objective
+from dnadiff.diffusion.objective import Bound, Denoiser, Kind
 
 
 class CorpusBound(NamedTuple):
@@ -19,7 +19,7 @@ class CorpusBound(NamedTuple):
     se: float
     windows: int
     bases: int
-    bound: Literal["upper", "exact"]
+    bound: Kind
 
     @property
     def ppl(self) -> float:
@@ -55,7 +55,7 @@ def summarise(bound: Bound) -> CorpusBound:
 
 
 def corpus_bound(
-    objective: Objective,
+    bound: Callable[..., Bound],
     denoiser: Denoiser,
     batches: Iterable[Tensor],
     *,
@@ -67,7 +67,7 @@ def corpus_bound(
     """The bound of each window of `batches`, each (B, L) tokens, on the CPU.
 
     Args:
-        objective: whose bound.
+        bound: an objective's method `bound`, or another with its arguments.
         denoiser: the network, in evaluation mode.
         batches: windows in a fixed order: the noise of each is a function of its place in it.
         draws: network calls for each window.
@@ -82,7 +82,7 @@ def corpus_bound(
     done = 0
     for tokens in batches:
         index = torch.arange(done, done + len(tokens), device=device)
-        parts.append(objective.bound(denoiser, tokens.to(device), draws=draws, seed=seed, index=index))
+        parts.append(bound(denoiser, tokens.to(device), draws=draws, seed=seed, index=index))
         done += len(tokens)
         if progress is not None:
             progress(done)

@@ -1,4 +1,4 @@
-"""Masked diffusion (MDLM, Sahoo et al. 2024, arXiv 2406.07524) with the SUBS parameterisation.
+"""Masked diffusion (MDLM, Sahoo et al. 2024, arXiv 2406.07524) with the SUBS parameterisation, and its ablations.
 
 In continuous time the bound is the integral over the mask rate u of the mean cross-entropy of masked letters, for every
 noise schedule that runs from no mask to all masks. Integrating over u exactly leaves the *exact-count* estimator: draw
@@ -8,95 +8,130 @@ unbiased, has no 1/t and no empty mask, and is much calmer than the published es
 
 from __future__ import annotations
 
-import torch
+import math
+from typing import Literal, get_args
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA, Alphabet
-from dnadiff.diffusion.objective import Bound, Denoiser, Loss, Objective, row_index
-from dnadiff.noise import Stream, uniform
+from dnadiff.diffusion.absorbing import Hidden, cross_entropy, exact_count, forced_one, mask_output_cost
+from dnadiff.diffusion.objective import Denoiser, Draw, Objective
+from dnadiff.diffusion.schedule import SCHEDULES, ScheduleName
+from dnadiff.noise import Stream
 
-_GOLDEN = 0.6180339887498949
+Estimator = Literal["exact-count", "time", "published"]
+
+_PUBLISHED_EPS = 1e-3
 
 
 class MDLM(Objective):
-    """Masked diffusion in continuous time: an upper bound on -log p, minimised as it stands."""
-
-    def loss(
-        self, denoiser: Denoiser, tokens: Tensor, *, seed: int = 0, step: int = 0, index: Tensor | None = None
-    ) -> Loss:
-        """Nats per base of one draw of the bound for each row; see `Objective.loss`."""
-        index = row_index(tokens, index)
-        # One shift for the step and the golden ratio between rows: every row's count is uniform, and the rows of any
-        # batch, however it is cut into micro-batches or devices, are spread evenly.
-        shift = uniform(seed, Stream.COUNT, index.new_zeros(1), 1, step=step)[0]
-        quantile = (shift + index * _GOLDEN) % 1.0
-        keys = uniform(seed, Stream.MASK, index, tokens.shape[1], step=step)
-        nats = self._nats(denoiser, tokens, quantile, keys)
-        bases = self.alphabet.scorable(tokens).sum()
-        if bases == 0:
-            raise ValueError("no sequence of this batch has a scorable letter")
-        value = nats.sum() / bases
-        return Loss(value, value.detach())
-
-    @torch.no_grad()
-    def bound(
-        self, denoiser: Denoiser, tokens: Tensor, *, draws: int = 8, seed: int = 0, index: Tensor | None = None
-    ) -> Bound:
-        """The exact-count bound, with counts stratified over the draws of each sequence; see `Objective.bound`."""
-        index = row_index(tokens, index)
-        shift = uniform(seed, Stream.COUNT, index, 1)[:, 0]
-        nats = torch.stack(
-            [
-                self._nats(
-                    denoiser,
-                    tokens,
-                    (shift + draw / draws) % 1.0,
-                    uniform(seed, Stream.MASK, index, tokens.shape[1], step=draw),
-                ).double()
-                for draw in range(draws)
-            ]
-        )
-        # The spread over stratified draws includes the spread between strata: this standard error errs high.
-        se = nats.std(0) / draws**0.5 if draws > 1 else torch.full_like(nats[0], torch.nan)
-        return Bound(nats.mean(0), se, self.alphabet.scorable(tokens).sum(1), "upper")
-
-    def _nats(self, denoiser: Denoiser, tokens: Tensor, quantile: Tensor, keys: Tensor) -> Tensor:
-        """One draw of the bound for each row (B,), from its count's quantile (B,) and a random key per letter."""
-        mask, t = exact_count_mask(self.alphabet.scorable(tokens), quantile, keys)
-        sigma = -torch.log1p(-t).to(torch.get_default_dtype()) if denoiser.needs_sigma else None
-        return masked_nats(denoiser, tokens, mask, self.alphabet, sigma)
-
-
-def exact_count_mask(scorable: Tensor, quantile: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks exactly k = 1 + floor(n quantile) of the n scorable positions of each row: those with the smallest keys.
-
-    Returns the mask (B, L) and the time t (B,), the k-th smallest key. For uniform keys t given k is Beta(k, n-k+1) and
-    independent of the mask's places: just the time that a time-conditioned network must be told (MATH of MDLM: if
-    t ~ U(0,1) and each position is masked with probability t, then t has this law given k).
-    """
-    n = scorable.sum(1)
-    k = 1 + (n * quantile).long().clamp(max=(n - 1).clamp(min=0))
-    keys = keys.masked_fill(~scorable, 2.0)
-    t = keys.sort(1).values.gather(1, (k - 1)[:, None])[:, 0]
-    mask = (keys <= t[:, None]) & scorable
-    return mask, t.clamp(max=1.0 - 2.0**-52)
-
-
-def masked_nats(
-    denoiser: Denoiser, tokens: Tensor, mask: Tensor, alphabet: Alphabet = DNA, sigma: Tensor | None = None
-) -> Tensor:
-    """Scorable letters times the mean cross-entropy of the masked ones, (B,) nats; 0 where none is masked.
+    """Masked diffusion: an upper bound on -log p, minimised as it stands.
 
     Args:
-        denoiser: called once, on `tokens` with the masked ones hidden.
-        tokens: (B, L) clean token ids.
-        mask: (B, L) bool, which scorable letters to hide.
+        steps: T of the discrete-time bound, that of the ancestral sampler with T steps; None for continuous time.
+        schedule: of the noise; it changes the discrete-time bound, and the variance of the estimator "time".
+        estimator: of the continuous-time bound. "exact-count" integrates over time in closed form. "time" draws t
+            uniformly and weighs with u'(t)/u(t), u the mask rate. "published" is what the paper's code computes: t from
+            1e-3 to 1, mask rate (1 - 1e-3) t, weight 1/t; it is about 1e-3 nats a base too low, at both ends of time.
+        carry_over: a visible letter is known. Without it (an ablation) the network must also reconstruct what it sees,
+            which takes a second call and adds a pseudo-likelihood to the bound.
+        zero_masking: the network never answers "mask". Without it (an ablation) it has a fifth output.
+        complementary: train and evaluate on pairs of masks: the first k letters of a random order, and the last n+1-k.
+            Two calls, whose errors partly cancel.
         alphabet: the letters.
-        sigma: (B,) noise level, for a network that is told.
+
+    Raises:
+        ValueError: if an option is unknown, or two do not go together.
     """
-    logits = denoiser(tokens.masked_fill(mask, alphabet.mask_id), sigma=sigma)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    log_p = F.log_softmax(logits, -1).gather(-1, alphabet.letter_index(tokens)[..., None])[..., 0]
-    ce = -log_p.masked_fill(~mask, 0.0).sum(1)
-    return ce * (alphabet.scorable(tokens).sum(1) / mask.sum(1).clamp(min=1))
+
+    time_conditioned = False
+
+    def __init__(
+        self,
+        *,
+        steps: int | None = None,
+        schedule: ScheduleName = "log-linear",
+        estimator: Estimator = "exact-count",
+        carry_over: bool = True,
+        zero_masking: bool = True,
+        complementary: bool = False,
+        alphabet: Alphabet = DNA,
+    ) -> None:
+        super().__init__(
+            alphabet,
+            steps=steps,
+            schedule=schedule,
+            estimator=estimator,
+            carry_over=carry_over,
+            zero_masking=zero_masking,
+            complementary=complementary,
+        )
+        _check(steps, schedule, estimator)
+        self.steps, self.schedule, self.estimator = steps, SCHEDULES[schedule], estimator
+        self.carry_over, self.zero_masking, self.complementary = carry_over, zero_masking, complementary
+
+    @property
+    def outputs(self) -> int:
+        """K, or K + 1 without zero masking."""
+        return len(self.alphabet) + (not self.zero_masking)
+
+    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        """One draw of the bound (B, L); see `Objective.nats`. One call, and one more for each option that says so."""
+        if self.complementary:
+            return (self._one(denoiser, tokens, draw) + self._one(denoiser, tokens, draw.opposite())) / 2
+        return self._one(denoiser, tokens, draw)
+
+    def _one(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        scorable = self.alphabet.scorable(tokens)
+        letters = self.alphabet.letter_index(tokens)
+        hidden, earlier = self._hide(scorable, draw)
+        logits = self.ask(denoiser, tokens.masked_fill(hidden.mask, self.alphabet.mask_id), hidden.rate)
+        log_p = F.log_softmax(logits, -1)
+        if self.zero_masking:
+            cost = cross_entropy(log_p, letters)
+        else:
+            cost = mask_output_cost(log_p, letters, hidden.rate, earlier)
+        nats = hidden.factor[:, None] * cost.masked_fill(~hidden.mask, 0.0)
+        if self.schedule.left and self.estimator != "published":
+            nats = nats + self.schedule.left * math.log(len(self.alphabet)) * scorable
+        if not self.carry_over:
+            log_p = F.log_softmax(self.ask(denoiser, tokens, 0.0), -1)
+            nats = nats + cross_entropy(log_p, letters).masked_fill(~scorable, 0.0)
+        return nats
+
+    def _hide(self, scorable: Tensor, draw: Draw) -> tuple[Hidden, Tensor | None]:
+        """What is hidden; and the mask rate one step earlier, in discrete time."""
+        keys = draw.uniform(Stream.MASK, scorable.shape[1])
+        if self.steps is not None:
+            place = (draw.quantile * self.steps).floor() + 1.0
+            rate, earlier = (self.schedule.rate(i / self.steps) for i in (place, place - 1.0))
+            hidden = forced_one(scorable, rate, keys, draw.uniform(Stream.ORDER, 1)[:, 0])
+            return hidden._replace(factor=hidden.factor * self.steps * (rate - earlier)), earlier
+        if self.estimator == "exact-count":
+            return exact_count(scorable, draw.quantile, keys), None
+        rate, factor = self.rate_and_factor(draw.quantile)
+        return Hidden((keys < rate[:, None]) & scorable, rate, factor), None
+
+    def rate_and_factor(self, quantile: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask rate and weight of the masked cross-entropy at a uniform quantile of time, for "time" and "published"."""
+        if self.estimator == "published":
+            t = _PUBLISHED_EPS + (1.0 - _PUBLISHED_EPS) * quantile
+            return (1.0 - _PUBLISHED_EPS) * t, 1.0 / t
+        rate = self.schedule.rate(quantile)
+        return rate, self.schedule.slope(quantile) / rate
+
+
+def _check(steps: int | None, schedule: str, estimator: str) -> None:
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}; there are {', '.join(SCHEDULES)}")
+    if estimator not in get_args(Estimator):
+        raise ValueError(f"unknown estimator {estimator!r}; there are {', '.join(get_args(Estimator))}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    if steps is not None and estimator != "exact-count":
+        raise ValueError(f"estimator {estimator!r} is for continuous time: leave steps out")
+    if steps is None and estimator == "exact-count" and SCHEDULES[schedule].left:
+        raise ValueError(f"schedule {schedule!r} never masks everything: use estimator 'time'")
+    if estimator == "published" and schedule != "log-linear":
+        raise ValueError("estimator 'published' is that of the log-linear schedule")

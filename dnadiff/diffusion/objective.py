@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dnadiff.alphabet import DNA, Alphabet
+from dnadiff.errors import UsageError
+from dnadiff.noise import Stream, uniform
+
+Kind = Literal["upper", "exact", "pseudo"]
+
+_GOLDEN = 0.6180339887498949
 
 
 class Denoiser(Protocol):
@@ -31,7 +38,14 @@ class Denoiser(Protocol):
     def __call__(
         self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, L, K) of corrupted tokens (B, L)."""
+        """Logits (B, L, outputs) of corrupted tokens (B, L).
+
+        Args:
+            tokens: (B, L) int64 ids; the mask id where a letter is hidden.
+            sigma: (B,) noise level -log(alpha), finite; for a network that is told.
+            label: (B,) class, for a network trained with labels.
+            soft: (B, L, K) weights on the letters' embeddings, which replace those of letters and masks.
+        """
         ...
 
 
@@ -49,30 +63,97 @@ class Bound(NamedTuple):
         nats: (B,) float64, the estimate for each sequence.
         se: (B,) float64, its standard error over the draws (0 where exact, NaN for a single draw).
         bases: (B,) int64, scorable letters in each sequence.
-        kind: "upper" or "exact".
+        kind: "upper" or "exact"; "pseudo" is no bound at all (see `MaskedLM.pseudo`).
     """
 
     nats: Tensor
     se: Tensor
     bases: Tensor
-    kind: Literal["upper", "exact"]
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of one draw of a loss or a bound, one row for each sequence.
+
+    Attributes:
+        quantile: (B,) float64 in (0, 1), uniform, and spread evenly over the draws it belongs to: for the noise level.
+        seed: of the run.
+        step: of the run, or number of the draw.
+        index: (B,) number of each sequence.
+        antithetic: every number u is replaced by 1 - u.
+    """
+
+    quantile: Tensor
+    seed: int
+    step: int
+    index: Tensor
+    antithetic: bool = False
+
+    def uniform(self, stream: Stream, size: int) -> Tensor:
+        """Uniform numbers (B, size) float64 in the open interval (0, 1)."""
+        numbers = uniform(self.seed, stream, self.index, size, step=self.step)
+        return 1.0 - numbers if self.antithetic else numbers
+
+    def normal(self, stream: Stream, size: int) -> Tensor:
+        """Standard normal numbers (B, size) float64."""
+        return torch.special.ndtri(self.uniform(stream, size))
+
+    def opposite(self) -> Draw:
+        """The antithetic draw: each has the law of the other, and where one is high the other is low."""
+        return replace(self, quantile=1.0 - self.quantile, antithetic=not self.antithetic)
 
 
 class Objective(nn.Module, ABC):
     """An objective owns its mathematics: corruption, loss and bound.
 
-    Unknown letters and padding are never corrupted and never scored; they are visible context.
+    A subclass writes `nats`: what one random draw says that each letter costs. Unknown letters and padding are never
+    corrupted and never scored; they are visible context.
+
+    Attributes:
+        time_conditioned: whether networks for this objective are told the noise level unless asked otherwise.
+        causal: whether the network must see only what lies to the left.
+        options: the arguments it was made with, by name; enough to make it again.
     """
 
-    def __init__(self, alphabet: Alphabet = DNA) -> None:
+    time_conditioned: ClassVar[bool] = True
+    causal: ClassVar[bool] = False
+
+    def __init__(self, alphabet: Alphabet = DNA, **options: Any) -> None:
         super().__init__()
         self.alphabet = alphabet
+        self.options = options
+
+    @property
+    def outputs(self) -> int:
+        """How many logits a position needs: K, or K + 1 with the mask last."""
+        return len(self.alphabet)
 
     @abstractmethod
+    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        """One draw of the bound: each letter's share of it in nats (B, L), 0 where a token is no letter.
+
+        Args:
+            denoiser: the network.
+            tokens: (B, L) int64 clean token ids.
+            draw: its random numbers.
+        """
+
+    def training_nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        """What training minimises, as shares (B, L) like those of `nats`; the bound itself unless overridden."""
+        return self.nats(denoiser, tokens, draw)
+
     def loss(
-        self, denoiser: Denoiser, tokens: Tensor, *, seed: int = 0, step: int = 0, index: Tensor | None = None
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor,
+        *,
+        seed: int = 0,
+        step: int = 0,
+        index: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Loss:
-        """The loss of one batch.
+        """The loss of one batch, in nats per base.
 
         Args:
             denoiser: the network.
@@ -80,24 +161,95 @@ class Objective(nn.Module, ABC):
             seed: of the run.
             step: of the run; together with `index` it determines the noise.
             index: (B,) the number of each row within the global batch; 0..B-1 by default.
+            weight: (B, L) of each letter in the loss; 1 by default. `nats_per_base` is not weighted.
 
         Raises:
+            UsageError: if the denoiser cannot carry this objective.
             ValueError: if no row has a scorable letter.
         """
+        self.check(denoiser)
+        index = row_index(tokens, index)
+        scorable = self.alphabet.scorable(tokens)
+        bases = scorable.sum()
+        if bases == 0:
+            raise ValueError("no sequence of this batch has a scorable letter")
+        # One shift for the step and the golden ratio between rows: every row's quantile is uniform, and the rows of any
+        # batch, however it is cut into micro-batches or devices, are spread evenly.
+        shift = uniform(seed, Stream.COUNT, index.new_zeros(1), 1, step=step)[0]
+        nats = self.training_nats(denoiser, tokens, Draw((shift + index * _GOLDEN) % 1.0, seed, step, index))
+        plain = nats.sum() / bases
+        if weight is None:
+            return Loss(plain, plain.detach())
+        total = (weight * scorable).sum()
+        return Loss((weight * nats).sum() / total.clamp(min=torch.finfo(total.dtype).tiny), plain.detach())
 
-    @abstractmethod
+    @torch.no_grad()
     def bound(
         self, denoiser: Denoiser, tokens: Tensor, *, draws: int = 8, seed: int = 0, index: Tensor | None = None
     ) -> Bound:
-        """A bound on the negative log-likelihood of each sequence.
+        """A bound on the negative log-likelihood of each sequence; its draws are stratified in the noise level.
 
         Args:
             denoiser: the network, in evaluation mode.
             tokens: (B, L) int64 clean token ids.
-            draws: network calls for each sequence.
+            draws: how many; each is one network call, or two where the objective says so.
             seed: of the estimate.
             index: (B,) the number of each sequence in its data set, which determines its noise; 0..B-1 by default.
+
+        Raises:
+            UsageError: if the denoiser cannot carry this objective.
         """
+        self.check(denoiser)
+        return self._averaged(self.nats, denoiser, tokens, draws, seed, index, "upper")
+
+    def _averaged(
+        self, nats: Any, denoiser: Denoiser, tokens: Tensor, draws: int, seed: int, index: Tensor | None, kind: Kind
+    ) -> Bound:
+        """The mean of `draws` stratified draws of `nats`, a function like the method of this name."""
+        index = row_index(tokens, index)
+        shift = uniform(seed, Stream.COUNT, index, 1)[:, 0]
+        quantiles = [(shift + draw / draws) % 1.0 for draw in range(draws)]
+        parts = torch.stack(
+            [nats(denoiser, tokens, Draw(q, seed, step, index)).double().sum(1) for step, q in enumerate(quantiles)]
+        )
+        # The spread over stratified draws includes the spread between strata: this standard error errs high.
+        se = parts.std(0) / draws**0.5 if draws > 1 else torch.full_like(parts[0], torch.nan)
+        return Bound(parts.mean(0), se, self.alphabet.scorable(tokens).sum(1), kind)
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Whether a denoiser can carry this objective.
+
+        Raises:
+            UsageError: saying why it cannot.
+        """
+        name = type(self).__name__
+        if self.causal and not denoiser.causal:
+            raise UsageError(
+                f"{name} needs a network that sees only what lies to the left (mamba, hyena, transformer), and this one "
+                f"sees both sides: what it gives for a whole sequence is a pseudo-likelihood"
+            )
+        if denoiser.outputs != self.outputs:
+            raise UsageError(
+                f"{name} needs {self.outputs} outputs for each position, the network has {denoiser.outputs}"
+            )
+
+    def ask(
+        self, denoiser: Denoiser, tokens: Tensor, rate: Tensor | float | None = None, soft: Tensor | None = None
+    ) -> Tensor:
+        """A denoiser's logits (B, L, outputs), in float32 or, where it computes so, float64.
+
+        Args:
+            denoiser: called once.
+            tokens: (B, L) corrupted token ids.
+            rate: (B,) share 1 - alpha of the signal that is lost, for a network that is told the noise level.
+            soft: (B, L, K), as the denoiser takes it.
+        """
+        sigma = None
+        if denoiser.needs_sigma:
+            rate = torch.as_tensor(0.0 if rate is None else rate, dtype=torch.float64, device=tokens.device)
+            sigma = -torch.log1p(-rate.clamp(max=1.0 - 2.0**-30)).float().expand(len(tokens))
+        logits = denoiser(tokens, sigma=sigma, soft=soft)
+        return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def row_index(tokens: Tensor, index: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from dnadiff.training.recipe import Recipe
 def model_card(model: Model, recipe: Recipe, sources: list[tuple[Genome, Splits]], summary: dict[str, Any]) -> str:
     """The README.md of a model folder."""
     return f"""\
-# A {recipe.objective.upper()} diffusion language model of DNA
+# {_title(recipe.objective)}
 
 {recipe.backbone}, {summary["params"]:,} parameters, digest `{model.digest}`, made with dnadiff.
 
@@ -47,6 +47,11 @@ looking at the test split.
 It knows what the training intervals show, in windows of this length. Sampled sequences are statistically similar to
 that DNA; nothing has shown that they work in a cell. A likelihood is not a measure of pathogenicity.
 """
+
+
+def _title(objective: str) -> str:
+    plain = {"autoregressive": "An autoregressive language model of DNA", "masked_lm": "A masked language model of DNA"}
+    return plain.get(objective, f"A diffusion language model of DNA ({objective.upper()})")
 
 
 def _source(genome: Genome, splits: Splits) -> str:

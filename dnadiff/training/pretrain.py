@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
 from dnadiff.backbones.denoiser import LMDenoiser
-from dnadiff.diffusion import OBJECTIVES, Bound, CorpusBound, corpus_bound, summarise
+from dnadiff.diffusion import Bound, CorpusBound, MaskedLM, Objective, corpus_bound, make_objective, summarise
 from dnadiff.errors import InputError
 from dnadiff.files import empty_folder, write_json, write_text
 from dnadiff.genome.fasta import Genome
@@ -68,7 +68,8 @@ def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bo
     keep_freed_memory()
     log: Log = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
     data = read_data(recipe, log, quiet)
-    denoiser = build(recipe)
+    objective = make_objective(recipe.objective, recipe.objective_options)
+    denoiser = build(recipe, objective)
     log(_plan(recipe, denoiser))
     folder = Path(out)
     checkpoint = _checkpoint(folder) if resume else None
@@ -76,7 +77,7 @@ def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bo
         empty_folder(folder)
         write_text(folder / "config.yaml", recipe.to_yaml())
     budget = Budget(recipe.max_steps, recipe.max_seconds)
-    module = Pretraining(denoiser, OBJECTIVES[recipe.objective](), recipe, budget)
+    module = Pretraining(denoiser, objective, recipe, budget)
     trainer = _fit(module, data, folder, checkpoint, quiet)
     if not trainer.is_global_zero:
         return {}
@@ -121,13 +122,30 @@ def _plan(recipe: Recipe, denoiser: LMDenoiser) -> str:
     )
 
 
-def build(recipe: Recipe) -> LMDenoiser:
-    """The network: new, with weights that the seed determines, or started from `recipe.init`."""
-    if recipe.init is not None:
-        return load(recipe.init, device="cpu").denoiser.train()
+def build(recipe: Recipe, objective: Objective) -> LMDenoiser:
+    """The network: new, with weights that the seed determines, or started from `recipe.init`.
+
+    What `recipe.init` was not told and this objective tells starts at zero: at first the network computes what it did.
+
+    Raises:
+        UsageError: if it cannot carry the objective.
+    """
     torch.manual_seed(recipe.seed)
-    shape = CaduceusConfig(d_model=recipe.d_model, n_layer=recipe.n_layer, rcps=recipe.backbone == "caduceus-ps")
-    return LMDenoiser(CaduceusLM(shape))
+    told = recipe.time_conditioning
+    told = objective.time_conditioned if told is None else told
+    if recipe.init is None:
+        denoiser = LMDenoiser(_new_network(recipe), needs_sigma=told, outputs=objective.outputs)
+    else:
+        denoiser = load(recipe.init, device="cpu").denoiser
+        if (denoiser.needs_sigma, denoiser.outputs) != (told, objective.outputs):
+            denoiser = LMDenoiser(denoiser.lm, needs_sigma=told, outputs=objective.outputs)
+    objective.check(denoiser)
+    return denoiser.train()
+
+
+def _new_network(recipe: Recipe) -> CaduceusLM:
+    strands, directions = recipe.backbone == "caduceus-ps", recipe.backbone != "mamba"
+    return CaduceusLM(CaduceusConfig(recipe.d_model, recipe.n_layer, rcps=strands, bidirectional=directions))
 
 
 def _checkpoint(folder: Path) -> Path:
@@ -217,8 +235,13 @@ def _finish(
     recipe, budget = module.recipe, module.budget
     model = Model(module.denoiser, module.objective, _about(recipe, data, steps))
     bounds = {split: _bound(model, sample, recipe, split, quiet) for split, sample in data.held_out.items()}
-    for split, bound in bounds.items():
-        _tell(log, split, summarise(bound), data.held_out[split])
+    figures = {split: summarise(bound).to_dict() for split, bound in bounds.items()}
+    for split, sample in data.held_out.items():
+        _tell(log, split, summarise(bounds[split]), sample)
+        if isinstance(model.objective, MaskedLM):
+            pseudo = summarise(_bound(model, sample, recipe, split, quiet, model.objective.pseudo))
+            _tell(log, f"{split} pseudo-likelihood", pseudo, sample)
+            figures[split]["pseudo"] = pseudo.to_dict()
     bases = steps * recipe.bases_per_step(world)
     result = {
         "params": model.params,
@@ -226,7 +249,7 @@ def _finish(
         "bases_seen": bases,
         "bases_per_second": round(bases / max(budget.elapsed, 1e-9), 1),
         "seconds": round(budget.elapsed, 1),
-        **{split: summarise(bound).to_dict() for split, bound in bounds.items()},
+        **figures,
     }
     write_text(folder / "bounds.csv", _table(data, bounds))
     model.save(folder / "model")
@@ -236,12 +259,14 @@ def _finish(
     return result
 
 
-def _bound(model: Model, sample: HeldOut, recipe: Recipe, split: str, quiet: bool) -> Bound:
+def _bound(
+    model: Model, sample: HeldOut, recipe: Recipe, split: str, quiet: bool, bound: Callable[..., Bound] | None = None
+) -> Bound:
     """The bound of a held-out sample, cut short to its first windows if this machine needs longer than allowed."""
     limit = seconds(recipe.eval_max_time) / 2
     with bar(f"{split} bound", quiet=quiet) as progress:
         return corpus_bound(
-            model.objective,
+            bound or model.objective.bound,
             model.denoiser,
             _timed(sample, recipe.batch_size, limit),
             draws=recipe.eval_draws,
@@ -261,7 +286,7 @@ def _timed(sample: HeldOut, batch_size: int, limit: float) -> Iterator[Tensor]:
 
 
 def _tell(log: Log, split: str, bound: CorpusBound, sample: HeldOut) -> None:
-    sign = {"upper": "<=", "exact": "="}[bound.bound]
+    sign = {"upper": "<=", "exact": "=", "pseudo": "~"}[bound.bound]
     log(
         f"{split}: {sign} {bound.nats_per_base:.4f} +- {bound.se:.4f} nats per base (perplexity {bound.ppl:.3f}), from "
         f"{bound.windows:,} of {sample.total:,} windows, {bound.bases:,} bases"
@@ -279,7 +304,6 @@ def _table(data: Data, bounds: dict[str, Bound]) -> str:
 
 def _about(recipe: Recipe, data: Data, steps: int) -> dict[str, Any]:
     return {
-        "objective": recipe.objective,
         "window": recipe.window,
         "steps": steps,
         "genomes": [{"name": g.name, "sha256": g.digest, "split": s.how} for g, s in data.sources],

@@ -20,7 +20,10 @@ class Recipe:
         genome: FASTA files (plain or bgzipped); several are drawn from in proportion to their size.
         intervals: BED with a split column (train, valid, test); by default whole chromosomes are held out.
         objective: what is minimised.
-        backbone: caduceus-ps treats both strands alike, caduceus-ph is a plain bidirectional stack.
+        objective_options: of the objective, as its class in `dnadiff.diffusion` takes them: {"steps": 1000}.
+        backbone: caduceus-ps treats both strands alike, caduceus-ph is a plain bidirectional stack, mamba reads from
+            left to right.
+        time_conditioning: whether the network is told the noise level; by default as the objective was published.
         d_model: channels of the backbone.
         n_layer: blocks of the backbone.
         init: start from this run, model folder, published Caduceus or hf:OWNER/NAME; it gives the backbone's shape.
@@ -48,8 +51,10 @@ class Recipe:
 
     genome: list[str] = field(default_factory=list)
     intervals: str | None = None
-    objective: Literal["mdlm"] = "mdlm"
-    backbone: Literal["caduceus-ps", "caduceus-ph"] = "caduceus-ps"
+    objective: Literal["mdlm", "sedd", "autoregressive", "masked_lm"] = "mdlm"
+    objective_options: dict[str, Any] = field(default_factory=dict)
+    backbone: Literal["caduceus-ps", "caduceus-ph", "mamba"] = "caduceus-ps"
+    time_conditioning: bool | None = None
     d_model: int = 118
     n_layer: int = 4
     init: str | None = None

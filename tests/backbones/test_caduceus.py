@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
+from closed_forms import masked_nats
 from literal import Literal
 
 from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.published import load_pretrained, save_pretrained
-from dnadiff.diffusion.mdlm import masked_nats
 
 SMALL = CaduceusConfig(d_model=12, n_layer=2, ssm_cfg=SSMConfig(d_state=4))
 

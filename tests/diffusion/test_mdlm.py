@@ -2,11 +2,11 @@ import itertools
 
 import pytest
 import torch
-from closed_forms import JointSource, MarkovSource
+from closed_forms import JointSource, MarkovSource, masked_nats
 
 from dnadiff.alphabet import DNA
 from dnadiff.diffusion import MDLM
-from dnadiff.diffusion.mdlm import exact_count_mask, masked_nats
+from dnadiff.diffusion.absorbing import exact_count
 
 N = DNA.unknown_id
 
@@ -55,8 +55,9 @@ def test_counts_are_uniform_and_times_follow_their_beta_law(n):
     scorable[:, :n] = True
     quantile = torch.rand(40_000, generator=rng, dtype=torch.float64)
     keys = torch.rand(40_000, 9, generator=rng, dtype=torch.float64)
-    mask, t = exact_count_mask(scorable, quantile, keys)
+    mask, t, factor = exact_count(scorable, quantile, keys)
     assert not mask[:, n:].any()
+    torch.testing.assert_close(factor, n / mask.sum(1).double())
     share = torch.bincount(mask.sum(1), minlength=n + 1) / 40_000
     assert share[0] == 0
     assert torch.allclose(share[1:], torch.full((n,), 1 / n), atol=0.015)
