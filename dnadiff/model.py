@@ -242,12 +242,12 @@ def load(path: str | Path, device: str | None = None) -> Model:
         objective = make_objective(about.pop("objective", "mdlm"), about.pop("objective_options", None))
     except UsageError as error:
         raise InputError(f"{folder}/config.json: {error}") from error
-    denoiser = LMDenoiser(
-        lm,
-        needs_sigma=about.pop("needs_sigma", False),
-        labels=tuple(about.pop("labels", ())),
-        outputs=objective.outputs,
-    )
+    told, labels = about.pop("needs_sigma", False), about.pop("labels", [])
+    if not isinstance(told, bool):
+        raise InputError(f"{folder}/config.json: needs_sigma cannot be {told!r}; true or false is needed")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"{folder}/config.json: labels cannot be {labels!r}; a list of names is needed")
+    denoiser = LMDenoiser(lm, needs_sigma=told, labels=tuple(labels), outputs=objective.outputs)
     load_own_state(folder, denoiser, objective)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Model(denoiser.to(device), objective.to(device), about)

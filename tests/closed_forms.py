@@ -60,7 +60,7 @@ class MarkovSource:
             left.append(_normalised((left[-1] * evidence[:, i - 1]) @ self.step))
         for i in range(self.length - 2, -1, -1):
             right.append(_normalised((right[-1] * evidence[:, i + 1]) @ self.step.T))
-        return (torch.stack(left, 1) * torch.stack(right[::-1], 1)).log()
+        return (torch.stack(left, 1) * torch.stack(right[::-1], 1)).log().log_softmax(-1)
 
 
 def _normalised(message: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class JointSource:
             mass = others.double() * self.table.reshape(-1)
             for letter in range(4):
                 out[:, i, letter] = mass[:, self.sequences[:, i] == letter].sum(1)
-        return out.log()
+        return out.log().log_softmax(-1)
 
     def index(self, tokens: Tensor) -> Tensor:
         """The place of each sequence in the flattened table."""
@@ -127,3 +127,55 @@ def masked_nats(denoiser, tokens: Tensor, mask: Tensor) -> Tensor:
         costs = torch.stack([-log_p[i, letters[i]] for i in hidden.nonzero()[:, 0].tolist()])
         rows.append(costs.mean() * DNA.scorable(tokens[0]).sum())
     return torch.stack(rows)
+
+
+class FromLogits:
+    """A denoiser that changes another's logits: `change(logits)`."""
+
+    causal, needs_sigma = False, False
+
+    def __init__(self, source, change, outputs: int = 4) -> None:
+        self.source, self.change, self.outputs = source, change, outputs
+
+    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
+        return self.change(self.source(tokens, sigma, label, soft))
+
+
+def with_mask_output(share: float):
+    """For `FromLogits`: the same letters, and a mask of this share."""
+
+    def change(logits: Tensor) -> Tensor:
+        letters = logits.softmax(-1) * (1 - share)
+        return torch.cat([letters, torch.full_like(letters[..., :1], share)], -1).log()
+
+    return change
+
+
+def hidden_costs(source: MarkovSource) -> Tensor:
+    """c_k (L + 1,): the exact mean cost of a letter of which k - 1 others are hidden too; by subset entropies."""
+    n = source.length
+    table = source.start
+    for _ in range(1, n):
+        table = table[..., None] * source.step
+    entropy = {}
+    for size in range(n + 1):
+        for known in itertools.combinations(range(n), size):
+            p = table.sum([i for i in range(n) if i not in known]) if size < n else table
+            entropy[known] = float(-(p * p.log()).sum()) if size else 0.0
+    costs = torch.zeros(n + 1, dtype=torch.float64)
+    for k in range(1, n + 1):
+        rises = []
+        for hidden in itertools.combinations(range(n), k):
+            known = tuple(i for i in range(n) if i not in hidden)
+            rises += [entropy[tuple(sorted((*known, i)))] - entropy[known] for i in hidden]
+        costs[k] = sum(rises) / len(rises)
+    return costs
+
+
+def cost_at_rate(costs: Tensor, rate: Tensor) -> Tensor:
+    """c(u) (...): the letters times the mean cost of a hidden one, when each other is hidden with probability u."""
+    n = len(costs) - 1
+    k = torch.arange(1, n + 1, dtype=torch.float64)
+    log_choose = torch.lgamma(torch.tensor(n, dtype=torch.float64)) - torch.lgamma(k) - torch.lgamma(n - k + 1)
+    weight = log_choose.exp() * rate[..., None] ** (k - 1) * (1 - rate[..., None]) ** (n - k)
+    return n * (weight * costs[1:]).sum(-1)

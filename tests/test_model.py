@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import dnadiff
 from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
 from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.weights import read_tensors, write_tensors
 from dnadiff.diffusion import MDLM
 from dnadiff.errors import InputError, UsageError
 from dnadiff.model import Model
@@ -45,6 +48,57 @@ def test_save_and_load(tmp_path):
         assert two.digest == one.digest and two.about == one.about
         assert two.generate(2, length=30) == one.generate(2, length=30)
     assert model(seed=1).digest != one.digest
+
+
+def test_what_the_published_format_has_no_place_for_is_saved_too(tmp_path):
+    one = model()
+    told = LMDenoiser(one.denoiser.lm, needs_sigma=True, labels=("on", "off"), outputs=5)
+    torch.nn.init.normal_(told.conditioning.scale_shift.weight)
+    Model(told, MDLM(zero_masking=False, steps=50)).save(tmp_path)
+    two = dnadiff.load(tmp_path)
+    assert two.objective.options == MDLM(zero_masking=False, steps=50).options
+    assert two.denoiser.labels == ("on", "off") and two.denoiser.needs_sigma
+    tokens, sigma = torch.randint(7, 11, (2, 30)), torch.tensor([0.1, 2.0])
+    assert torch.equal(two.denoiser(tokens, sigma=sigma), told.eval()(tokens, sigma=sigma))
+    assert two.digest == Model(told, MDLM(zero_masking=False)).digest != one.digest
+    assert two.params == one.params + sum(p.numel() for p in told.conditioning.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.pop("dnadiff.conditioning.time.0.bias"), "missing weight dnadiff.conditioning.time.0.bias"),
+        (lambda t: t.update({"dnadiff.more": torch.zeros(1)}), "unexpected weight dnadiff.more"),
+        (lambda t: t["dnadiff.conditioning.time.0.bias"].fill_(torch.nan), "time.0.bias is damaged"),
+        (lambda t: t.update({"dnadiff.conditioning.time.0.bias": torch.zeros(3)}), "time.0.bias is damaged"),
+    ],
+)
+def test_damage_to_them_is_named(tmp_path, change, said):
+    Model(LMDenoiser(model().denoiser.lm, needs_sigma=True), MDLM()).save(tmp_path)
+    tensors = read_tensors(tmp_path / "model.safetensors")
+    change(tensors)
+    write_tensors(tmp_path / "model.safetensors", tensors)
+    with pytest.raises(InputError, match=said):
+        dnadiff.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ({"objective": "best"}, "unknown objective 'best'"),
+        ({"objective_options": {"speed": 3}}, "mdlm has no option 'speed'"),
+        ({"objective_options": {"steps": 0}}, "steps must be at least 1"),
+        ({"needs_sigma": "yes"}, "needs_sigma cannot be 'yes'"),
+        ({"labels": "on"}, "labels cannot be 'on'"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_named(tmp_path, field, said):
+    model().save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["dnadiff"] |= field
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"config.json: .*{said}"):
+        dnadiff.load(tmp_path)
 
 
 @pytest.mark.parametrize("rcps", [True, False])

@@ -1,8 +1,8 @@
 """What a network is told beside the sequence: the noise level, a class. One mechanism for every backbone.
 
-Each normalised residual stream is scaled and shifted by numbers that are computed from the condition (adaLN, Peebles and
-Xie 2023, arXiv 2212.09748). They start at zero, and a network that is told nothing has none: an unconditioned model is
-exactly the published one, and a conditioned one starts from it.
+Each normalised residual stream is scaled and shifted by numbers that are computed from the condition (adaLN, Peebles
+and Xie 2023, arXiv 2212.09748). They start at zero, and a network that is told nothing has none: an unconditioned model
+is exactly the published one, and a conditioned one starts from it.
 """
 
 from __future__ import annotations

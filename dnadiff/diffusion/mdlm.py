@@ -114,7 +114,8 @@ class MDLM(Objective):
         return Hidden((keys < rate[:, None]) & scorable, rate, factor), None
 
     def rate_and_factor(self, quantile: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask rate and weight of the masked cross-entropy at a uniform quantile of time, for "time" and "published"."""
+        """Mask rate, and weight of the masked cross-entropy, at a quantile of time: of "time" and "published"."""
+        quantile = quantile.clamp(min=2.0**-53)
         if self.estimator == "published":
             t = _PUBLISHED_EPS + (1.0 - _PUBLISHED_EPS) * quantile
             return (1.0 - _PUBLISHED_EPS) * t, 1.0 / t

@@ -225,8 +225,8 @@ class Objective(nn.Module, ABC):
         name = type(self).__name__
         if self.causal and not denoiser.causal:
             raise UsageError(
-                f"{name} needs a network that sees only what lies to the left (mamba, hyena, transformer), and this one "
-                f"sees both sides: what it gives for a whole sequence is a pseudo-likelihood"
+                f"{name} needs a network that sees only what lies to the left (--backbone mamba), and this one sees "
+                f"both sides: what it gives for a whole sequence is a pseudo-likelihood"
             )
         if denoiser.outputs != self.outputs:
             raise UsageError(

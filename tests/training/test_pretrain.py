@@ -6,6 +6,7 @@ import torch
 from small import CONTIGS, tiny_recipe, write_fasta
 
 import dnadiff
+from dnadiff.diffusion import MDLM
 from dnadiff.errors import InputError
 from dnadiff.genome.fasta import Genome
 from dnadiff.training.batches import Steps
@@ -118,7 +119,7 @@ def test_time_ends_a_run_too(genome, tmp_path):
 
 
 def test_a_run_starts_from_another_model(run, genome, tmp_path):
-    denoiser = build(tiny_recipe(genome, init=str(run[0]), d_model=99))
+    denoiser = build(tiny_recipe(genome, init=str(run[0]), d_model=99), MDLM())
     assert denoiser.lm.config.d_model == 8
     saved = dnadiff.load(run[0]).denoiser.state_dict()
     assert all(torch.equal(saved[name], value) for name, value in denoiser.state_dict().items())
@@ -163,7 +164,7 @@ def test_the_average_remembers_longer_as_it_grows(n):
 
 
 def test_only_matrices_decay():
-    denoiser = build(tiny_recipe("x.fa"))
+    denoiser = build(tiny_recipe("x.fa"), MDLM())
     decayed, free = decay_groups(denoiser)
     names = {id(p): name for name, p in denoiser.named_parameters()}
     assert {names[id(p)].split(".")[-2] for p in decayed} == {"in_proj", "out_proj", "x_proj", "dt_proj", "conv1d"}
