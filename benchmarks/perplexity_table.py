@@ -1,0 +1,154 @@
+"""The paper's HG38 table at any scale: stage A, then each objective fine-tuned from it, on any genome.
+
+    python benchmarks/perplexity_table.py --genome sacCer3.fa.gz --scale small --out runs/yeast --write docs/results.md
+
+Every row is a recipe of configs/paper. Those on Caduceus start from one masked language model (stage A) and see the
+same windows; those that read from left to right start from scratch and see as many bases as both stages together.
+Bounds are those of the test split, differences are paired window by window. A finished run is not repeated, an
+interrupted one goes on, so the command can be killed at any moment and given again.
+
+With --scale full the recipes run as they are; "small" and "smoke" change what `SCALES` says, for all rows alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import dnadiff
+from dnadiff.diffusion import MDLM, Bound, corpus_bound
+from dnadiff.diffusion.corpus import ratio
+from dnadiff.files import resource, write_text
+from dnadiff.training.pretrain import pretrain, read_data
+from dnadiff.training.recipe import Recipe, read_settings
+
+STAGE_A = "masked_lm"
+ROWS = ("mamba", "hyena", "mdlm", "sedd", "d3pm", "plaid", "udlm", "sedd-uniform", "d3pm-uniform")
+PAPER = {"mamba": "3.067 ± 0.010", "hyena": "3.153 ± 0.001", "plaid": "≤ 3.240 ± 0.005", "sedd": "≤ 3.216 ± 0.003",
+         "mdlm": "≤ 3.199 ± 0.010"}  # fmt: skip
+"""Test perplexity on HG38, table 6 of Sahoo et al. 2024; ± is the range over five seeds."""
+
+_SMALL = {"batch_size": 16, "accumulate": 1, "learning_rate": 4e-3, "checkpoint_every": 61, "log_every": 10,
+          "eval_max_time": "01:00:00"}  # fmt: skip
+SCALES: dict[str, dict[str, Any]] = {
+    "full": {"steps": (10_000, 50_000), "settings": {}},
+    "small": {"steps": (122, 244), "settings": {**_SMALL, "eval_windows": 1024, "eval_draws": 4}},
+    "smoke": {"steps": (3, 6), "settings": {**_SMALL, "d_model": 16, "window": 64, "batch_size": 4, "eval_windows": 8,
+                                            "eval_draws": 2}},
+}  # fmt: skip
+
+
+def main() -> None:
+    """Runs what is not there yet, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--genome", required=True)
+    parser.add_argument("--intervals")
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--write", type=Path, help="put the table into this file, between its two marks")
+    options = parser.parse_args()
+    data = {"genome": [options.genome], "intervals": options.intervals}
+    run(options.out, STAGE_A, options.scale, data)
+    for name in options.rows:
+        run(options.out, name, options.scale, data)
+    text = table(options.out, options.rows)
+    print(text)
+    if options.write:
+        splice(options.write, text)
+
+
+def run(out: Path, name: str, scale: str, data: dict[str, Any]) -> None:
+    """Trains one row, goes on with it, or leaves it as it is."""
+    folder = out / name
+    if (folder / "summary.json").is_file():
+        return
+    settings = read_settings(resource("configs", f"paper/{name}.yaml")) | SCALES[scale]["settings"] | data
+    before, after = SCALES[scale]["steps"]
+    if "init" in settings:
+        settings |= {"init": str(out / STAGE_A), "max_steps": after}
+    else:
+        settings["max_steps"] = before if name == STAGE_A else before + after
+    recipe = Recipe(**settings)
+    interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
+    if folder.is_dir() and not interrupted:
+        (folder / "config.yaml").unlink(missing_ok=True)  # killed before its first checkpoint: nothing is lost
+        (folder / "metrics.csv").unlink(missing_ok=True)
+    print(
+        f"{name}: {json.dumps({k: v for k, v in asdict(recipe).items() if v != getattr(Recipe, k, None)})}", flush=True
+    )
+    pretrain(recipe, folder, resume=interrupted)
+
+
+def table(out: Path, rows: list[str]) -> str:
+    """The table in Markdown."""
+    lines = [
+        "| model | parameters | bases seen | test nats per base | perplexity | minus MDLM, paired | paper, HG38 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    reference = windows(out / "mdlm") if "mdlm" in rows else None
+    for name in rows:
+        summary = _summary(out / name)
+        if Recipe.read(out / name / "config.yaml").init:
+            summary["bases_seen"] += _summary(out / STAGE_A)["bases_seen"]
+        lines.append(_row(name, summary, windows(out / name), reference, PAPER.get(name, "")))
+        if name == "sedd":
+            lines.append(_row("sedd, normalised", summary, rescored(out / name), reference, ""))
+    return "\n".join(lines) + "\n"
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def windows(folder: Path) -> pd.DataFrame:
+    """The test windows of a run and their bounds."""
+    return pd.read_csv(folder / "bounds.csv").query("split == 'test'").set_index(["chrom", "start"])
+
+
+def rescored(folder: Path) -> pd.DataFrame:
+    """The same windows under MDLM's bound: a score network's probabilities, normalised."""
+    kept = folder / "normalised.csv"
+    if not kept.is_file():
+        recipe, model = Recipe.read(folder / "config.yaml"), dnadiff.load(folder)
+        sample = read_data(recipe, lambda text: None, quiet=True).held_out["test"]
+        rows = torch.arange(sample.windows).split(recipe.batch_size)
+        batches = (sample.tokens(part) for part in rows)
+        bound: Bound = corpus_bound(MDLM().bound, model.denoiser, batches, draws=recipe.eval_draws, seed=recipe.seed)
+        places = [
+            (p.chrom, p.start, n, b)
+            for p, n, b in zip(sample.locations, bound.nats.tolist(), bound.bases.tolist(), strict=True)
+        ]
+        write_text(kept, pd.DataFrame(places, columns=["chrom", "start", "nats", "bases"]).to_csv(index=False))
+    return pd.read_csv(kept).set_index(["chrom", "start"])
+
+
+def _row(name: str, summary: dict[str, Any], own: pd.DataFrame, reference: pd.DataFrame | None, paper: str) -> str:
+    bases = torch.tensor(own.bases.to_numpy())
+    value, se = ratio(torch.tensor(own.nats.to_numpy()), bases)
+    sign = "" if summary["test"]["bound"] == "exact" else "≤ "
+    paired = ""
+    if reference is not None and not own.nats.equals(reference.nats):
+        difference = (own.nats - reference.nats.reindex(own.index)).to_numpy()
+        gap, error = ratio(torch.tensor(difference), bases)
+        paired = f"{gap:+.4f} ± {error:.4f}"
+    figures = f"{sign}{value:.4f} ± {se:.4f} | {sign}{math.exp(value):.3f} | {paired} | {paper}"
+    return f"| {name} | {summary['params']:,} | {summary['bases_seen']:,} | {figures} |"
+
+
+def splice(path: Path, text: str) -> None:
+    """Replaces what stands between the marks of a document."""
+    before, rest = path.read_text(encoding="utf-8").split("<!-- table -->\n", 1)
+    _, after = rest.split("<!-- end of table -->\n", 1)
+    write_text(path, f"{before}<!-- table -->\n{text}<!-- end of table -->\n{after}")
+
+
+if __name__ == "__main__":
+    main()
