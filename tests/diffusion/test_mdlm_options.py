@@ -103,7 +103,7 @@ def test_discrete_time_bounds_the_likelihood_of_its_own_sampler():
 
 
 def two_step_law(source):
-    """The law (64,) of sequences that two ancestral steps give: a fair coin for each letter to be drawn in the first."""
+    """The law (64,) of what two ancestral steps give: a fair coin for each letter to be drawn in the first."""
     law = torch.zeros(64, dtype=torch.float64)
     letters = source.sequences + DNA.first_id
     for first in range(8):

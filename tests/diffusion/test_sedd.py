@@ -25,7 +25,7 @@ def test_mass_that_is_not_one_costs_its_excess():
 
 
 def test_the_score_entropy_written_out_has_this_value():
-    """sigma' (sum_b s_b - r log s_x0 + r (log r - 1)), with s_b = r w_b and r = 1 / (e^sigma - 1): Lou et al., eq. 9."""
+    """Lou et al., equation 9: sigma' (sum_b s_b - r log s_x0 + r (log r - 1)), s_b = r w_b, r = 1 / (e^sigma - 1)."""
     logits = torch.randn(4, dtype=torch.float64)
     for t in (1e-3, 0.5, 0.999):
         r, slope = (1 - t) / t, 1 / (1 - t)  # log-linear: sigma = -log(1 - t)
