@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from dnadiff.alphabet import Alphabet
+from dnadiff.backbones.checkpoint import OWN
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hub import local_folder
-from dnadiff.backbones.published import OWN, load_pretrained, save_pretrained
+from dnadiff.backbones.published import load_pretrained, save_pretrained
 from dnadiff.backbones.weights import find_weights, read_tensors
 from dnadiff.diffusion import Objective, make_objective, name_of
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
-from dnadiff.sampling import free_template, parse_template, sample
+from dnadiff.sampling import free_template, parse_template, sample, sampler_for
 
 _TOKENS_PER_BATCH = 32_768
 
@@ -59,7 +60,7 @@ class Model:
         return sha.hexdigest()[:12]
 
     def save(self, folder: str | Path) -> None:
-        """Writes config.json and model.safetensors, in the published Caduceus format, into `folder`."""
+        """Writes config.json and model.safetensors into `folder`; Caduceus and Mamba in the published format."""
         about = {
             "objective": name_of(self.objective),
             "objective_options": self.objective.options,
@@ -103,6 +104,8 @@ class Model:
         tokens, allowed = self._template(length, template)
         if num < 1:
             raise UsageError(f"the number of sequences must be at least 1, not {num}")
+        if self.objective.causal and sampler_for(self.denoiser, sampler) != "autoregressive":
+            raise UsageError(f"this model was trained from left to right, and {sampler} shows it masks: leave it out")
         batch = batch_size or max(1, _TOKENS_PER_BATCH // len(tokens))
         for start in range(0, num, batch):
             index = torch.arange(start, min(start + batch, num), device=self.device)
@@ -192,11 +195,11 @@ class Model:
         return out
 
     def _pooled(self, tokens: Tensor) -> Tensor:
-        """Mean over positions and strands (B, d). PS computes both strands anyway; Ph is shown each in turn."""
-        backbone = self.denoiser.lm.backbone
-        if not backbone.config.rcps:
+        """Mean over positions and strands (B, d). PS computes both strands anyway; others are shown each in turn."""
+        lm = self.denoiser.lm
+        if lm.strands == 1:
             tokens = torch.cat([tokens, self.alphabet.reverse_complement(tokens)])
-        forward, reverse = backbone.strands(tokens).mean(1).chunk(2)
+        forward, reverse = lm.states(tokens).mean(1).chunk(2)
         return (forward + reverse) / 2
 
     def _batches(self, sequences: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:

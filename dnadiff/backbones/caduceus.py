@@ -16,18 +16,16 @@ nothing is swapped. Both are exactly equivariant, and they compute different fun
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA
-from dnadiff.backbones.conditioning import modulate
-from dnadiff.ops import DirectionWeights, add_norm_fn, mamba_mixer_fn
+from dnadiff.backbones.language_model import LanguageModel, Norm, embed
+from dnadiff.ops import DirectionWeights, MixerState, mamba_mixer_fn, mamba_mixer_step
 
 
 @dataclass(frozen=True)
@@ -168,6 +166,17 @@ class BiMamba(nn.Module):
         out, out_rev = _mix(fwd, x, [forward], mirrored), _mix(rev, x, [backward], mirrored)
         return out + out_rev if self.strategy == "add" else out * out_rev
 
+    def begin(self, batch: int) -> MixerState:
+        """The state before the first position of `batch` sequences."""
+        return MixerState.empty(batch, self.mamba_fwd.weights(reverse=False))
+
+    def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """`forward` of one position (B, d_model), left to right."""
+        fwd = self.mamba_fwd
+        inwards, outwards = fwd.in_proj, fwd.out_proj
+        weights = fwd.weights(reverse=False)
+        return mamba_mixer_step(x, state, inwards.weight, inwards.bias, outwards.weight, outwards.bias, weights)
+
 
 def _mix(projections: Direction, x: Tensor, directions: list[DirectionWeights], mirrored: bool) -> Tensor:
     """The directions between the projections; flipped channels are channels of the weights in reverse order."""
@@ -178,25 +187,8 @@ def _mix(projections: Direction, x: Tensor, directions: list[DirectionWeights], 
     return mamba_mixer_fn(x, in_weight, inwards.bias, out_weight, out_bias, directions)
 
 
-class Norm(nn.Module):
-    """RMSNorm or LayerNorm of a residual stream, fused with the addition before it."""
-
-    def __init__(self, config: CaduceusConfig) -> None:
-        super().__init__()
-        self.rms, self.eps = config.rms_norm, config.norm_epsilon
-        self.weight = nn.Parameter(torch.ones(config.d_model))
-        self.bias = None if self.rms else nn.Parameter(torch.zeros(config.d_model))
-
-    def forward(
-        self, x: Tensor, residual: Tensor | None, modulation: Tensor | None = None, *, mirrored: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """The normalised sum, modulated (2, B, d_model) as `Conditioning` says, and the sum itself: (B, L, d_model)."""
-        weight = self.weight.flip(0) if mirrored else self.weight
-        bias = self.bias.flip(0) if mirrored and self.bias is not None else self.bias
-        normed, total = add_norm_fn(x, residual, weight, bias, self.eps, rms=self.rms)
-        if modulation is None:
-            return normed, total
-        return modulate(normed, modulation.flip(-1) if mirrored else modulation), total
+def _norm(config: CaduceusConfig) -> Norm:
+    return Norm(config.d_model, config.norm_epsilon, rms=config.rms_norm)
 
 
 class Block(nn.Module):
@@ -204,7 +196,7 @@ class Block(nn.Module):
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
-        self.norm = Norm(config)
+        self.norm = _norm(config)
         self.mixer = BiMamba(config)
 
     def forward(
@@ -213,6 +205,14 @@ class Block(nn.Module):
         """The mixer's output and the residual stream, both (B, L, d_model)."""
         normed, residual = self.norm(x, residual, modulation, mirrored=mirrored)
         return self.mixer(normed, mirrored=mirrored), residual
+
+    def step(
+        self, x: Tensor, residual: Tensor | None, modulation: Tensor | None, state: MixerState
+    ) -> tuple[Tensor, Tensor, MixerState]:
+        """`forward` of one position, (B, 1, d_model), behind those that `state` remembers."""
+        normed, residual = self.norm(x, residual, modulation)
+        out, state = self.mixer.step(normed[:, 0], state)
+        return out[:, None], residual, state
 
 
 class CaduceusMixer(nn.Module):
@@ -225,7 +225,7 @@ class CaduceusMixer(nn.Module):
         self.config = config
         self.embeddings = nn.ModuleDict({"word_embeddings": nn.Embedding(config.padded_vocab, config.d_model)})
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm_f = Norm(config)
+        self.norm_f = _norm(config)
         self.register_buffer("complement", torch.tensor(complement_table(config.padded_vocab)), persistent=False)
 
     @property
@@ -261,18 +261,30 @@ class CaduceusMixer(nn.Module):
         return self.norm_f(x, residual, each[-1])[0]
 
     def _embed(self, ids: Tensor, soft: Tensor | None) -> Tensor:
-        x = self._embed_strand(ids, soft)
+        x = embed(ids, soft, self.embedding)
         if not self.config.rcps:
             return x
         opposite = None if soft is None else soft.flip(1)[..., self.complement[list(DNA.ids)] - DNA.first_id]
-        return torch.cat([x, self._embed_strand(self.complement[ids].flip(-1), opposite)])
+        return torch.cat([x, embed(self.complement[ids].flip(-1), opposite, self.embedding)])
 
-    def _embed_strand(self, ids: Tensor, soft: Tensor | None) -> Tensor:
-        x = F.embedding(ids, self.embedding)
-        if soft is None:
-            return x
-        replaced = DNA.scorable(ids) | (ids == DNA.mask_id)
-        return torch.where(replaced[..., None], soft.to(x.dtype) @ self.embedding[list(DNA.ids)], x)
+    def begin(self, batch: int) -> list[MixerState]:
+        """Each block's state before the first position of `batch` sequences; of Mamba only."""
+        return [block.mixer.begin(batch) for block in self._blocks]
+
+    def step(
+        self, ids: Tensor, state: list[MixerState], modulation: Tensor | None = None
+    ) -> tuple[Tensor, list[MixerState]]:
+        """`strands` of the next position alone: hidden states (B, d_model) of token ids (B,), and the new state."""
+        x, residual, after = embed(ids[:, None], None, self.embedding), None, []
+        each = [None] * (len(self.layers) + 1) if modulation is None else list(modulation)
+        for block, told, before in zip(self._blocks, each, state, strict=False):
+            x, residual, new = block.step(x, residual, told, before)
+            after.append(new)
+        return self.norm_f(x, residual, each[-1])[0][:, 0], after
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.layers))
 
 
 def _exchange(x: Tensor) -> Tensor:
@@ -286,13 +298,17 @@ def complement_table(size: int) -> list[int]:
     return DNA.complement_ids + list(range(DNA.vocab_size, size))
 
 
-class CaduceusLM(nn.Module):
-    """Caduceus with its language-model head, which is tied to the embedding."""
+class CaduceusLM(LanguageModel):
+    """Caduceus with its language-model head, which is tied to the embedding.
+
+    With one direction and one strand it is Mamba, which is causal and recurrent.
+    """
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = CaduceusMixer(config)
+        self.recurrent = self.causal
         self._init_weights()
 
     @torch.no_grad()
@@ -306,10 +322,6 @@ class CaduceusLM(nn.Module):
             if name.endswith(("in_proj.bias", "out_proj.bias")):
                 nn.init.zeros_(bias)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Logits (B, L, padded_vocab) of token ids (B, L), as published."""
-        return self._head(self.backbone.strands(input_ids), range(self.config.padded_vocab))
-
     @property
     def causal(self) -> bool:
         """Whether a hidden state depends on tokens up to its own only: one direction, one strand; that is Mamba."""
@@ -320,32 +332,31 @@ class CaduceusLM(nn.Module):
         """How many norms a condition may modulate."""
         return self.config.n_layer + 1
 
-    def denoise(
-        self,
-        tokens: Tensor,
-        soft: Tensor | None = None,
-        modulation: Tensor | None = None,
-        ids: Sequence[int] = DNA.ids,
-    ) -> Tensor:
-        """Logits (B, L, len(ids)) over `ids`; see `CaduceusMixer.strands` for `soft` and `modulation`."""
-        return self._head(self.backbone.strands(tokens, soft, modulation), ids)
+    @property
+    def strands(self) -> int:
+        """2 for PS, else 1."""
+        return 2 if self.config.rcps else 1
 
-    def _head(self, states: Tensor, ids: Sequence[int]) -> Tensor:
-        """Logits over `ids`; PS adds what the opposite strand says of the complements. Autocast stays outside.
+    def states(self, tokens: Tensor, soft: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+        """Hidden states (B, L, d) of Ph, (2 B, L, d) of PS; see `CaduceusMixer.strands`."""
+        return self.backbone.strands(tokens, soft, modulation)
 
-        In bfloat16 a logit of 4 would be rounded to 1/64, and a probability with it.
-        """
-        rows, embedding = list(ids), self.backbone.embedding
-        with torch.autocast(states.device.type, enabled=False):
-            states = states.to(embedding.dtype)
-            if not self.config.rcps:
-                return F.linear(states, embedding[rows])
-            forward, reverse = states.chunk(2)
-            opposite = F.linear(reverse, embedding[self.backbone.complement[rows]])
-            return F.linear(forward, embedding[rows]) + opposite.flip(1)
+    def logits(self, states: Tensor, ids: Sequence[int]) -> Tensor:
+        """Logits over `ids`; PS adds what the opposite strand says of the complements."""
+        if not self.config.rcps:
+            return super().logits(states, ids)
+        forward, reverse = states.chunk(2)
+        table = complement_table(self.config.padded_vocab)
+        opposite = super().logits(reverse, [table[i] for i in ids])
+        return super().logits(forward, ids) + opposite.flip(1)
 
-    def save_pretrained(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> None:
-        """Writes the published format; see `dnadiff.backbones.published.save_pretrained`."""
-        from dnadiff.backbones.published import save_pretrained
+    def begin(self, batch: int) -> list[MixerState]:
+        """Of Mamba: each block's state before the first token of `batch` sequences; see `LanguageModel.begin`."""
+        return self.backbone.begin(batch) if self.recurrent else super().begin(batch)
 
-        save_pretrained(self, folder, extra)
+    def step(
+        self, tokens: Tensor, state: list[MixerState], modulation: Tensor | None = None, ids: Sequence[int] = DNA.ids
+    ) -> tuple[Tensor, list[MixerState]]:
+        """See `LanguageModel.step`."""
+        states, state = self.backbone.step(tokens, state, modulation)
+        return self.logits(states, ids), state

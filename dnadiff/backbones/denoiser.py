@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from dnadiff.alphabet import DNA
-from dnadiff.backbones.caduceus import CaduceusLM
 from dnadiff.backbones.conditioning import Conditioning
+from dnadiff.backbones.language_model import LanguageModel
 
 
 class LMDenoiser(nn.Module):
     """Answers `dnadiff.diffusion.Denoiser`'s call with a language model.
 
     A causal model is given the sequence shifted by one, behind the token that begins a sequence, so that its output at
-    a position depends on tokens before it only.
+    a position depends on tokens before it only. If it is recurrent too, `begin` and `step` give the same outputs one
+    after the other, each at the same small cost.
 
     Args:
         lm: the model.
@@ -24,11 +27,11 @@ class LMDenoiser(nn.Module):
     """
 
     def __init__(
-        self, lm: CaduceusLM, *, needs_sigma: bool = False, labels: tuple[str, ...] = (), outputs: int = len(DNA)
+        self, lm: LanguageModel, *, needs_sigma: bool = False, labels: tuple[str, ...] = (), outputs: int = len(DNA)
     ) -> None:
         super().__init__()
         self.lm, self.needs_sigma, self.labels, self.outputs = lm, needs_sigma, labels, outputs
-        self.causal = lm.causal
+        self.causal, self.recurrent = lm.causal, lm.recurrent
         self.conditioning = None
         if needs_sigma or labels:
             self.conditioning = Conditioning(lm.norms, lm.config.d_model, sigma=needs_sigma, labels=len(labels))
@@ -47,11 +50,39 @@ class LMDenoiser(nn.Module):
         Raises:
             ValueError: if a label is given to a network that has none, or a network that is told the noise is not.
         """
-        if label is not None and not self.labels:
-            raise ValueError("this network was trained without labels")
-        modulation = None if self.conditioning is None else self.conditioning(sigma, label, len(tokens))
+        modulation = self._modulation(sigma, label, len(tokens))
         if self.causal:
             tokens = torch.cat([tokens.new_full((len(tokens), 1), DNA.bos_id), tokens[:, :-1]], 1)
             soft = None if soft is None else torch.cat([soft.new_zeros(len(soft), 1, soft.shape[2]), soft[:, :-1]], 1)
-        ids = [*DNA.ids, DNA.mask_id][: self.outputs]
-        return self.lm.denoise(tokens, soft, modulation, ids)
+        return self.lm.denoise(tokens, soft, modulation, self._ids)
+
+    def begin(self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Of a recurrent network: logits (B, outputs) of the first letter of `batch` sequences, and its state.
+
+        Args:
+            batch: B.
+            sigma: as for `forward`.
+            label: as for `forward`.
+        """
+        modulation = self._modulation(sigma, label, batch)
+        tokens = torch.full((batch,), DNA.bos_id, device=next(self.parameters()).device)
+        return self.step(tokens, (modulation, self.lm.begin(batch)))
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Logits (B, outputs) of the next letter, behind the tokens (B,) at this place, and the new state.
+
+        `state` is what `begin` or the `step` before returned; it is not changed.
+        """
+        modulation, memory = state
+        logits, memory = self.lm.step(tokens, memory, modulation, self._ids)
+        return logits, (modulation, memory)
+
+    def _modulation(self, sigma: Tensor | None, label: Tensor | None, batch: int) -> Tensor | None:
+        if label is not None and not self.labels:
+            raise ValueError("this network was trained without labels")
+        return None if self.conditioning is None else self.conditioning(sigma, label, batch)
+
+    @property
+    def _ids(self) -> list[int]:
+        """Token ids of the outputs."""
+        return [*DNA.ids, DNA.mask_id][: self.outputs]

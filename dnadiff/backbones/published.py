@@ -1,21 +1,24 @@
-"""Checkpoints in the published Caduceus format, in and out: config.json and model.safetensors (or pytorch_model.bin).
+"""Checkpoints in and out: config.json and model.safetensors (or pytorch_model.bin).
 
-A port that is silently wrong is worse than none. So every field must be known and have a value that is computed
-exactly, and every weight must be there, under its published name and in its shape, and nothing else.
+Caduceus, and Mamba as a Caduceus of one direction, in the published Caduceus format; other backbones in our own
+(`dnadiff.backbones.own_format`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dnadiff.alphabet import DNA
+from dnadiff.backbones import own_format
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig, complement_table
+from dnadiff.backbones.checkpoint import OWN, checked_fields, copy_weights, written
 from dnadiff.backbones.hub import local_folder
+from dnadiff.backbones.language_model import LanguageModel
 from dnadiff.backbones.weights import find_weights, read_tensors, write_tensors
 from dnadiff.errors import InputError
 from dnadiff.files import read_json, write_json
@@ -32,14 +35,13 @@ _IGNORED = {
 _REQUIRED = ("d_model", "n_layer", "vocab_size")
 # What the published code takes where a field is absent and our own default is another.
 _DEFAULTS = {"rcps": False, "residual_in_fp32": True}
-OWN = "dnadiff."
-"""How the names of weights begin that the published format does not know."""
-
 _NULL_IS_DEFAULT = ("ssm_cfg", "bidirectional_strategy")
 
 
-def load_pretrained(folder: str | Path) -> CaduceusLM:
-    """A Caduceus language model, in float32, from config.json and model.safetensors or pytorch_model.bin.
+def load_pretrained(folder: str | Path) -> LanguageModel:
+    """A language model, in float32, from config.json and model.safetensors or pytorch_model.bin.
+
+    What `model_type` names in config.json: a published Caduceus, or another backbone that was saved here.
 
     Args:
         folder: with these files, or hf:OWNER/NAME[@REVISION] (see `dnadiff.backbones.hub`).
@@ -48,7 +50,14 @@ def load_pretrained(folder: str | Path) -> CaduceusLM:
         InputError: naming the file, and the field or the weight that is unknown, missing or of the wrong shape.
     """
     folder = local_folder(folder)
-    config = read_config(folder / "config.json")
+    path = folder / "config.json"
+    raw = read_json(path)
+    if isinstance(raw, dict) and str(raw.get("model_type")) in own_format.ARCHITECTURES:
+        network = own_format.make_network(raw, path)
+        weights = find_weights(folder)
+        own_format.load_weights(network, read_tensors(weights), weights)
+        return network
+    config = read_config(path)
     weights = find_weights(folder)
     tensors = read_tensors(weights)
     if "score.weight" in tensors:
@@ -59,7 +68,7 @@ def load_pretrained(folder: str | Path) -> CaduceusLM:
 
 
 def read_config(path: Path) -> CaduceusConfig:
-    """The architecture that a config.json describes; see `load_pretrained` for errors."""
+    """The Caduceus that a config.json describes; see `load_pretrained` for errors."""
     raw = read_json(path)
     if not isinstance(raw, dict) or raw.get("model_type", "caduceus") != "caduceus":
         raise InputError(f"{path}: not the configuration of a Caduceus")
@@ -68,40 +77,10 @@ def read_config(path: Path) -> CaduceusConfig:
             raise InputError(f"{path}: the field {name} is missing")
     given = {k: v for k, v in raw.items() if k not in _IGNORED and not (k in _NULL_IS_DEFAULT and v is None)}
     if isinstance(given.get("ssm_cfg"), dict):
-        given["ssm_cfg"] = _checked(SSMConfig, given["ssm_cfg"], path)
-    config = _checked(CaduceusConfig, _DEFAULTS | given, path)
+        given["ssm_cfg"] = checked_fields(SSMConfig, given["ssm_cfg"], path, "a Caduceus")
+    config = checked_fields(CaduceusConfig, _DEFAULTS | given, path, "a Caduceus")
     _check_vocabulary(config, raw.get("complement_map"), path)
     return config
-
-
-def _checked(cls: type, values: Mapping[str, Any], path: Path) -> Any:
-    """`cls(**values)`, if it has such fields and they may have such values."""
-    hints = get_type_hints(cls)
-    for name, value in values.items():
-        if name not in hints:
-            raise InputError(f"{path}: unknown field {name!r}; this is not a Caduceus that dnadiff can compute exactly")
-        if not _fits(value, hints[name]):
-            raise InputError(f"{path}: {name} cannot be {value!r}; {_wanted(hints[name])} is needed")
-    return cls(**values)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_args(hint):
-        return any(_fits(value, option) for option in get_args(hint))
-    if hint is float:
-        return type(value) in (int, float) and value >= 0
-    return type(value) is hint and (hint is not int or value > 0)
-
-
-def _wanted(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(repr(option) for option in get_args(hint))
-    if get_args(hint):
-        return " or ".join(_wanted(option) for option in get_args(hint))
-    words = {int: "a whole number above 0", float: "a number that is not negative", bool: "true or false"}
-    return words.get(hint, "a table of settings")
 
 
 def _check_vocabulary(config: CaduceusConfig, table: Any, path: Path) -> None:
@@ -117,7 +96,6 @@ def _check_vocabulary(config: CaduceusConfig, table: Any, path: Path) -> None:
         raise InputError(f"{path}: complement_map is not that of DNA (A 7 with T 10, C 8 with G 9)")
 
 
-@torch.no_grad()
 def load_weights(model: nn.Module, config: CaduceusConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copies tensors with published names into `model`; every weight must be there, and nothing else.
 
@@ -130,30 +108,10 @@ def load_weights(model: nn.Module, config: CaduceusConfig, tensors: Mapping[str,
     left = {name: value for name, value in tensors.items() if not name.startswith(OWN)}
     if not any(name.startswith("caduceus.") for name in left):  # a published base model, without the wrapper of a head
         left = {f"caduceus.{name}": value for name, value in left.items()}
-    for name, parameter in model.named_parameters():
-        key, *again = published_keys(name, config)
-        if key not in left:
-            raise InputError(f"{path}: the weight {key} is missing")
-        value = _checked_weight(left.pop(key), key, parameter, path)
-        for tied in again:
-            if tied in left and not torch.equal(left.pop(tied), value):
-                raise InputError(f"{path}: {tied} differs from the weight that it must be tied to, {key}")
-        parameter.copy_(value)
     for key, table in complement_maps(config).items():
         if key in left and left.pop(key).tolist() != table.tolist():
             raise InputError(f"{path}: {key} is not that of DNA (A 7 with T 10, C 8 with G 9)")
-    for key in left:
-        raise InputError(f"{path}: unexpected weight {key}")
-
-
-def _checked_weight(value: Tensor, key: str, parameter: Tensor, path: Path) -> Tensor:
-    if value.shape != parameter.shape:
-        raise InputError(f"{path}: {key} has shape {tuple(value.shape)}, {tuple(parameter.shape)} is needed")
-    if not value.is_floating_point():
-        raise InputError(f"{path}: {key} is of type {value.dtype}, floating-point numbers are needed")
-    if not value.isfinite().all():
-        raise InputError(f"{path}: {key} has a number that is infinite or none; the file is damaged")
-    return value
+    copy_weights(model, left, path, lambda name: published_keys(name, config))
 
 
 def published_keys(name: str, config: CaduceusConfig) -> list[str]:
@@ -183,14 +141,14 @@ def complement_maps(config: CaduceusConfig) -> dict[str, Tensor]:
 
 
 def save_pretrained(
-    lm: CaduceusLM,
+    lm: LanguageModel,
     folder: str | Path,
     extra: Mapping[str, Any] | None = None,
     own: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes config.json and model.safetensors into `folder`, as the published code reads them.
+    """Writes config.json and model.safetensors into `folder`; a Caduceus as the published code reads it.
 
-    Tied weights are written under both of their names: recent transformers releases do not tie what is missing, and
+    Its tied weights are written under both of their names: recent transformers releases do not tie what is missing, and
     leave it uninitialised without a word.
 
     Args:
@@ -201,13 +159,17 @@ def save_pretrained(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    config, tensors = _describe(lm) if isinstance(lm, CaduceusLM) else own_format.describe(lm)
+    write_tensors(folder / "model.safetensors", tensors | dict(own or {}))
+    write_json(folder / "config.json", config | ({"dnadiff": dict(extra)} if extra else {}))
+
+
+def _describe(lm: CaduceusLM) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What config.json and model.safetensors hold of a Caduceus."""
     tensors = {
-        key: parameter.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, parameter in lm.named_parameters()
-        for key in published_keys(name, lm.config)
+        key: written(parameter) for name, parameter in lm.named_parameters() for key in published_keys(name, lm.config)
     }
-    write_tensors(folder / "model.safetensors", tensors | complement_maps(lm.config) | dict(own or {}))
-    write_json(folder / "config.json", published_config(lm.config) | ({"dnadiff": dict(extra)} if extra else {}))
+    return published_config(lm.config), tensors | complement_maps(lm.config)
 
 
 def published_config(config: CaduceusConfig) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from dnadiff.cli.runs import newest_run
-from dnadiff.errors import UsageError
+from dnadiff.errors import InputError, UsageError
 
 
 def export(checkpoint: str | None = None, out: str | None = None) -> None:
     """Writes config.json and model.safetensors as the published Caduceus code reads them, and a README.md.
 
+    For Caduceus and Mamba: other backbones have no published format, and their model folder is what others can load.
     The network goes out; what only dnadiff knows (its objective and that objective's own weights) stays behind.
 
     Args:
@@ -19,13 +20,20 @@ def export(checkpoint: str | None = None, out: str | None = None) -> None:
     """
     if out is None:
         raise UsageError("no folder to write to: give --out FOLDER")
+    from dnadiff.backbones.caduceus import CaduceusLM
     from dnadiff.files import empty_folder, write_text
     from dnadiff.model import load
 
     model = load(newest_run() if checkpoint is None else checkpoint, device="cpu")
+    lm = model.denoiser.lm
+    if not isinstance(lm, CaduceusLM):
+        raise InputError(
+            f"there is no published format for a {lm.config.model_type.removeprefix('dnadiff-')}: give others its "
+            f"model folder, which dnadiff.load reads"
+        )
     folder = empty_folder(out)
-    model.denoiser.lm.save_pretrained(folder)
-    variant = "Caduceus-PS" if model.denoiser.lm.config.rcps else "Caduceus-Ph"
+    lm.save_pretrained(folder)
+    variant = "Mamba, a Caduceus of one direction" if lm.causal else f"Caduceus-{'PS' if lm.config.rcps else 'Ph'}"
     write_text(folder / "README.md", _readme(f"{variant}, {model.params:,} parameters, digest `{model.digest}`"))
     print(f"{Path(out)}: {variant}, {model.params:,} parameters")
 

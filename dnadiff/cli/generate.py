@@ -19,7 +19,7 @@ def generate(
     length: int | None = None,
     num: int = 1,
     template: str | None = None,
-    sampler: Literal["auto", "ancestral", "first_hitting"] = "auto",
+    sampler: Literal["auto", "ancestral", "first_hitting", "autoregressive"] = "auto",
     steps: int | None = None,
     temperature: float = 1.0,
     batch_size: int | None = None,
@@ -34,7 +34,8 @@ def generate(
         length: bases of each sequence; 1,024 by default.
         num: how many sequences.
         template: IUPAC letters: A, C, G and T stay, N is free, other codes restrict; instead of --length.
-        sampler: ancestral takes at most --steps network calls, first_hitting one for each base; auto is ancestral.
+        sampler: ancestral takes at most --steps network calls, first_hitting one for each base; autoregressive goes
+            from left to right, for networks that look to the left only; auto is that for those, else ancestral.
         steps: network calls of the ancestral sampler; 128 by default. More steps, less error.
         temperature: 1 samples the model as it is, less than 1 prefers likely letters.
         batch_size: sequences drawn together; by default as many as fit 32,768 bases.
@@ -46,7 +47,7 @@ def generate(
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
     from dnadiff.model import load
     from dnadiff.progress import bar
-    from dnadiff.sampling.sample import DEFAULT_STEPS
+    from dnadiff.sampling.sample import DEFAULT_STEPS, sampler_for
 
     folder = newest_run() if checkpoint is None else Path(checkpoint)
     with _destination(out) as file:
@@ -61,7 +62,7 @@ def generate(
             seed=seed,
             batch_size=batch_size,
         )
-        name = "ancestral" if sampler == "auto" else sampler
+        name = sampler_for(model.denoiser, sampler)
         calls = f" steps={steps or DEFAULT_STEPS}" if name == "ancestral" else ""
         made = f"model={model.digest} sampler={name}{calls} temperature={temperature:g} seed={seed}"
         with bar("generate", quiet=quiet or out == "-") as progress:

@@ -51,14 +51,19 @@ class Autoregressive(Objective):
         return Bound(nats, torch.zeros_like(nats), self.alphabet.scorable(tokens).sum(1), "exact")
 
     def _probe(self, denoiser: Denoiser, tokens: Tensor) -> None:
-        """Changes the token in the middle, and looks for an output that moves at or before it."""
+        """Changes the token in the middle, and looks for an output that moves at or before it.
+
+        A convolution by Fourier transform spreads its rounding errors over the sequence, some 1e-5 of what truly moves;
+        in bfloat16 they would show, so autocast stays outside.
+        """
         place = tokens.shape[1] // 2
         changed = tokens.clone()
         changed[:, place] = torch.where(
             changed[:, place] == self.alphabet.ids[0], self.alphabet.ids[1], self.alphabet.ids[0]
         )
-        before, after = (self.ask(denoiser, t)[:, : place + 1] for t in (tokens, changed))
-        if not torch.allclose(before, after, rtol=1e-4, atol=1e-5):
+        with torch.autocast(tokens.device.type, enabled=False):
+            moved = (self.ask(denoiser, tokens) - self.ask(denoiser, changed)).abs().amax(-1)
+        if moved[:, : place + 1].max() > 1e-3 * moved.max().clamp(min=1e-2):
             raise UsageError(
                 "Autoregressive needs a network that sees only what lies to the left: this one's outputs move when a "
                 "token at or after them is changed"

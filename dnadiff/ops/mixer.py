@@ -1,4 +1,4 @@
-"""The Mamba mixer, in one direction or two: one function, several backends."""
+"""The Mamba mixer, in one direction or two: one function, several backends; and one position at a time."""
 
 from __future__ import annotations
 
@@ -86,6 +86,67 @@ def mamba_mixer_fn(
     u, z = F.linear(x, in_weight, in_bias).mT.chunk(2, 1)
     y = torch.stack([_one_direction(u, z, direction, chosen) for direction in directions]).sum(0)
     return F.linear(y.mT, out_weight, out_bias)
+
+
+class MixerState(NamedTuple):
+    """What a left-to-right mixer remembers of the positions before: of constant size, however many they are.
+
+    Attributes:
+        window: the last W - 1 inputs of the convolution (batch, D, W - 1), the latest last.
+        hidden: of the scan (batch, N, D) in float32 or wider.
+    """
+
+    window: Tensor
+    hidden: Tensor
+
+    @classmethod
+    def empty(cls, batch: int, direction: DirectionWeights) -> MixerState:
+        """The state before the first position."""
+        (channels, width), states = direction.conv_weight.shape, direction.A.shape[1]
+        window = direction.conv_weight.new_zeros(batch, channels, width - 1)
+        return cls(window, direction.A.new_zeros(batch, states, channels))
+
+
+@torch.no_grad()
+def mamba_mixer_step(
+    x: Tensor,
+    state: MixerState,
+    in_weight: Tensor,
+    in_bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    direction: DirectionWeights,
+) -> tuple[Tensor, MixerState]:
+    """`mamba_mixer_fn` with one direction, left to right, at one position: O(1) in the length before it, no gradients.
+
+    Args:
+        x: (batch, d_model), the next position.
+        state: after the position before; `MixerState.empty` at the first.
+        in_weight: as for `mamba_mixer_fn`, and so are the other weights.
+        in_bias: (2 D,).
+        out_weight: (d_model, D).
+        out_bias: (d_model,).
+        direction: one that is not reversed.
+
+    Returns:
+        (batch, d_model), and the state after this position.
+
+    Raises:
+        ValueError: if the direction runs right to left.
+    """
+    w = direction
+    if w.reverse:
+        raise ValueError("a direction that runs right to left cannot be taken one position at a time")
+    u, z = F.linear(x, in_weight, in_bias).chunk(2, -1)
+    window = torch.cat([state.window, u[..., None]], -1)
+    c = (window * w.conv_weight).sum(-1)
+    c = F.silu(c if w.conv_bias is None else c + w.conv_bias)
+    dt, b, c_out = F.linear(c, w.x_proj).split([w.dt_proj.shape[1], w.A.shape[1], w.A.shape[1]], -1)
+    delta = F.softplus(F.linear(dt, w.dt_proj, w.dt_bias))[:, None]
+    decay = (delta * w.A.mT.contiguous()).exp_()  # new memory for so many numbers would take longer than computing them
+    hidden = decay.mul_(state.hidden).addcmul_(delta * c[:, None], b[..., None])
+    y = (c_out[:, None] @ hidden)[:, 0] + w.D * c
+    return F.linear(y * F.silu(z), out_weight, out_bias), MixerState(window[..., 1:], hidden)
 
 
 def mixer_obstacles(

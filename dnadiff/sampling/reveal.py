@@ -19,7 +19,7 @@ from dnadiff.diffusion import Denoiser
 from dnadiff.noise import Stream, uniform
 
 # Matrix products of fewer rows than this take another path, with another rounding, in common CPU libraries.
-_FEWEST_TOKENS = 16
+FEWEST_TOKENS = 16
 
 
 class Plan(NamedTuple):
@@ -67,19 +67,19 @@ def reveal(
         logits = logits[row, column].double() / temperature
         if allowed is not None:
             logits = logits.masked_fill(~allowed[rows[row], column], -torch.inf)
-        tokens[rows[row], column] = _draw(logits, quantile[rows[row], column]) + alphabet.first_id
+        tokens[rows[row], column] = draw(logits, quantile[rows[row], column]) + alphabet.first_id
     return tokens
 
 
 def _call(denoiser: Denoiser, tokens: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
     """The denoiser's logits, never asked of so few tokens that their rounding would depend on the batch."""
-    repeats = -(-_FEWEST_TOKENS // tokens.numel())
+    repeats = -(-FEWEST_TOKENS // tokens.numel())
     sigma = -torch.log1p(-time.clamp(max=1 - 1e-9)).float().repeat(repeats) if denoiser.needs_sigma else None
     label = None if label is None else label.repeat(repeats)
     return denoiser(tokens.repeat(repeats, 1), sigma=sigma, label=label)[: tokens.shape[0]]
 
 
-def _draw(logits: Tensor, quantile: Tensor) -> Tensor:
+def draw(logits: Tensor, quantile: Tensor) -> Tensor:
     """Letter indices (M,) by inversion in float64: quantile (M,) against the cumulated softmax of logits (M, K)."""
     cumulated = logits.softmax(-1).cumsum(-1)
     return (cumulated <= quantile[:, None] * cumulated[:, -1:]).sum(-1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.hyena import ImplicitFilter
 from dnadiff.diffusion import Objective
 from dnadiff.errors import InputError
 from dnadiff.training.batches import Batch
@@ -66,11 +67,12 @@ class Pretraining(lightning.LightningModule):
 
 
 def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters with weight decay (matrices), and without (vectors, embeddings, A_log)."""
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    """Parameters with weight decay (matrices), and without (vectors, embeddings, A_log, implicit filters)."""
+    exempt = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    exempt |= {id(p) for m in module.modules() if isinstance(m, ImplicitFilter) for p in m.parameters()}
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
-        matrix = parameter.ndim > 1 and id(parameter) not in embeddings and not name.endswith("A_log")
+        matrix = parameter.ndim > 1 and id(parameter) not in exempt and not name.endswith("A_log")
         (decayed if matrix else free).append(parameter)
     return decayed, free

@@ -19,6 +19,9 @@ from torch.utils.data import DataLoader
 
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
 from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
+from dnadiff.backbones.language_model import LanguageModel
+from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
 from dnadiff.diffusion import Bound, CorpusBound, MaskedLM, Objective, corpus_bound, make_objective, summarise
 from dnadiff.errors import InputError
 from dnadiff.files import empty_folder, write_json, write_text
@@ -134,7 +137,9 @@ def build(recipe: Recipe, objective: Objective) -> LMDenoiser:
     told = recipe.time_conditioning
     told = objective.time_conditioned if told is None else told
     if recipe.init is None:
-        denoiser = LMDenoiser(_new_network(recipe), needs_sigma=told, outputs=objective.outputs)
+        denoiser = LMDenoiser(
+            _new_network(recipe, causal=objective.causal), needs_sigma=told, outputs=objective.outputs
+        )
     else:
         denoiser = load(recipe.init, device="cpu").denoiser
         if (denoiser.needs_sigma, denoiser.outputs) != (told, objective.outputs):
@@ -143,9 +148,15 @@ def build(recipe: Recipe, objective: Objective) -> LMDenoiser:
     return denoiser.train()
 
 
-def _new_network(recipe: Recipe) -> CaduceusLM:
+def _new_network(recipe: Recipe, *, causal: bool) -> LanguageModel:
+    """The backbone; `causal` where the objective wants that, for one that can be either."""
+    d_model, n_layer = recipe.d_model, recipe.n_layer
+    if recipe.backbone == "hyena":
+        return HyenaLM(HyenaConfig(d_model=d_model, n_layer=n_layer, l_max=recipe.window))
+    if recipe.backbone == "transformer":
+        return TransformerLM(TransformerConfig(d_model=d_model, n_layer=n_layer, causal=causal))
     strands, directions = recipe.backbone == "caduceus-ps", recipe.backbone != "mamba"
-    return CaduceusLM(CaduceusConfig(recipe.d_model, recipe.n_layer, rcps=strands, bidirectional=directions))
+    return CaduceusLM(CaduceusConfig(d_model, n_layer, rcps=strands, bidirectional=directions))
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -21,10 +21,11 @@ class Recipe:
         intervals: BED with a split column (train, valid, test); by default whole chromosomes are held out.
         objective: what is minimised.
         objective_options: of the objective, as its class in `dnadiff.diffusion` takes them: {"steps": 1000}.
-        backbone: caduceus-ps treats both strands alike, caduceus-ph is a plain bidirectional stack, mamba reads from
-            left to right.
+        backbone: caduceus-ps treats both strands alike, caduceus-ph is a plain bidirectional stack, mamba and hyena
+            read from left to right, transformer does so for the objective autoregressive and else looks both ways.
         time_conditioning: whether the network is told the noise level; by default as the objective was published.
-        d_model: channels of the backbone.
+        d_model: channels of the backbone. The paper has 118 x 4 for caduceus (470,702 parameters), 128 x 4 for mamba
+            (468,608) and 128 x 2 for hyena (436,096); a transformer of 118 x 4 has 471,884.
         n_layer: blocks of the backbone.
         init: start from this run, model folder, published Caduceus or hf:OWNER/NAME; it gives the backbone's shape.
         window: bases of each training window.
@@ -35,7 +36,7 @@ class Recipe:
         learning_rate: at the end of the warm-up.
         final_learning_rate: at the end of the run.
         warmup: share of the run with a rising learning rate; the rest follows a cosine.
-        weight_decay: of matrices; biases, norms, embeddings, A_log and D have none.
+        weight_decay: of matrices; biases, norms, embeddings, A_log, D and Hyena's implicit filters have none.
         clip: largest norm of the gradient.
         reverse_complement: show either strand of a training window, by a fair coin.
         eval_windows: held-out windows of each of the final bounds; a fixed seeded sample.
@@ -53,7 +54,7 @@ class Recipe:
     intervals: str | None = None
     objective: Literal["mdlm", "sedd", "autoregressive", "masked_lm"] = "mdlm"
     objective_options: dict[str, Any] = field(default_factory=dict)
-    backbone: Literal["caduceus-ps", "caduceus-ph", "mamba"] = "caduceus-ps"
+    backbone: Literal["caduceus-ps", "caduceus-ph", "mamba", "hyena", "transformer"] = "caduceus-ps"
     time_conditioning: bool | None = None
     d_model: int = 118
     n_layer: int = 4

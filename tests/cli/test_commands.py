@@ -8,7 +8,11 @@ from Bio import SeqIO
 from small import CONTIGS, write_fasta
 
 import dnadiff
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.cli.main import main
+from dnadiff.diffusion import Autoregressive
+from dnadiff.model import Model
 
 TINY = ["--config", "smoke", "--max-steps", "4", "--checkpoint-every", "2", "--eval-windows", "8", "--window", "64"]
 
@@ -100,6 +104,21 @@ def test_generate_says_what_is_wrong_and_writes_nothing(here, capsys, flags, cod
     out, err = capsys.readouterr()
     assert out == "" and message in err.splitlines()[-1]
     assert sorted(here.rglob("*")) == before
+
+
+def test_a_causal_model_is_sampled_from_left_to_right_and_the_header_says_so(tmp_path, capsys):
+    config = CaduceusConfig(d_model=8, n_layer=1, rcps=False, bidirectional=False)
+    Model(LMDenoiser(CaduceusLM(config)), Autoregressive()).save(tmp_path)
+    command = ["generate", "--checkpoint", str(tmp_path), "--template"]
+    assert main([*command, "GATTACANNNN", "--num", "2"]) == 0
+    header, sequence, *_ = capsys.readouterr().out.splitlines()
+    assert " sampler=autoregressive temperature=1 " in header and re.fullmatch("GATTACA[ACGT]{4}", sequence)
+    for words, message in (
+        (["NNA"], "position 3 of row 0 is fixed"),
+        (["NN", "--sampler", "ancestral"], "leave it out"),
+    ):
+        assert main([*command, *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_page_about_everything(here, tmp_path, capsys):

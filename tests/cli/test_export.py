@@ -9,8 +9,10 @@ import dnadiff
 from dnadiff.backbones import load_pretrained
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
 from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
+from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
 from dnadiff.cli.main import main
-from dnadiff.diffusion import MDLM
+from dnadiff.diffusion import MDLM, Autoregressive
 from dnadiff.model import Model
 
 
@@ -69,3 +71,30 @@ def test_a_bad_export_is_one_line_and_writes_nothing(run, capsys, flags, code, m
     out, err = capsys.readouterr()
     assert out == "" and message in err.splitlines()[-1]
     assert sorted(run.parents[1].rglob("*")) == before
+
+
+def saved(lm, folder):
+    Model(LMDenoiser(lm), Autoregressive()).save(folder)
+    return folder
+
+
+def test_mamba_goes_out_as_a_caduceus_of_one_direction(tmp_path, capsys):
+    lm = CaduceusLM(CaduceusConfig(d_model=8, n_layer=1, rcps=False, bidirectional=False))
+    folder, out = saved(lm, tmp_path / "model"), tmp_path / "out"
+    assert main(["export", "--checkpoint", str(folder), "--out", str(out)]) == 0
+    assert "Mamba, a Caduceus of one direction" in capsys.readouterr().out
+    assert load_pretrained(out).causal
+
+
+@pytest.mark.parametrize(
+    ("lm", "name"),
+    [
+        (HyenaLM(HyenaConfig(d_model=8, n_layer=1)), "hyena"),
+        (TransformerLM(TransformerConfig(d_model=8, n_layer=1, causal=True)), "transformer"),
+    ],
+    ids=["hyena", "transformer"],
+)
+def test_what_has_no_published_format_does_not_go_out(lm, name, tmp_path, capsys):
+    folder, out = saved(lm, tmp_path / "model"), tmp_path / "out"
+    assert main(["export", "--checkpoint", str(folder), "--out", str(out)]) == 1
+    assert f"there is no published format for a {name}" in capsys.readouterr().err and not out.exists()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnadiff.ops import DirectionWeights, mamba_mixer_fn
+from dnadiff.ops import DirectionWeights, MixerState, mamba_mixer_fn, mamba_mixer_step
 
 BOTH = (False, True)
 
@@ -38,14 +38,19 @@ def arguments(batch=2, length=37, width=6, channels=20, states=5, rank=2, taps=4
     return leaves, reverse
 
 
-def mix(leaves, reverse, backend):
+def weights(leaves, reverse):
+    """The projections, and the directions."""
     directions = [
         DirectionWeights(
             *(leaves.get(f"{name}{i}") for name in DirectionWeights._fields if name != "reverse"), backwards
         )
         for i, backwards in enumerate(reverse)
     ]
-    projections = leaves["in_weight"], leaves.get("in_bias"), leaves["out_weight"], leaves.get("out_bias")
+    return (leaves["in_weight"], leaves.get("in_bias"), leaves["out_weight"], leaves.get("out_bias")), directions
+
+
+def mix(leaves, reverse, backend):
+    projections, directions = weights(leaves, reverse)
     return mamba_mixer_fn(leaves["x"], *projections, directions, backend=backend)
 
 
@@ -170,3 +175,21 @@ def test_errors():
         mix(leaves, reverse, "cpu")
     with pytest.raises(ValueError, match="unknown"):
         mix(leaves, reverse, "tpu")
+
+
+@pytest.mark.parametrize("options", [{}, {"taps": 1, "biases": False}, {"states": 1, "length": 1}], ids=str)
+def test_one_position_at_a_time_is_the_same_mixer(options):
+    leaves, reverse = arguments(reverse=(False,), **options)
+    projections, (direction,) = weights(leaves, reverse)
+    state, out = MixerState.empty(2, direction), []
+    for x in leaves["x"].unbind(1):
+        y, state = mamba_mixer_step(x, state, *projections, direction)
+        out.append(y)
+    torch.testing.assert_close(torch.stack(out, 1), mix(leaves, reverse, "reference"), rtol=1e-10, atol=1e-10)
+
+
+def test_right_to_left_cannot_be_taken_one_position_at_a_time():
+    leaves, reverse = arguments(reverse=(True,))
+    projections, (direction,) = weights(leaves, reverse)
+    with pytest.raises(ValueError, match="right to left"):
+        mamba_mixer_step(leaves["x"][:, 0], MixerState.empty(2, direction), *projections, direction)

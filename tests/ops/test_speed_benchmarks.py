@@ -58,3 +58,13 @@ def test_long_windows(tmp_path):
     assert [(r["window"], r["batch"]) for r in result["runs"]] == [(32, 2), (64, 1)] * 2
     assert all(r["peak"] > 2**20 and r["bases_per_second"] > 0 for r in result["runs"])
     assert "peak GiB" in printed
+
+
+def test_backbones(tmp_path):
+    flags = ["--only", "mamba", "hyena", "--window", "32", "--batch", "2", "--samples", "4"]
+    result, printed = run("backbones.py", *flags, out=tmp_path / "out.json")
+    assert result["params"] == {"mamba": 468_608, "hyena": 436_096}
+    for name in ("forward", "training step"):
+        assert all(result["times"][name][backbone]["median"] > 0 for backbone in ("mamba", "hyena"))
+    assert list(result["letters per second"]) == ["mamba"]
+    assert result["letters per second"]["mamba"]["recurrent"] > 0 and "letters/s" in printed

@@ -1,0 +1,157 @@
+"""Sizes and speeds of the backbones: a forward pass, a training step, and left-to-right sampling.
+
+    python benchmarks/backbones.py
+    python benchmarks/backbones.py --only mamba hyena --json backbones.json
+
+Each backbone has the paper's size, or as many parameters. A step is the loss of its objective (autoregressive for
+causal backbones, MDLM for others), backward, clipping and AdamW, on random bases. Sampling is of Mamba: one letter for
+each of --samples sequences by its recurrent form, and by calls on the whole prefix, which are timed at a few lengths
+spread evenly over the window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+
+from collections.abc import Callable
+
+import torch
+from timing import Others, add_flags, machine, measure, summary, table
+from torch import Tensor, nn
+
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
+from dnadiff.backbones.language_model import LanguageModel
+from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
+from dnadiff.diffusion import MDLM, Autoregressive
+from dnadiff.files import write_json
+from dnadiff.memory import keep_freed_memory
+
+BACKBONES: dict[str, Callable[[], LanguageModel]] = {
+    "caduceus-ps": lambda: CaduceusLM(CaduceusConfig()),
+    "caduceus-ph": lambda: CaduceusLM(CaduceusConfig(rcps=False)),
+    "mamba": lambda: CaduceusLM(CaduceusConfig(128, 4, rcps=False, bidirectional=False)),
+    "hyena": lambda: HyenaLM(HyenaConfig()),
+    "transformer": lambda: TransformerLM(TransformerConfig()),
+    "causal transformer": lambda: TransformerLM(TransformerConfig(causal=True)),
+}
+_PREFIXES = 8
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Measures, prints, and returns what --json would write."""
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `dnadiff pretrain` does
+    networks = {name: LMDenoiser(BACKBONES[name]()) for name in options.only}
+    tokens = random_bases(options.batch, options.window)
+    makers = {"forward": forward, "training step": training_step}
+    with Others() as others:
+        times = {}
+        for what, make in makers.items():
+            runs = {name: make(denoiser, tokens) for name, denoiser in networks.items()}
+            for run in runs.values():  # compiles, and has every tensor's memory once
+                run()
+            times[what] = summary(measure(runs, options.repeats))
+        letters = {name: sampling(d, options) for name, d in networks.items() if d.recurrent}
+    result = {
+        "bases": tokens.numel(),
+        "params": {name: sum(p.numel() for p in d.parameters()) for name, d in networks.items()},
+        **machine(),
+        "cores used by others": others.cores,
+        "times": times,
+        "letters per second": letters,
+    }
+    report(result, options, str(others))
+    if options.json:
+        write_json(options.json, result)
+    return result
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), help="some of them")
+    parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=16, help="windows of a step (16)")
+    parser.add_argument("--samples", type=int, default=64, help="sequences that are sampled together (64)")
+    add_flags(parser, repeats=5)
+    return parser.parse_args(arguments)
+
+
+def forward(denoiser: LMDenoiser, tokens: Tensor) -> Callable[[], Tensor]:
+    """A function that makes one forward pass, and returns the logits."""
+
+    def logits() -> Tensor:
+        with torch.no_grad():
+            return denoiser(tokens)
+
+    return logits
+
+
+def training_step(denoiser: LMDenoiser, tokens: Tensor) -> Callable[[], float]:
+    """A function that takes one step, and returns the loss."""
+    objective = Autoregressive() if denoiser.causal else MDLM()
+    optimiser = torch.optim.AdamW(denoiser.parameters(), lr=1e-3, betas=(0.9, 0.95))
+
+    def step() -> float:
+        loss = objective.loss(denoiser, tokens)
+        loss.value.backward()
+        nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        return loss.nats_per_base.item()
+
+    return step
+
+
+@torch.no_grad()
+def sampling(denoiser: LMDenoiser, options: argparse.Namespace) -> dict[str, float]:
+    """Letters per second by the recurrent form, and by calls on the whole prefix."""
+    tokens = random_bases(options.samples, options.window)
+    _, state = denoiser.begin(options.samples)
+    prefixes = [tokens[:, : options.window * (2 * i + 1) // (2 * _PREFIXES) + 1] for i in range(_PREFIXES)]
+
+    def steps() -> None:
+        memory = state
+        for i in range(_PREFIXES):
+            _, memory = denoiser.step(tokens[:, i], memory)
+
+    def calls() -> None:
+        for prefix in prefixes:
+            denoiser(prefix)
+
+    steps()
+    times = summary(measure({"recurrent": steps, "full calls": calls}, options.repeats))
+    return {name: 1e3 * _PREFIXES * options.samples / row["median"] for name, row in times.items()}
+
+
+def random_bases(batch: int, window: int) -> Tensor:
+    """Token ids (batch, window)."""
+    return torch.randint(7, 11, (batch, window), generator=torch.Generator().manual_seed(0))
+
+
+def report(result: dict, options: argparse.Namespace, others: str) -> None:
+    """Prints the tables."""
+    print(f"{options.batch} windows of {options.window:,} bases, float32, {result['threads']} threads")
+    rows = [["", "parameters", "forward bases/s", "best", "training bases/s", "best"]]
+    for name, params in result["params"].items():
+        rates = [
+            1e3 * result["bases"] / row[name][key] for row in result["times"].values() for key in ("median", "best")
+        ]
+        rows.append([name, f"{params:,}", *(f"{rate:,.0f}" for rate in rates)])
+    print(table(rows))
+    for name, row in result["letters per second"].items():
+        print(
+            f"{name}, {options.samples} sequences: {row['recurrent']:,.0f} letters/s letter by letter, "
+            f"{row['full calls']:,.0f} by full calls (mean over a window of {options.window:,})"
+        )
+    print(f"other processes: {others}")
+
+
+if __name__ == "__main__":
+    main()

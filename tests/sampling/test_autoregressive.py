@@ -1,0 +1,149 @@
+import pytest
+import torch
+from closed_forms import CausalMarkovSource, MarkovSource
+from scipy.stats import chisquare
+
+from dnadiff.alphabet import DNA
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
+from dnadiff.diffusion import Autoregressive
+from dnadiff.errors import UsageError
+from dnadiff.model import Model
+from dnadiff.sampling import free_template, parse_template, sample, sampler_for
+
+
+class Chain(CausalMarkovSource):
+    """Takes a prefix of any length."""
+
+    def __call__(self, tokens, sigma=None, label=None, soft=None):
+        whole = torch.full((len(tokens), self.length), DNA.mask_id)
+        whole[:, : tokens.shape[1]] = tokens
+        return super().__call__(whole)[:, : tokens.shape[1]]
+
+
+class RecurrentChain(Chain):
+    """The same chain; its state is the last token."""
+
+    recurrent = True
+
+    def __init__(self, length):
+        super().__init__(length)
+        self.law = self.step
+        self.step = lambda tokens, state: (self.law[tokens - DNA.first_id].log(), None)
+
+    def begin(self, batch, label=None):
+        return self.start.log().expand(batch, 4), None
+
+    def nats(self, tokens):
+        return Chain(self.length).nats(tokens)
+
+
+def mamba(**options):
+    torch.manual_seed(0)
+    ssm = SSMConfig(d_state=4)
+    denoiser = LMDenoiser(CaduceusLM(CaduceusConfig(12, 2, rcps=False, bidirectional=False, ssm_cfg=ssm)), **options)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return denoiser.eval()
+
+
+@pytest.mark.parametrize("chain", [Chain, RecurrentChain])
+def test_samples_follow_the_exact_distribution(chain):
+    source = chain(length=3)
+    drawn = sample(source, free_template(20_000, 3), seed=1)
+    law = source.nats(torch.cartesian_prod(*[torch.arange(7, 11)] * 3)).neg().exp()
+    letters = DNA.letter_index(drawn)
+    counts = torch.bincount(letters[:, 0] * 16 + letters[:, 1] * 4 + letters[:, 2], minlength=64)
+    assert chisquare(counts.numpy(), (law * 20_000).numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("chain", [Chain, RecurrentChain])
+def test_a_prefix_gives_the_exact_conditional(chain):
+    source = chain(length=4)
+    tokens, allowed = parse_template("GTNN")
+    assert allowed is None
+    drawn = sample(source, tokens.repeat(20_000, 1), seed=2)
+    assert (drawn[:, :2] == torch.tensor([9, 10])).all()
+    rows = torch.cat([tokens[:2].expand(16, 2), torch.cartesian_prod(*[torch.arange(7, 11)] * 2)], 1)
+    law = source.nats(rows).neg().softmax(0)
+    letters = DNA.letter_index(drawn)
+    counts = torch.bincount(letters[:, 2] * 4 + letters[:, 3], minlength=16)
+    assert chisquare(counts.numpy(), (law * 20_000).numpy()).pvalue > 1e-3
+
+
+def test_allowed_letters_and_temperature():
+    source = Chain(length=6)
+    tokens, allowed = parse_template("NNRNWN")
+    drawn = sample(source, tokens.repeat(500, 1), allowed.repeat(500, 1, 1))
+    assert set(drawn[:, 2].tolist()) == {7, 9} and set(drawn[:, 4].tolist()) == {7, 10}
+    cold = sample(source, free_template(3, 6), temperature=1e-4)
+    for place in range(6):
+        assert torch.equal(cold[:, place], source(cold)[:, place].argmax(-1) + DNA.first_id)
+
+
+def test_the_recurrent_form_draws_what_full_calls_draw():
+    denoiser = mamba()
+    recurrent = sample(denoiser, free_template(20, 50), seed=4)
+    denoiser.recurrent = False
+    assert torch.equal(sample(denoiser, free_template(20, 50), seed=4), recurrent)
+    assert len({tuple(row.tolist()) for row in recurrent}) == 20
+
+
+@pytest.mark.parametrize("make", [mamba, lambda: LMDenoiser(HyenaLM(HyenaConfig(d_model=12, l_max=30))).eval()])
+def test_a_sample_depends_on_its_number_not_on_its_batch(make):
+    denoiser = make()
+    together = sample(denoiser, free_template(40, 30), seed=8)
+    for index in ([0], [4, 39, 17], list(range(20, 40))):
+        alone = sample(denoiser, free_template(len(index), 30), seed=8, index=torch.tensor(index))
+        assert torch.equal(alone, together[index])
+    assert not torch.equal(together, sample(denoiser, free_template(40, 30), seed=9))
+
+
+def test_rows_may_have_prefixes_of_different_lengths_and_unknown_letters_in_them():
+    denoiser = mamba()
+    tokens = torch.tensor([[7, 8, 11, 9, 3, 3], [3, 3, 3, 3, 3, 3], [10, 10, 10, 10, 10, 10]])
+    drawn = sample(denoiser, tokens, seed=3)
+    fixed = tokens != DNA.mask_id
+    assert torch.equal(drawn[fixed], tokens[fixed]) and DNA.scorable(drawn[~fixed]).all()
+    for row in range(3):
+        assert torch.equal(sample(denoiser, tokens[row, None], seed=3, index=torch.tensor([row]))[0], drawn[row])
+
+
+def test_a_class_is_told():
+    denoiser = mamba(labels=("one", "two"))
+    denoiser.conditioning.scale_shift.weight.data.normal_()
+    drawn = [sample(denoiser, free_template(2, 30), label=torch.full((2,), label)) for label in (0, 1)]
+    again = sample(denoiser, free_template(2, 30), label=torch.tensor([0, 1]))
+    assert not torch.equal(*drawn)
+    assert torch.equal(again[0], drawn[0][0]) and torch.equal(again[1], drawn[1][1])
+
+
+def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level():
+    assert sampler_for(Chain(5)) == sampler_for(mamba()) == "autoregressive"
+    assert sampler_for(MarkovSource(5)) == sampler_for(mamba(needs_sigma=True)) == "ancestral"
+    assert sampler_for(mamba(), "first_hitting") == "first_hitting"
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "template", "options", "message"),
+    [
+        (Chain(4), "NNAN", {}, "position 3 of row 0 is fixed, and position 2 before it is free"),
+        (Chain(4), "NNNN", {"steps": 4}, "autoregressive takes one call for each free letter: leave --steps out"),
+        (MarkovSource(4), "NNNN", {"sampler": "autoregressive"}, "only what lies to the left"),
+        (mamba(needs_sigma=True), "NNNN", {"sampler": "autoregressive"}, "noise level"),
+    ],
+)
+def test_what_cannot_be_is_said(denoiser, template, options, message):
+    with pytest.raises(UsageError, match=message):
+        sample(denoiser, parse_template(template)[0][None], **options)
+
+
+def test_a_model_that_was_trained_from_left_to_right_is_sampled_so():
+    held = Model(mamba(), Autoregressive())
+    assert held.generate(2, length=20, seed=3) == held.generate(2, length=20, seed=3, sampler="autoregressive")
+    assert held.generate(1, template="GATTACANNN")[0].startswith("GATTACA")
+    for sampler in ("ancestral", "first_hitting"):
+        with pytest.raises(UsageError, match=f"trained from left to right, and {sampler} shows it masks"):
+            held.generate(1, length=20, sampler=sampler)
