@@ -40,31 +40,40 @@ class MarkovSource:
 
     def nats(self, tokens: Tensor) -> Tensor:
         """Exact -log p of the letters of each row; N is marginalised."""
-        evidence = self._evidence(tokens)
+        evidence = _evidence(tokens)
         message, total = self.start * evidence[:, 0], torch.zeros(len(tokens), dtype=torch.float64)
         for i in range(1, self.length):
             message = (message @ self.step) * evidence[:, i]
         return total - message.sum(1).log()
 
-    def _evidence(self, tokens: Tensor, soft: Tensor | None = None) -> Tensor:
-        letters = torch.nn.functional.one_hot(DNA.letter_index(tokens), 4).double()
-        evidence = torch.where(DNA.scorable(tokens)[..., None], letters, 1.0)
-        if soft is None:
-            return evidence
-        return torch.where((DNA.scorable(tokens) | (tokens == DNA.mask_id))[..., None], soft.double(), evidence)
-
     def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
-        evidence = self._evidence(tokens, soft)
+        evidence = _evidence(tokens, soft)
         left, right = [self.start.expand(len(tokens), 4)], [torch.ones(len(tokens), 4, dtype=torch.float64)]
         for i in range(1, self.length):
             left.append(_normalised((left[-1] * evidence[:, i - 1]) @ self.step))
         for i in range(self.length - 2, -1, -1):
             right.append(_normalised((right[-1] * evidence[:, i + 1]) @ self.step.T))
-        return (torch.stack(left, 1) * torch.stack(right[::-1], 1)).log().log_softmax(-1)
+        return _normalised(torch.stack(left, 1) * torch.stack(right[::-1], 1)).log()
+
+
+def _evidence(tokens: Tensor, soft: Tensor | None = None) -> Tensor:
+    letters = torch.nn.functional.one_hot(DNA.letter_index(tokens), 4).double()
+    evidence = torch.where(DNA.scorable(tokens)[..., None], letters, 1.0)
+    if soft is None:
+        return evidence
+    return torch.where((DNA.scorable(tokens) | (tokens == DNA.mask_id))[..., None], soft.double(), evidence)
 
 
 def _normalised(message: Tensor) -> Tensor:
-    return message / message.sum(1, keepdim=True)
+    return message / message.sum(-1, keepdim=True)
+
+
+class IndependentSource(MarkovSource):
+    """Independent letters of one law: a chain without memory."""
+
+    def __init__(self, length: int, seed: int = 0) -> None:
+        super().__init__(length, seed)
+        self.step = self.start.expand(4, 4)
 
 
 class CausalMarkovSource(MarkovSource):
@@ -73,22 +82,27 @@ class CausalMarkovSource(MarkovSource):
     causal = True
 
     def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
-        evidence, message = self._evidence(tokens), [self.start.expand(len(tokens), 4)]
+        evidence, message = _evidence(tokens), [self.start.expand(len(tokens), 4)]
         for i in range(1, self.length):
             message.append(_normalised((message[-1] * evidence[:, i - 1]) @ self.step))
         return torch.stack(message, 1).log()
 
 
 class JointSource:
-    """Any distribution over all sequences of a short length, given as a table; exact by enumeration."""
+    """Any distribution over all sequences of a short length, given as a table; exact by enumeration.
+
+    The evidence of a position is proportional to `soft` where that is given, else a letter's own or none.
+    """
 
     causal, needs_sigma, outputs = False, False, 4
 
     def __init__(self, length: int, seed: int = 0) -> None:
-        rng = torch.Generator().manual_seed(seed)
-        table = torch.rand([4] * length, generator=rng, dtype=torch.float64) ** 3
+        table = self.weights(length, torch.Generator().manual_seed(seed))
         self.table, self.length = table / table.sum(), length
         self.sequences = torch.tensor(list(itertools.product(range(4), repeat=length)))
+
+    def weights(self, length: int, rng: torch.Generator) -> Tensor:
+        return torch.rand([4] * length, generator=rng, dtype=torch.float64) ** 3
 
     def entropy(self) -> float:
         """Exact entropy of a sequence in nats."""
@@ -103,19 +117,32 @@ class JointSource:
         return -self.table.reshape(-1)[self.index(tokens)].log()
 
     def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
-        letters, known = DNA.letter_index(tokens), DNA.scorable(tokens)
-        agrees = (self.sequences[None] == letters[:, None]) | ~known[:, None]  # (B, 4^L, L)
-        out = torch.empty(*tokens.shape, 4, dtype=torch.float64)
-        for i in range(self.length):
-            others = agrees[:, :, [j for j in range(self.length) if j != i]].all(-1)
-            mass = others.double() * self.table.reshape(-1)
-            for letter in range(4):
-                out[:, i, letter] = mass[:, self.sequences[:, i] == letter].sum(1)
-        return out.log().log_softmax(-1)
+        evidence, axes, out = _evidence(tokens, soft), "abcdefgh"[: self.length], []
+        rows = torch.ones(len(tokens), dtype=torch.float64)
+        for own in axes:
+            others = axes.replace(own, "")
+            terms = ",".join([axes, *(f"z{axis}" for axis in others), "z"])
+            each = [evidence[:, axes.index(axis)] for axis in others]
+            out.append(torch.einsum(f"{terms}->z{own}", self.table, *each, rows))
+        return _normalised(torch.stack(out, 1)).log()
 
     def index(self, tokens: Tensor) -> Tensor:
         """The place of each sequence in the flattened table."""
         return (DNA.letter_index(tokens) * 4 ** torch.arange(self.length - 1, -1, -1)).sum(1)
+
+
+class MixtureSource(JointSource):
+    """Two kinds of sequences, equally frequent, of independent letters each: every letter tells of all others."""
+
+    def weights(self, length: int, rng: torch.Generator) -> Tensor:
+        laws = _normalised(torch.rand(2, 4, generator=rng, dtype=torch.float64) ** 3)
+        tables = []
+        for law in laws:
+            table = law
+            for _ in range(length - 1):
+                table = table[..., None] * law
+            tables.append(table)
+        return tables[0] + tables[1]
 
 
 def masked_nats(denoiser, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -6,15 +6,19 @@ from typing import Any
 
 from dnadiff.diffusion.autoregressive import Autoregressive
 from dnadiff.diffusion.corpus import CorpusBound, corpus_bound, summarise
+from dnadiff.diffusion.d3pm import D3PM
 from dnadiff.diffusion.masked_lm import MaskedLM
 from dnadiff.diffusion.mdlm import MDLM
 from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Loss, Objective
 from dnadiff.diffusion.sedd import SEDD
+from dnadiff.diffusion.udlm import UDLM
 from dnadiff.errors import UsageError
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "mdlm": MDLM,
     "sedd": SEDD,
+    "d3pm": D3PM,
+    "udlm": UDLM,
     "autoregressive": Autoregressive,
     "masked_lm": MaskedLM,
 }
@@ -44,9 +48,11 @@ def name_of(objective: Objective) -> str:
 
 
 __all__ = [
+    "D3PM",
     "MDLM",
     "OBJECTIVES",
     "SEDD",
+    "UDLM",
     "Autoregressive",
     "Bound",
     "CorpusBound",

@@ -7,31 +7,44 @@ absorbing noise the scores of a masked position are s_b = w_b / (e^sigma - 1), a
 
 MDLM's integrand of the normalised network plus a penalty that is never negative, with nothing large at either end of
 time. So normalising a trained SEDD never worsens its bound, and with W = 1 the two objectives agree term by term.
+
+For uniform noise the scores are ratios s_y = (alpha w_y + u/K) / (alpha w_z + u/K), u = 1 - alpha, of the probabilities
+of noisy letters; with W = 1 the score entropy is UDLM's integrand.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion.absorbing import cross_entropy, exact_count
 from dnadiff.diffusion.objective import Denoiser, Draw, Objective
+from dnadiff.diffusion.uniform import Noise, beyond_chance, check_noise, excess, rate_cost, redraw, time_of
 from dnadiff.noise import Stream
 
 
 class SEDD(Objective):
-    """Score entropy with absorbing noise: an upper bound on -log p, minimised as it stands.
+    """Score entropy: an upper bound on -log p, minimised as it stands.
 
     Args:
+        noise: letters turn into masks ("absorbing") or into other letters ("uniform").
         alphabet: the letters.
+
+    Raises:
+        ValueError: if the noise is unknown.
     """
 
-    def __init__(self, *, alphabet: Alphabet = DNA) -> None:
-        super().__init__(alphabet)
+    def __init__(self, *, noise: Noise = "absorbing", alphabet: Alphabet = DNA) -> None:
+        super().__init__(alphabet, noise=noise)
+        check_noise(noise)
+        self.noise = noise
 
     def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
-        """One draw of the bound (B, L), by exact counts; one call."""
+        """One draw of the bound (B, L), one call."""
+        return (self._absorbing if self.noise == "absorbing" else self._uniform)(denoiser, tokens, draw)
+
+    def _absorbing(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        """By exact counts."""
         scorable = self.alphabet.scorable(tokens)
         hidden = exact_count(scorable, draw.quantile, draw.uniform(Stream.MASK, tokens.shape[1]))
         logits = self.ask(denoiser, tokens.masked_fill(hidden.mask, self.alphabet.mask_id), hidden.rate)
@@ -39,11 +52,8 @@ class SEDD(Objective):
         cost = cross_entropy(logits - log_mass[..., None], self.alphabet.letter_index(tokens)) + excess(log_mass)
         return hidden.factor[:, None] * cost.masked_fill(~hidden.mask, 0.0)
 
-
-def excess(u: Tensor) -> Tensor:
-    """h(u) = e^u - 1 - u, which is never negative; by its series where the difference would leave no digits."""
-    small = u.abs() < 1e-2
-    near = torch.where(small, u, 0.0)
-    series = near.square() / 2 * (1 + near / 3 * (1 + near / 4 * (1 + near / 5)))
-    far = torch.where(small, 1.0, u)
-    return torch.where(small, series, torch.expm1(far) - far)
+    def _uniform(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        rate, factor = time_of(draw.quantile)
+        redrawn = redraw(self.alphabet, tokens, rate, draw)
+        logits = self.ask(denoiser, redrawn.tokens, rate, redrawn.soft)
+        return beyond_chance(lambda log_w: rate_cost(log_w, redrawn), logits, redrawn, factor)

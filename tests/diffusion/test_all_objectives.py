@@ -17,6 +17,11 @@ CASES = {
     "mdlm, complementary": ("mdlm", {"complementary": True}),
     "mdlm, time": ("mdlm", {"estimator": "time", "schedule": "cosine"}),
     "sedd": ("sedd", {}),
+    "sedd, uniform": ("sedd", {"noise": "uniform"}),
+    "d3pm": ("d3pm", {"steps": 100}),
+    "d3pm, zero masking": ("d3pm", {"steps": 100, "zero_masking": True, "carry_over": False}),
+    "d3pm, uniform": ("d3pm", {"steps": 100, "noise": "uniform"}),
+    "udlm": ("udlm", {}),
     "autoregressive": ("autoregressive", {}),
     "masked_lm": ("masked_lm", {}),
 }

@@ -1,10 +1,14 @@
+import itertools
 import math
 
+import pytest
 import torch
-from closed_forms import FromLogits, MarkovSource
+from closed_forms import FromLogits, IndependentSource, MarkovSource, MixtureSource
+from test_uniform import all_pairs
 
-from dnadiff.diffusion import MDLM, SEDD
-from dnadiff.diffusion.sedd import excess
+from dnadiff.diffusion import MDLM, SEDD, UDLM, make_objective
+from dnadiff.diffusion.uniform import excess, rate_cost
+from dnadiff.errors import UsageError
 
 SOURCE = MarkovSource(length=12)
 
@@ -52,3 +56,59 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy():
     assert abs(bound.nats.mean() - SOURCE.entropy()) < 3 * bound.nats.std() / 20_000**0.5
     assert bound.nats.std() / 20_000**0.5 < 0.005 * SOURCE.entropy()
     assert SEDD.time_conditioned
+
+
+@pytest.mark.parametrize(
+    "source",
+    [IndependentSource(length=8, seed=1), MarkovSource(length=12), MixtureSource(length=4)],
+    ids=lambda source: type(source).__name__,
+)
+def test_with_uniform_noise_the_bound_of_the_exact_scores_is_the_entropy(source):
+    tokens = source.sample(10_000)
+    bound = SEDD(noise="uniform").bound(source, tokens, draws=4, seed=8)
+    paired = bound.nats - source.nats(tokens)
+    se = paired.std() / 10_000**0.5
+    assert bound.kind == "upper"
+    assert se < 0.005 * source.entropy()
+    assert abs(paired.mean()) < 3 * se
+
+
+def test_with_uniform_noise_a_normalised_network_has_udlms_bound():
+    source = MarkovSource(length=12)
+    tokens = source.sample(100)
+    sedd, udlm = (o.bound(source, tokens, draws=2, seed=1) for o in (SEDD(noise="uniform"), UDLM()))
+    torch.testing.assert_close(sedd.nats, udlm.nats, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.4, 0.95])
+def test_with_uniform_noise_the_cost_is_the_score_entropy(rate):
+    """Of free scores: sigma'/K times the sum over y != z of s - r log s + r (log r - 1), for alpha = 1 - t."""
+    logits = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    cost, alpha = rate_cost(logits, all_pairs(rate)), 1 - rate
+    for x, z in itertools.product(range(4), repeat=2):
+        noisy = [alpha * math.exp(logits[x, z, y]) + rate / 4 for y in range(4)]
+        clean = [alpha * (y == x) + rate / 4 for y in range(4)]
+        total = 0.0
+        for y in set(range(4)) - {z}:
+            s, r = noisy[y] / noisy[z], clean[y] / clean[z]
+            total += s - r * math.log(s) + r * (math.log(r) - 1)
+        assert float(cost[x, z]) == pytest.approx(total / (4 * alpha), rel=1e-9)
+
+
+def test_with_uniform_noise_scores_that_are_not_normalised_cost_more():
+    source = MarkovSource(length=12)
+
+    class Scaled(MarkovSource):
+        def __call__(self, tokens, sigma=None, label=None, soft=None):
+            return super().__call__(tokens, soft=soft) + 0.7
+
+    tokens = source.sample(5000)
+    plain, scaled = (SEDD(noise="uniform").bound(s, tokens, draws=2) for s in (source, Scaled(length=12)))
+    paired = scaled.nats - plain.nats
+    assert paired.mean() > 5 * paired.std() / 5000**0.5
+
+
+def test_the_noise_is_an_option():
+    assert SEDD().options == {"noise": "absorbing"} and SEDD(noise="uniform").options == {"noise": "uniform"}
+    with pytest.raises(UsageError, match="sedd: unknown noise 'masked'; there are absorbing, uniform"):
+        make_objective("sedd", {"noise": "masked"})

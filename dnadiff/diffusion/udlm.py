@@ -1,0 +1,31 @@
+"""Uniform diffusion in continuous time (UDLM, Schiff et al. 2024, arXiv 2412.10193)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from dnadiff.alphabet import DNA, Alphabet
+from dnadiff.diffusion.objective import Denoiser, Draw, Objective
+from dnadiff.diffusion.uniform import beyond_chance, rate_cost, redraw, time_of
+
+
+class UDLM(Objective):
+    """Letters are redrawn uniformly, in continuous time: an upper bound on -log p, minimised as it stands.
+
+    It is SEDD's with uniform noise for a normalised network. The ends of time add nothing: at 0 there is no noise, at 1
+    no signal. (The published code adds a reconstruction by the network at time 0, which only loosens the bound.)
+
+    Args:
+        alphabet: the letters.
+    """
+
+    def __init__(self, *, alphabet: Alphabet = DNA) -> None:
+        super().__init__(alphabet)
+
+    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        """One draw of the bound (B, L), one call; see `dnadiff.diffusion.uniform`."""
+        rate, factor = time_of(draw.quantile)
+        redrawn = redraw(self.alphabet, tokens, rate, draw)
+        log_mu = F.log_softmax(self.ask(denoiser, redrawn.tokens, rate, redrawn.soft), -1)
+        return beyond_chance(lambda log_w: rate_cost(log_w, redrawn), log_mu, redrawn, factor)

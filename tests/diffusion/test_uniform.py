@@ -1,0 +1,222 @@
+"""What the objectives with uniform noise share."""
+
+import itertools
+import math
+from decimal import Decimal, getcontext
+
+import pytest
+import torch
+from closed_forms import MarkovSource
+
+from dnadiff.alphabet import DNA
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.diffusion import D3PM, SEDD, UDLM, Draw
+from dnadiff.diffusion.uniform import (
+    Redrawn,
+    beyond_chance,
+    divergence,
+    excess,
+    noised,
+    rate_cost,
+    redraw,
+    share_below,
+    step_cost,
+    time_of,
+)
+
+OBJECTIVES = [
+    UDLM(),
+    SEDD(noise="uniform"),
+    D3PM(noise="uniform", steps=1),
+    D3PM(noise="uniform"),
+    D3PM(),
+    D3PM(zero_masking=True, carry_over=False),
+]
+ENDS = [0.0, 1e-300, 2.0**-53, 1e-9, 1e-3, 0.5, 1 - 1e-9, 1 - 2.0**-53]
+
+
+def name(objective):
+    return f"{type(objective).__name__}-{'-'.join(map(str, objective.options.values()))}"
+
+
+def some_draw(count, seed=0):
+    quantile = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return Draw(quantile, seed, 0, torch.arange(count))
+
+
+def all_pairs(rate: float) -> Redrawn:
+    """Every clean letter (a row) with every noisy one (a column)."""
+    clean = torch.arange(4)[:, None].expand(4, 4) + DNA.first_id
+    one_hot = torch.nn.functional.one_hot(clean - DNA.first_id, 4).double().log()
+    rate = torch.full((4,), rate, dtype=torch.float64)
+    noisy = one_hot.transpose(0, 1)
+    return Redrawn(clean.T, noised(noisy, rate).exp(), one_hot, noisy, torch.ones(4, 4, dtype=torch.bool), rate)
+
+
+def probability(rate: float) -> torch.Tensor:
+    """q(z | x) of `all_pairs`."""
+    return (1 - rate) * torch.eye(4, dtype=torch.float64) + rate / 4
+
+
+def test_letters_are_redrawn_uniformly_and_nothing_else_is():
+    tokens = torch.full((40_000, 4), DNA.ids[2])
+    tokens[:, 1], tokens[:, 2] = DNA.unknown_id, DNA.pad_id
+    redrawn = redraw(DNA, tokens, torch.full((40_000,), 0.6, dtype=torch.float64), some_draw(40_000))
+    assert torch.equal(redrawn.tokens[:, 1:3], tokens[:, 1:3])
+    for place in (0, 3):
+        share = torch.bincount(DNA.letter_index(redrawn.tokens[:, place]), minlength=4) / 40_000
+        assert torch.allclose(share, torch.tensor([0.15, 0.15, 0.55, 0.15]), atol=0.01)
+    places = redrawn.tokens[:, 0] * 11 + redrawn.tokens[:, 3]  # independent of each other
+    assert abs((places == 12 * DNA.ids[0]).double().mean() - 0.15**2) < 0.004
+
+
+def test_the_evidence_is_the_likelihood_of_what_is_seen():
+    redrawn = redraw(DNA, torch.tensor([[7, 10, 8]]), torch.tensor([0.2], dtype=torch.float64), some_draw(1))
+    for soft, token in zip(redrawn.soft[0], redrawn.tokens[0], strict=True):
+        for letter in range(4):
+            assert soft[letter] == pytest.approx(0.8 * (letter + 7 == token) + 0.05)
+
+
+def test_evidence_of_a_letter_that_is_certain_is_that_letter():
+    tokens = torch.tensor([[7, 10, 8, 9]])
+    redrawn = redraw(DNA, tokens, torch.zeros(1, dtype=torch.float64), some_draw(1))
+    assert torch.equal(redrawn.tokens, tokens)
+    assert torch.equal(redrawn.soft, torch.nn.functional.one_hot(tokens - 7, 4).double())
+
+
+@pytest.mark.parametrize("u", [-30.0, -0.3, -0.0101, -0.0099, -1e-7, 0.0, 3e-9, 0.0099, 0.0101, 2.0, 40.0])
+def test_excess_has_all_its_digits(u):
+    getcontext().prec = 50
+    exact = float(Decimal(u).exp() - 1 - Decimal(u))
+    assert float(excess(torch.tensor(u, dtype=torch.float64))) == pytest.approx(exact, rel=1e-10, abs=0)
+
+
+def test_divergence_of_laws_is_kullback_and_leiblers():
+    q, p = torch.rand(2, 7, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).softmax(-1)
+    torch.testing.assert_close(divergence(q.log(), p.log()), (q * (q / p).log()).sum(-1))
+
+
+def test_times_follow_the_law_they_are_weighted_by():
+    quantile = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    rate, factor = time_of(quantile)
+    torch.testing.assert_close(share_below(rate), quantile, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(factor, 4 * rate.sqrt() / (3 * (1 - rate)))
+    # Mean of factor * f(rate) is the integral of f: of 1 - u it is 1/2, of u (1 - u) 1/6.
+    assert (factor * (1 - rate)).mean() == pytest.approx(1 / 2, rel=1e-6)
+    assert (factor * rate * (1 - rate)).mean() == pytest.approx(1 / 6, rel=1e-6)
+
+
+def as_published(log_mu, redrawn):
+    """UDLM's integrand as the paper writes it, letter by letter."""
+    alpha, out = float(1 - redrawn.rate[0]), torch.empty(4, 4, dtype=torch.float64)
+    for x, z in itertools.product(range(4), repeat=2):
+        bar = [4 * alpha * (b == x) + 1 - alpha for b in range(4)]
+        theta = [4 * alpha * float(log_mu[x, z, b].exp()) + 1 - alpha for b in range(4)]
+        terms = [bar[b] / bar[z] * math.log(theta[z] * bar[b] / (theta[b] * bar[z])) for b in range(4)]
+        out[x, z] = -1 / (4 * alpha) * (4 / bar[z] - 4 / theta[z] - sum(terms))
+    return out
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 0.9])
+def test_the_cost_in_continuous_time_is_the_published_one(rate):
+    log_mu = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64).log_softmax(-1)
+    pairs = all_pairs(rate)
+    torch.testing.assert_close(rate_cost(log_mu, pairs), as_published(log_mu, pairs), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("rate", [1e-12, 1e-6, 1 - 1e-6, 1 - 1e-12])
+def test_the_cost_keeps_its_digits_at_the_ends_of_time(rate):
+    log_mu = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64).log_softmax(-1)
+    cost, mu = rate_cost(log_mu, all_pairs(rate)), log_mu.exp()
+    x, z = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+    mu_x, mu_z = (mu.gather(-1, letter[..., None])[..., 0] for letter in (x, z))
+    if rate < 0.5:  # no noise: what mu gives to other letters, and for a letter that changed how unlikely that was
+        changed = ((4 * mu_z / (rate * mu_x)).log() - 1) / rate
+        expected = torch.where(x == z, (1 / mu_z - 1) / 4, changed)
+        torch.testing.assert_close(cost, expected, rtol=100 * max(rate, 1e-9), atol=0)
+    else:  # no signal: quadratic in the difference between mu and the letter
+        onehot = torch.nn.functional.one_hot(x, 4).double()
+        change = (mu - mu_z[..., None]) - (onehot - (x == z).double()[..., None])
+        expected = 2 * (1 - rate) * change.square().sum(-1)
+        torch.testing.assert_close(cost, expected, rtol=1e-3, atol=0)
+
+
+def test_knowing_the_law_of_single_letters_costs_exactly_minus_its_logarithm():
+    """Without neighbours there is no gap, whatever the letter: so the control variate has no bias."""
+    law = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    answer, quantile = law.log().expand(4, 4, 4), (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    total = torch.zeros(4, dtype=torch.float64)
+    for rate, factor in zip(*(column.tolist() for column in time_of(quantile)), strict=True):
+        total += factor * (probability(rate) * rate_cost(answer, all_pairs(rate))).sum(1) / 4000
+    torch.testing.assert_close(total, -law.log(), rtol=1e-4, atol=0)
+    for steps in (1, 2, 7):
+        total = torch.zeros(4, dtype=torch.float64)
+        for place in range(steps):
+            rate, earlier = (place + 1) / steps, torch.full((4,), place / steps, dtype=torch.float64)
+            total += (probability(rate) * step_cost(answer, all_pairs(rate), earlier)).sum(1)
+        torch.testing.assert_close(total, -law.log(), rtol=1e-12, atol=0)
+
+
+def test_the_control_variate_calms_the_estimate():
+    source, draw = MarkovSource(length=32), some_draw(4000)
+    tokens = source.sample(4000)
+    rate, factor = time_of(draw.quantile)
+    redrawn = redraw(DNA, tokens, rate, draw)
+    log_mu = source(redrawn.tokens, soft=redrawn.soft)
+    calm = beyond_chance(lambda log_w: rate_cost(log_w, redrawn), log_mu, redrawn, factor).sum(1)
+    plain = (factor[:, None] * rate_cost(log_mu, redrawn)).sum(1)
+    assert abs((calm - plain).mean()) < 3 * (calm - plain).std() / 4000**0.5
+    assert calm.std() < plain.std() / 1.7
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
+@pytest.mark.parametrize("coarse", [False, True], ids=["float32", "bfloat16"])
+def test_values_and_gradients_are_finite_at_the_ends_of_time(objective, coarse):
+    """With one scorable letter in the first rows, and certain answers, right and wrong, among the rest."""
+    tokens = torch.full((len(ENDS), 6), DNA.unknown_id)
+    tokens[:, 2] = 9
+    tokens = torch.cat([tokens, torch.randint(7, 11, (len(ENDS), 6), generator=torch.Generator().manual_seed(1))])
+    logits = torch.randn(len(tokens), 6, objective.outputs, generator=torch.Generator().manual_seed(2)) * 8
+    logits.requires_grad_()
+
+    def net(tokens, sigma=None, label=None, soft=None):
+        assert sigma.isfinite().all() and (soft is None or (soft.isfinite().all() and (soft >= 0).all()))
+        return logits.bfloat16() if coarse else logits
+
+    net.causal, net.needs_sigma, net.outputs = False, True, objective.outputs
+    draw = Draw(torch.tensor(ENDS * 2, dtype=torch.float64), 0, 0, torch.arange(len(tokens)))
+    nats = objective.nats(net, tokens, draw)
+    (gradient,) = torch.autograd.grad(nats.sum(), logits)
+    assert nats.isfinite().all() and gradient.isfinite().all()
+    assert (nats[: len(ENDS), [0, 1, 3, 4, 5]] == 0).all()
+
+
+@pytest.mark.parametrize("rate", [2.0**-52, 1e-9, 0.5, 1 - 1e-9, 1 - 2.0**-52])
+def test_costs_are_finite_for_letters_that_changed_against_all_odds(rate):
+    logits = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(4)) * 20
+    for dtype in (torch.bfloat16, torch.float32):
+        answer = logits.to(dtype).float().requires_grad_()
+        pairs = all_pairs(rate)
+        cost = rate_cost(answer.log_softmax(-1), pairs).sum() + rate_cost(answer, pairs).sum()
+        for earlier in (0.0, rate / 2):
+            earlier = torch.full((4,), earlier, dtype=torch.float64)
+            cost = cost + step_cost(answer.log_softmax(-1), pairs, earlier).sum()
+        (gradient,) = torch.autograd.grad(cost, answer)
+        assert cost.isfinite() and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
+def test_a_small_caduceus_trains_in_bfloat16(objective):
+    torch.manual_seed(0)
+    lm = CaduceusLM(CaduceusConfig(d_model=16, n_layer=2))
+    net = LMDenoiser(lm, needs_sigma=True, outputs=objective.outputs)
+    tokens = MarkovSource(length=32).sample(4)
+    tokens[0] = DNA.unknown_id
+    tokens[1, 1:] = DNA.unknown_id
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = objective.loss(net, tokens, seed=3)
+    loss.value.backward()
+    assert loss.value.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
