@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dnadiff.alphabet import Alphabet
 from dnadiff.backbones.checkpoint import OWN
@@ -250,19 +250,29 @@ def load(path: str | Path, device: str | None = None) -> Model:
         raise InputError(f"{folder}/config.json: needs_sigma cannot be {told!r}; true or false is needed")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"{folder}/config.json: labels cannot be {labels!r}; a list of names is needed")
-    denoiser = LMDenoiser(lm, needs_sigma=told, labels=tuple(labels), outputs=objective.outputs)
+    denoiser = LMDenoiser(
+        lm,
+        needs_sigma=told,
+        labels=tuple(labels),
+        outputs=objective.outputs,
+        self_conditioned=objective.self_conditioned,
+    )
     load_own_state(folder, denoiser, objective)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Model(denoiser.to(device), objective.to(device), about)
 
 
+def own_parts(denoiser: LMDenoiser, objective: Objective) -> dict[str, nn.Module]:
+    """The modules that are saved beside the published network."""
+    parts = {"conditioning": denoiser.conditioning, "guess": denoiser.guess, "objective": objective}
+    return {name: module for name, module in parts.items() if module is not None}
+
+
 def own_state(denoiser: LMDenoiser, objective: Objective) -> dict[str, Tensor]:
     """What the published format has no place for, under names that begin with "dnadiff."."""
-    parts = {"conditioning": denoiser.conditioning, "objective": objective}
     return {
         f"{OWN}{part}.{name}": value.detach().cpu().contiguous()
-        for part, module in parts.items()
-        if module is not None
+        for part, module in own_parts(denoiser, objective).items()
         for name, value in module.state_dict().items()
     }
 
@@ -281,7 +291,6 @@ def load_own_state(folder: Path, denoiser: LMDenoiser, objective: Objective) -> 
     for name, value in found.items():
         if value.shape != wanted[name].shape or not value.isfinite().all():
             raise InputError(f"{path}: {name} is damaged: numbers of shape {tuple(wanted[name].shape)} are needed")
-    for part, module in {"conditioning": denoiser.conditioning, "objective": objective}.items():
-        if module is not None:
-            prefix = f"{OWN}{part}."
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)})
+    for part, module in own_parts(denoiser, objective).items():
+        prefix = f"{OWN}{part}."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)})

@@ -241,15 +241,22 @@ class CaduceusMixer(nn.Module):
         forward, reverse = states.chunk(2)
         return torch.cat([forward, reverse.flip(-2, -1)], -1)
 
-    def strands(self, input_ids: Tensor, soft: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+    def strands(
+        self,
+        input_ids: Tensor,
+        soft: Tensor | None = None,
+        modulation: Tensor | None = None,
+        guess: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states of each strand read in its own direction: (B, L, d) of Ph, (2 B, L, d) of PS.
 
         Args:
             input_ids: (B, L) token ids.
             soft: (B, L, K) weights on the letters' embeddings, which replace the embedding of each letter or mask.
             modulation: (n_layer + 1, 2, B, d) of each norm, the same for both strands; see `Conditioning`.
+            guess: (K, d) embeddings that the second half of `soft`, then (B, L, 2 K), weighs.
         """
-        x = self._embed(input_ids, soft)
+        x = self._embed(input_ids, soft, guess)
         each: Sequence[Tensor | None] = [None] * (len(self.layers) + 1)
         if modulation is not None:
             each = list(modulation.repeat(1, 1, 2, 1) if self.config.rcps else modulation)
@@ -260,12 +267,12 @@ class CaduceusMixer(nn.Module):
             x, residual = _exchange(x), None if residual is None else _exchange(residual)
         return self.norm_f(x, residual, each[-1])[0]
 
-    def _embed(self, ids: Tensor, soft: Tensor | None) -> Tensor:
-        x = embed(ids, soft, self.embedding)
+    def _embed(self, ids: Tensor, soft: Tensor | None, guess: Tensor | None) -> Tensor:
+        x = embed(ids, soft, self.embedding, guess)
         if not self.config.rcps:
             return x
-        opposite = None if soft is None else soft.flip(1)[..., self.complement[list(DNA.ids)] - DNA.first_id]
-        return torch.cat([x, embed(self.complement[ids].flip(-1), opposite, self.embedding)])
+        opposite = None if soft is None else _complement_weights(soft).flip(1)
+        return torch.cat([x, embed(self.complement[ids].flip(-1), opposite, self.embedding, guess)])
 
     def begin(self, batch: int) -> list[MixerState]:
         """Each block's state before the first position of `batch` sequences; of Mamba only."""
@@ -285,6 +292,13 @@ class CaduceusMixer(nn.Module):
     @property
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.layers))
+
+
+def _complement_weights(soft: Tensor) -> Tensor:
+    """Weights (B, L, K), (B, L, K + 1) or (B, L, 2 K) of `embed` on the complements of what they were on."""
+    letters = [i - DNA.first_id for i in (DNA.complement_ids[letter] for letter in DNA.ids)]
+    order = letters + [len(DNA) + i for i in letters]
+    return soft[..., order[: soft.shape[-1]] if soft.shape[-1] != len(DNA) + 1 else [*letters, len(DNA)]]
 
 
 def _exchange(x: Tensor) -> Tensor:
@@ -337,9 +351,15 @@ class CaduceusLM(LanguageModel):
         """2 for PS, else 1."""
         return 2 if self.config.rcps else 1
 
-    def states(self, tokens: Tensor, soft: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+    def states(
+        self,
+        tokens: Tensor,
+        soft: Tensor | None = None,
+        modulation: Tensor | None = None,
+        guess: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states (B, L, d) of Ph, (2 B, L, d) of PS; see `CaduceusMixer.strands`."""
-        return self.backbone.strands(tokens, soft, modulation)
+        return self.backbone.strands(tokens, soft, modulation, guess)
 
     def logits(self, states: Tensor, ids: Sequence[int]) -> Tensor:
         """Logits over `ids`; PS adds what the opposite strand says of the complements."""

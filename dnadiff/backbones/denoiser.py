@@ -24,17 +24,28 @@ class LMDenoiser(nn.Module):
         needs_sigma: whether it is told the noise level. A masked sequence shows its own.
         labels: the classes that it may be told, by name.
         outputs: 4, the letters, or 5 with the mask.
+        self_conditioned: whether `soft` has a second half, an earlier answer; its embeddings start at zero.
     """
 
     def __init__(
-        self, lm: LanguageModel, *, needs_sigma: bool = False, labels: tuple[str, ...] = (), outputs: int = len(DNA)
+        self,
+        lm: LanguageModel,
+        *,
+        needs_sigma: bool = False,
+        labels: tuple[str, ...] = (),
+        outputs: int = len(DNA),
+        self_conditioned: bool = False,
     ) -> None:
         super().__init__()
         self.lm, self.needs_sigma, self.labels, self.outputs = lm, needs_sigma, labels, outputs
-        self.causal, self.recurrent = lm.causal, lm.recurrent
+        self.causal, self.recurrent, self.self_conditioned = lm.causal, lm.recurrent, self_conditioned
         self.conditioning = None
         if needs_sigma or labels:
             self.conditioning = Conditioning(lm.norms, lm.config.d_model, sigma=needs_sigma, labels=len(labels))
+        self.guess = None
+        if self_conditioned:
+            self.guess = nn.Embedding(len(DNA), lm.config.d_model)
+            nn.init.zeros_(self.guess.weight)
 
     def forward(
         self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
@@ -45,7 +56,8 @@ class LMDenoiser(nn.Module):
             tokens: (B, L) int64 ids, the mask id where a letter is hidden.
             sigma: (B,) noise level; ignored by a network that is not told.
             label: (B,) class, for a network with labels; their number where none is given.
-            soft: (B, L, 4) weights on the letters' embeddings, which replace those of letters and masks.
+            soft: (B, L, 4) weights on the letters' embeddings, which replace those of letters and masks; (B, L, 8) for
+                a self-conditioned network, the last 4 the probabilities of its earlier answer, or zeros.
 
         Raises:
             ValueError: if a label is given to a network that has none, or a network that is told the noise is not.
@@ -54,7 +66,8 @@ class LMDenoiser(nn.Module):
         if self.causal:
             tokens = torch.cat([tokens.new_full((len(tokens), 1), DNA.bos_id), tokens[:, :-1]], 1)
             soft = None if soft is None else torch.cat([soft.new_zeros(len(soft), 1, soft.shape[2]), soft[:, :-1]], 1)
-        return self.lm.denoise(tokens, soft, modulation, self._ids)
+        guess = None if self.guess is None else self.guess.weight
+        return self.lm.denoise(tokens, soft, modulation, self._ids, guess)
 
     def begin(self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None) -> tuple[Tensor, Any]:
         """Of a recurrent network: logits (B, outputs) of the first letter of `batch` sequences, and its state.

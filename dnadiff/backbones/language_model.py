@@ -45,13 +45,21 @@ class LanguageModel(nn.Module, ABC):
         return 1
 
     @abstractmethod
-    def states(self, tokens: Tensor, soft: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+    def states(
+        self,
+        tokens: Tensor,
+        soft: Tensor | None = None,
+        modulation: Tensor | None = None,
+        guess: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states (strands * B, L, d_model), each strand read in its own direction.
 
         Args:
             tokens: (B, L) token ids.
-            soft: (B, L, K) weights on the letters' embeddings, which replace the embedding of each letter or mask.
+            soft: (B, L, K) weights on the letters' embeddings, which replace the embedding of each letter or mask; see
+                `embed` for more of them.
             modulation: (norms, 2, B, d_model) of each norm, the same for both strands; see `Conditioning`.
+            guess: (K, d_model) embeddings that the second half of `soft`, then (B, L, 2 K), weighs.
         """
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -64,9 +72,10 @@ class LanguageModel(nn.Module, ABC):
         soft: Tensor | None = None,
         modulation: Tensor | None = None,
         ids: Sequence[int] = DNA.ids,
+        guess: Tensor | None = None,
     ) -> Tensor:
-        """Logits (B, L, len(ids)) over `ids`; see `states` for `soft` and `modulation`."""
-        return self.logits(self.states(tokens, soft, modulation), ids)
+        """Logits (B, L, len(ids)) over `ids`; see `states` for the other arguments."""
+        return self.logits(self.states(tokens, soft, modulation, guess), ids)
 
     def logits(self, states: Tensor, ids: Sequence[int]) -> Tensor:
         """Logits (..., len(ids)) of hidden states (..., d_model). Autocast stays outside.
@@ -98,13 +107,24 @@ class LanguageModel(nn.Module, ABC):
         save_pretrained(self, folder, extra)
 
 
-def embed(ids: Tensor, soft: Tensor | None, embedding: Tensor) -> Tensor:
-    """Vectors (B, L, d) of token ids (B, L); with `soft` (B, L, K) letters and masks are mixtures of letters."""
+def embed(ids: Tensor, soft: Tensor | None, embedding: Tensor, guess: Tensor | None = None) -> Tensor:
+    """Vectors (B, L, d) of token ids (B, L).
+
+    Args:
+        ids: token ids.
+        soft: (B, L, K) makes letters and masks mixtures of letters; (B, L, K + 1) of letters and the mask; (B, L, 2 K),
+            with `guess`, of letters and of its rows.
+        embedding: (rows, d).
+        guess: (K, d).
+    """
     x = F.embedding(ids, embedding)
     if soft is None:
         return x
+    table = embedding[[*DNA.ids, DNA.mask_id][: soft.shape[-1]]]
+    if guess is not None:
+        table = torch.cat([table[: len(DNA)], guess])
     replaced = DNA.scorable(ids) | (ids == DNA.mask_id)
-    return torch.where(replaced[..., None], soft.to(x.dtype) @ embedding[list(DNA.ids)], x)
+    return torch.where(replaced[..., None], soft.to(x.dtype) @ table, x)
 
 
 class Norm(nn.Module):

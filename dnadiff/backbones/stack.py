@@ -90,9 +90,15 @@ class Stack(nn.Module):
         """The embedding matrix (vocab_size, d_model)."""
         return self.embeddings.weight
 
-    def forward(self, input_ids: Tensor, soft: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        soft: Tensor | None = None,
+        modulation: Tensor | None = None,
+        guess: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states; see `LanguageModel.states` for the arguments."""
-        x, residual = embed(input_ids, soft, self.embedding), None
+        x, residual = embed(input_ids, soft, self.embedding, guess), None
         each = [None] * (2 * len(self.layers) + 1) if modulation is None else list(modulation)
         for i, layer in enumerate(self.layers):
             x, residual = layer(x, residual, each[2 * i : 2 * i + 2])
@@ -128,6 +134,12 @@ class StackLM(LanguageModel):
         """How many norms a condition may modulate."""
         return 2 * self.config.n_layer + 1
 
-    def states(self, tokens: Tensor, soft: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+    def states(
+        self,
+        tokens: Tensor,
+        soft: Tensor | None = None,
+        modulation: Tensor | None = None,
+        guess: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states (B, L, d_model); see `LanguageModel.states`."""
-        return self.backbone(tokens, soft, modulation)
+        return self.backbone(tokens, soft, modulation, guess)

@@ -10,6 +10,7 @@ from dnadiff.diffusion.d3pm import D3PM
 from dnadiff.diffusion.masked_lm import MaskedLM
 from dnadiff.diffusion.mdlm import MDLM
 from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Loss, Objective
+from dnadiff.diffusion.plaid import Plaid
 from dnadiff.diffusion.sedd import SEDD
 from dnadiff.diffusion.udlm import UDLM
 from dnadiff.errors import UsageError
@@ -19,6 +20,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "sedd": SEDD,
     "d3pm": D3PM,
     "udlm": UDLM,
+    "plaid": Plaid,
     "autoregressive": Autoregressive,
     "masked_lm": MaskedLM,
 }
@@ -61,6 +63,7 @@ __all__ = [
     "Loss",
     "MaskedLM",
     "Objective",
+    "Plaid",
     "corpus_bound",
     "make_objective",
     "name_of",

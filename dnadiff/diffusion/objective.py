@@ -29,11 +29,13 @@ class Denoiser(Protocol):
         causal: output i depends on tokens before i only.
         needs_sigma: the noise level must be given.
         outputs: K, or K + 1 with the mask last.
+        self_conditioned: it can be shown an earlier answer of its own.
     """
 
     causal: bool
     needs_sigma: bool
     outputs: int
+    self_conditioned: bool
 
     def __call__(
         self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
@@ -44,7 +46,8 @@ class Denoiser(Protocol):
             tokens: (B, L) int64 ids; the mask id where a letter is hidden.
             sigma: (B,) noise level -log(alpha), finite; for a network that is told.
             label: (B,) class, for a network trained with labels.
-            soft: (B, L, K) weights on the letters' embeddings, which replace those of letters and masks.
+            soft: (B, L, K) weights on the letters' embeddings, which replace those of letters and masks; (B, L, 2 K)
+                for a self-conditioned network, the second half its earlier answer, or zeros.
         """
         ...
 
@@ -128,6 +131,11 @@ class Objective(nn.Module, ABC):
     def outputs(self) -> int:
         """How many logits a position needs: K, or K + 1 with the mask last."""
         return len(self.alphabet)
+
+    @property
+    def self_conditioned(self) -> bool:
+        """Whether the network is shown its own first answer, in a second half of `soft`."""
+        return False
 
     @abstractmethod
     def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
@@ -242,7 +250,7 @@ class Objective(nn.Module, ABC):
             denoiser: called once.
             tokens: (B, L) corrupted token ids.
             rate: (B,) share 1 - alpha of the signal that is lost, for a network that is told the noise level.
-            soft: (B, L, K), as the denoiser takes it.
+            soft: (B, L, K) or (B, L, 2 K), as the denoiser takes it.
         """
         sigma = None
         if denoiser.needs_sigma:

@@ -149,7 +149,9 @@ def _of_sequences(path: Path, table: pd.DataFrame, length: int) -> tuple[list[_R
         padded[: len(window)] = window
         place = Location(path.name, f"line {number}", max(spare, 0) // 2, max(spare, 0) // 2 + len(window), "+")
         rows.append((row.get("split") or _dealt(tokens), row["label"], padded, place))
-    return rows, [f"{cut:,} of {len(rows):,} labelled sequences are longer than the window: cut to their middle"] * (cut > 0)
+    return rows, [f"{cut:,} of {len(rows):,} labelled sequences are longer than the window: cut to their middle"] * (
+        cut > 0
+    )
 
 
 def _dealt(tokens: np.ndarray) -> str:
@@ -171,7 +173,9 @@ def _of_intervals(
             continue
         wanted = table.split[number - 2] if "split" in table else split
         if wanted != split:
-            raise InputError(f"{path}, line {number}: its window lies in the {split} split of the genome, not in {wanted}")
+            raise InputError(
+                f"{path}, line {number}: its window lies in the {split} split of the genome, not in {wanted}"
+            )
         rows.append((split, label, tokens.numpy(), Location(genome.name, chrom, start, start + length, "+")))
     note = f"{left:,} of {len(table):,} labelled intervals lie in no split, or are mostly N: left out"
     return rows, [note] * (left > 0)

@@ -52,7 +52,7 @@ class Recipe:
 
     genome: list[str] = field(default_factory=list)
     intervals: str | None = None
-    objective: Literal["mdlm", "sedd", "d3pm", "udlm", "autoregressive", "masked_lm"] = "mdlm"
+    objective: Literal["mdlm", "sedd", "d3pm", "udlm", "plaid", "autoregressive", "masked_lm"] = "mdlm"
     objective_options: dict[str, Any] = field(default_factory=dict)
     backbone: Literal["caduceus-ps", "caduceus-ph", "mamba", "hyena", "transformer"] = "caduceus-ps"
     time_conditioning: bool | None = None

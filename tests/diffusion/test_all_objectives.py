@@ -22,6 +22,8 @@ CASES = {
     "d3pm, zero masking": ("d3pm", {"steps": 100, "zero_masking": True, "carry_over": False}),
     "d3pm, uniform": ("d3pm", {"steps": 100, "noise": "uniform"}),
     "udlm": ("udlm", {}),
+    "plaid": ("plaid", {}),
+    "plaid, not self-conditioned": ("plaid", {"self_conditioning": False}),
     "autoregressive": ("autoregressive", {}),
     "masked_lm": ("masked_lm", {}),
 }
@@ -43,7 +45,12 @@ def source_for(objective, length):
 def network_for(objective):
     torch.manual_seed(0)
     shape = CaduceusConfig(d_model=16, n_layer=2, rcps=not objective.causal, bidirectional=not objective.causal)
-    denoiser = LMDenoiser(CaduceusLM(shape), needs_sigma=objective.time_conditioned, outputs=objective.outputs)
+    denoiser = LMDenoiser(
+        CaduceusLM(shape),
+        needs_sigma=objective.time_conditioned,
+        outputs=objective.outputs,
+        self_conditioned=objective.self_conditioned,
+    )
     if denoiser.conditioning is not None:
         torch.nn.init.normal_(denoiser.conditioning.scale_shift.weight, std=0.3)
     return denoiser
