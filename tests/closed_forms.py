@@ -14,7 +14,7 @@ class MarkovSource:
     The evidence of a position is proportional to `soft` where that is given, else a letter's own or none.
     """
 
-    causal, needs_sigma, outputs = False, False, 4
+    causal, needs_sigma, outputs, self_conditioned = False, False, 4, False
 
     def __init__(self, length: int, seed: int = 0) -> None:
         rng = torch.Generator().manual_seed(seed)
@@ -61,7 +61,7 @@ def _evidence(tokens: Tensor, soft: Tensor | None = None) -> Tensor:
     evidence = torch.where(DNA.scorable(tokens)[..., None], letters, 1.0)
     if soft is None:
         return evidence
-    return torch.where((DNA.scorable(tokens) | (tokens == DNA.mask_id))[..., None], soft.double(), evidence)
+    return torch.where((DNA.scorable(tokens) | (tokens == DNA.mask_id))[..., None], soft[..., :4].double(), evidence)
 
 
 def _normalised(message: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ def made(case):
 
 def source_for(objective, length):
     source = (CausalMarkovSource if objective.causal else MarkovSource)(length)
+    source.self_conditioned = objective.self_conditioned
     if objective.outputs == 4:
         return source
     return FromLogits(source, with_mask_output(0.01), outputs=5)

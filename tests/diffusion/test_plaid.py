@@ -26,7 +26,7 @@ EPS = 2.0**-53
 
 
 class Seeing(MarkovSource):
-    """The exact leave-one-out answer of a Markov chain to the evidence; what it is told of an earlier answer is idle."""
+    """The exact leave-one-out answer of a Markov chain to the evidence; an earlier answer tells it nothing."""
 
     needs_sigma, self_conditioned = True, True
 
