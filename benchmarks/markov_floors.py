@@ -18,7 +18,7 @@ import torch
 from dnadiff.diffusion.corpus import ratio
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.markov import MarkovModel
-from dnadiff.genome.splits import split_by_intervals, split_genome
+from dnadiff.training.pretrain import splits_of
 from dnadiff.training.recipe import Recipe
 
 
@@ -30,8 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = Recipe.read(options.run / "config.yaml")
     genome = Genome.open(recipe.genome[0])
-    bed = recipe.intervals
-    splits = split_genome(genome, recipe.window) if bed is None else split_by_intervals(genome, bed)
+    splits = splits_of(recipe, genome)
     training = [genome.tokens(i.chrom, i.start, i.end) for i in splits["train"]]
     bounds = pd.read_csv(options.run / "bounds.csv").query("split == 'test'")
     tokens = torch.stack([genome.tokens(row.chrom, row.start, row.end) for row in bounds.itertuples()])

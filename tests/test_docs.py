@@ -19,10 +19,17 @@ def commands(page):
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
+def files(page):
+    """What a page shows as the text of a file that its commands read."""
+    return dict(re.findall(r"```text (\S+)\n(.*?)```", page.read_text(), re.S))
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.stem)
 def test_tutorials_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_task(tmp_path / "tasks")
+    for name, text in files(page).items():
+        (tmp_path / name).write_text(text)
     for command in commands(page):
         program, *words = shlex.split(command)
         assert program == "dnadiff"

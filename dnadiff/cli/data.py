@@ -1,8 +1,10 @@
-"""``dnadiff data ...``: genomes made and indexed."""
+"""``dnadiff data ...``: genomes made, indexed and audited."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Literal
 
 from dnadiff.errors import InputError
 
@@ -46,4 +48,55 @@ def index(genome: list[str], quiet: bool = False) -> None:
         )
 
 
-COMMANDS = {"data simulate": simulate, "data index": index}
+def audit(
+    genome: list[str],
+    intervals: str | None = None,
+    test_fold: str | None = None,
+    split: Literal["auto", "legacy"] = "auto",
+    blacklist: str | None = None,
+    window: int = 1024,
+    windows: int = 1024,
+    seed: int = 0,
+    out: str | None = None,
+    quiet: bool = False,
+) -> None:
+    """Says what the splits share that pretrain would make: bases, and exact 31-mers on either strand.
+
+    Args:
+        genome: FASTA files, plain or bgzipped.
+        intervals: as for pretrain.
+        test_fold: as for pretrain.
+        split: as for pretrain.
+        blacklist: as for pretrain.
+        window: bases of a window.
+        windows: held-out windows of each split whose k-mers are looked for in the other; a seeded sample.
+        seed: of the sample.
+        out: also write the table here, as CSV.
+        quiet: no progress bar.
+    """
+    from dnadiff.files import write_text
+    from dnadiff.genome.audit import audit_splits, table, to_csv
+    from dnadiff.progress import bar
+    from dnadiff.training.pretrain import read_data
+    from dnadiff.training.recipe import Recipe
+
+    recipe = Recipe(
+        genome=genome,
+        intervals=intervals,
+        test_fold=test_fold,
+        split=split,
+        blacklist=blacklist,
+        window=window,
+        eval_windows=windows,
+        seed=seed,
+        max_steps=1,
+    )
+    data = read_data(recipe, lambda text: print(text, file=sys.stderr), quiet)
+    with bar("audit", quiet=quiet) as progress:
+        found = audit_splits(data.sources, data.held_out, windows=windows, progress=progress)
+    if out is not None:
+        write_text(out, to_csv(found))
+    print(table(found))
+
+
+COMMANDS = {"data simulate": simulate, "data index": index, "data audit": audit}

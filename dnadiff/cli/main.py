@@ -36,6 +36,7 @@ VERBS = {
     "export": "write a model in the published Caduceus format",
     "data simulate": "write the demo genome, whose entropy is known exactly",
     "data index": "read and check a FASTA once, so that later reads are fast",
+    "data audit": "what train, valid and test share: bases, and exact k-mers",
     "doctor": "what this machine can run, and whether its kernels are right",
 }
 DONE, FAILED, WRONG_USAGE = 0, 1, 2

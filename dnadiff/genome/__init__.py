@@ -1,8 +1,17 @@
 """FASTA, BED and VCF on disk to windows of token ids, and leak-free splits."""
 
+from dnadiff.genome.audit import Shared, audit_splits
 from dnadiff.genome.fasta import Genome
-from dnadiff.genome.intervals import BedRow, Interval, merge, read_bed
-from dnadiff.genome.splits import SPLITS, Splits, split_by_intervals, split_genome, summary
+from dnadiff.genome.intervals import BedRow, Interval, merge, overlap, read_bed, subtract
+from dnadiff.genome.splits import (
+    SPLITS,
+    Splits,
+    make_splits,
+    published_splits,
+    split_by_intervals,
+    split_genome,
+    summary,
+)
 from dnadiff.genome.windows import HeldOut, Location, Windows, held_out
 
 __all__ = [
@@ -12,12 +21,18 @@ __all__ = [
     "HeldOut",
     "Interval",
     "Location",
+    "Shared",
     "Splits",
     "Windows",
+    "audit_splits",
     "held_out",
+    "make_splits",
     "merge",
+    "overlap",
+    "published_splits",
     "read_bed",
     "split_by_intervals",
     "split_genome",
+    "subtract",
     "summary",
 ]

@@ -11,8 +11,9 @@ from torch import Tensor
 from dnadiff.alphabet import DNA
 from dnadiff.errors import InputError
 from dnadiff.genome.intervals import Interval
+from dnadiff.genome.loops import gather, gather_weights
 from dnadiff.genome.records import check_neighbour
-from dnadiff.genome.store import SOFT_MASK, Counts, Progress, Store, open_store
+from dnadiff.genome.store import Counts, Progress, Store, open_store
 
 _SUFFIXES = (".gz", ".bgz", ".fa", ".fasta", ".fna")
 
@@ -55,8 +56,7 @@ class Genome:
 
         Args:
             path: plain or bgzipped FASTA of DNA. IUPAC codes are read as N.
-            progress: called with (bases done, bases in all) while the store is built; both are 0 while the file is
-                being indexed.
+            progress: called with (bytes read, bytes to read in all) while the store is built.
 
         Raises:
             InputError: one line that names the file or record, if it is not such a file, or an index that lies beside
@@ -116,13 +116,31 @@ class Genome:
             length: bases of a window.
             reverse: (B,) bool, True for the reverse complement.
         """
-        windows = np.lib.stride_tricks.sliding_window_view(self.codes, length)[starts] & ~np.uint8(SOFT_MASK)
-        windows[reverse] = _COMPLEMENT[windows[reverse, ::-1]]
-        return torch.from_numpy(windows).to(torch.int64).add_(DNA.first_id)
+        tokens = torch.empty(len(starts), length, dtype=torch.int64)
+        gather(self.codes, starts, reverse, tokens.numpy())
+        return tokens
+
+    def mask_weights(self, starts: np.ndarray, length: int, reverse: np.ndarray, masked: float) -> Tensor:
+        """Weights (B, length) float32 of the bases of many windows: `masked` where soft-masked, 1 elsewhere.
+
+        Args:
+            starts: as for `gather`.
+            length: bases of a window.
+            reverse: as for `gather`.
+            masked: weight of a soft-masked base.
+        """
+        weights = torch.empty(len(starts), length)
+        gather_weights(self.codes, starts, reverse, np.float32(masked), weights.numpy())
+        return weights
 
     def scorable(self, start: np.ndarray | int, end: np.ndarray | int) -> np.ndarray:
         """Number of scorable bases between flat coordinates, of the shape of the coordinates."""
         return self._scorable_before(np.asarray(end)) - self._scorable_before(np.asarray(start))
+
+    def edges(self, start: int, end: int) -> np.ndarray:
+        """Flat coordinates, from `start` to `end`, where runs of scorable bases begin or end; in order."""
+        edges = self._runs.reshape(-1)
+        return edges[np.searchsorted(edges, start) : np.searchsorted(edges, end, "right")]
 
     def segments(self, interval: Interval, gap: int) -> np.ndarray:
         """The parts of an interval that have sequence: flat start and end (n, 2).
@@ -160,14 +178,6 @@ class Genome:
         if other in self.contigs:
             return f"there it is called {other!r}: use one naming in both files"
         return f"it has {', '.join(self._names[:5])}{', ...' if len(self._names) > 5 else ''}"
-
-
-def _complement_table() -> np.ndarray:
-    """Code of a base -> code of its complement; an unknown base is its own."""
-    return (np.array(DNA.complement_ids) - DNA.first_id)[DNA.first_id : DNA.unknown_id + 1].astype(np.uint8)
-
-
-_COMPLEMENT = _complement_table()
 
 
 def _stem(path: Path) -> str:

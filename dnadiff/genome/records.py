@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from Bio.bgzf import BgzfReader
 from pyfaidx import Faidx, FastaIndexingError
 
 from dnadiff.errors import InputError
 
+Share = Callable[[float], None]
+"""Called with the share of a reading that is done, 0 to 1."""
+
 _GZIP = b"\x1f\x8b"
 _BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _CHUNK = 1 << 22
+_LINES = 1 << 14  # between two reports of progress
 _REWRAP = "rewrap it, e.g. with seqkit seq -w 60"
 _HINTS = {"not consistent": f"; {_REWRAP}", "Bad sequence name": "; give every record a name"}
 _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zlib.error, struct.error)
@@ -70,7 +75,7 @@ def check_container(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def indexed(path: Path) -> Iterator[tuple[Faidx, list[Record]]]:
+def indexed(path: Path, report: Share = lambda share: None) -> Iterator[tuple[Faidx, list[Record]]]:
     """A reader of a FASTA file, and its records in file order.
 
     The index is made anew from the text, in a temporary folder, so that no old index can be believed and nothing is
@@ -82,9 +87,8 @@ def indexed(path: Path) -> Iterator[tuple[Faidx, list[Record]]]:
     """
     with tempfile.TemporaryDirectory(prefix="dnadiff-") as folder:
         names = Path(folder) / "fai", Path(folder) / "gzi"
-        faidx = _ask(
-            path, Faidx, path, indexname=names[0], gzi_indexname=names[1], as_raw=True, duplicate_action="first"
-        )
+        options = {"as_raw": True, "duplicate_action": "first"}
+        faidx = _ask(path, _Faidx, path, report, indexname=names[0], gzi_indexname=names[1], **options)
         with faidx:
             records = read_fai(names[0])
             _check_records(path, records)
@@ -145,6 +149,41 @@ def chunks(path: Path, faidx: Faidx, record: Record) -> Iterator[np.ndarray]:
         if len(text) != end - start:
             raise InputError(f"{path}: record {record.name} cannot be read past base {start + len(text):,}; rewrap it")
         yield np.frombuffer(text, np.uint8)
+
+
+class _Faidx(Faidx):
+    """Faidx, but indexing reports its progress."""
+
+    file: Any
+
+    def __init__(self, path: Path, report: Share, **options: Any) -> None:
+        self._report = report
+        super().__init__(path, **options)
+
+    def build_index(self) -> None:
+        """Lets the file be read through a proxy meanwhile."""
+        file, self.file = self.file, _Watched(self.file, Path(self.filename).stat().st_size, self._report)
+        try:
+            super().build_index()
+        finally:
+            self.file = file
+
+
+class _Watched:
+    """A file, plain or bgzip, whose lines are counted as they are read."""
+
+    def __init__(self, file: Any, size: int, report: Share) -> None:
+        self._file, self._size, self._report = file, size, report
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        virtual = isinstance(self._file, BgzfReader)  # its places are those of blocks, and within blocks (16 bits)
+        for number, line in enumerate(self._file):
+            if number % _LINES == 0:
+                self._report((self._file.tell() >> 16 * virtual) / self._size)
+            yield line
 
 
 def _ask(path: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Windows of a split: random ones for training, a fixed sample of tiles for evaluation. Neither keeps state."""
+"""Windows of a split: random ones or tiles for training, a fixed sample of tiles for evaluation. None keeps state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -13,12 +13,10 @@ from torch import Tensor
 
 from dnadiff.errors import InputError
 from dnadiff.genome.fasta import Genome
-from dnadiff.genome.intervals import Interval
-from dnadiff.genome.splits import SPLITS, Splits
+from dnadiff.genome.intervals import Interval, merge
+from dnadiff.genome.loops import deal, draw
+from dnadiff.genome.places import Places, Sources
 from dnadiff.noise import Stream, uniform
-
-Sources = Sequence[tuple[Genome, Splits]]
-"""The genomes of a run, each with its splits."""
 
 
 class Location(NamedTuple):
@@ -32,44 +30,59 @@ class Location(NamedTuple):
 
 
 class Windows:
-    """Random windows of a split, as a pure function of (seed, index).
+    """Training windows of a split, as a pure function of (seed, index).
 
-    Window `index` begins at a place that is uniform over all legal ones of all genomes: the window lies in one interval
-    of the split, and in a segment of it that has sequence (`Genome.segments`), so that long runs of N are never drawn
-    and every window has at least one scorable base. Its strand is a fair coin. Any number of workers or devices that
-    ask for the same index get the same window.
+    A window lies where `Places` says that it may. A random one begins at a place that is uniform over all legal ones of
+    all genomes, but for weights. If `tiled`, each interval is cut into windows from its first known base on, and a
+    window is one of those: each comes once in every `total` consecutive numbers, in an order that is random and another
+    one each time. The strand is a fair coin. Any number of workers or devices that ask for the same index get the same
+    window, and no list of windows is ever made.
 
     Args:
-        genomes: genomes and their splits; each weighs what it has of legal starts.
+        genomes: genomes and their splits; each weighs what it has of legal starts, times the weights of intervals.
         split: "train", "valid" or "test".
         length: bases of a window.
         seed: seed of the run.
         reverse_complement: whether half of the windows are taken from the opposite strand.
+        tiled: tiles in a random order instead of random windows; intervals must not have weights then.
+        jitter: most bases by which a tile is moved to either side, as far as it stays legal.
+        shares: how many of the random windows are of each genome, up to a factor, instead of what it weighs.
+        min_scorable: least share of scorable bases in a window; one base is the least in any case.
+        soft_mask_weight: weight of soft-masked bases in the loss.
 
     Attributes:
-        total: number of legal starts, each strand counted once.
+        total: number of legal starts, or of tiles, each strand counted once.
         skipped: number of intervals in which no window fits, for want of length or of sequence.
 
     Raises:
-        InputError: if no interval has room for a window.
-        ValueError: if the split or length is none.
+        InputError: if no interval has room for a window, or tiles are asked of intervals with weights.
+        ValueError: if the split, length or share is none, or jitter or shares are given where they have no meaning.
     """
 
     def __init__(
-        self, genomes: Sources, *, split: str, length: int, seed: int, reverse_complement: bool = True
+        self,
+        genomes: Sources,
+        *,
+        split: str,
+        length: int,
+        seed: int,
+        reverse_complement: bool = True,
+        tiled: bool = False,
+        jitter: int = 0,
+        shares: Sequence[float] | None = None,
+        min_scorable: float = 0.0,
+        soft_mask_weight: float = 1.0,
     ) -> None:
-        segments = _Segments.of(genomes, split, length)
-        starts = segments.end - segments.start - length + 1
+        if jitter < 0 or (jitter and not tiled) or (shares and tiled):
+            raise ValueError(f"jitter {jitter} is for tiles, and shares {shares} for random windows")
+        places = Places.of(genomes, split, length, min_scorable)
         self.length = length
-        self.seed = seed
+        self._seed = np.uint64(seed % 2**64)
         self.reverse_complement = reverse_complement
-        self.skipped = segments.skipped
-        self.total = int(starts.sum())
-        self._genomes = segments.genomes
-        self._genome = segments.genome
-        self._start = segments.start
-        self._through = np.cumsum(starts)  # legal starts up to and with each segment
-        self._before = self._through - starts
+        self.soft_mask_weight = soft_mask_weight
+        self.skipped = places.skipped
+        self._lottery = _Tiles.of(places, length, jitter) if tiled else _Scatter.of(places, shares)
+        self.total = self._lottery.total
 
     def tokens(self, index: Tensor) -> Tensor:
         """Token ids (B, length) int64 of the windows `index` (B,) int64, in that order.
@@ -77,23 +90,86 @@ class Windows:
         Raises:
             ValueError: if an index is negative.
         """
-        genome, start, reverse = self._place(index)
-        return _gather(self._genomes, genome, start, self.length, reverse)
+        return _tokens(self._lottery.places.genomes, *self._place(index), self.length)
+
+    def draw(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, length) of windows, and the weights of their bases in the loss: float32, or None where all are 1.
+
+        Raises:
+            ValueError: if an index is negative.
+        """
+        genomes, place = self._lottery.places.genomes, self._place(index)
+        weights = None
+        if self.soft_mask_weight != 1:
+            weights = _weights(genomes, *place, self.length, self.soft_mask_weight)
+        return _tokens(genomes, *place, self.length), weights
 
     def locate(self, index: Tensor) -> list[Location]:
         """Where the windows `index` (B,) lie."""
         places = zip(*(column.tolist() for column in self._place(index)), strict=True)
-        return [_location(self._genomes[g], start, self.length, "-" if minus else "+") for g, start, minus in places]
+        genomes = self._lottery.places.genomes
+        return [_location(genomes[g], start, self.length, "-" if minus else "+") for g, start, minus in places]
 
     def _place(self, index: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Genome, flat start and whether the strand is "-", each (B,)."""
-        if index.numel() and int(index.min()) < 0:
-            raise ValueError(f"window {int(index.min())}: an index cannot be negative")
-        chance = uniform(self.seed, Stream.WINDOW, index.cpu(), 1)[:, 0].numpy()
-        rank = np.minimum((chance * self.total).astype(np.int64), self.total - 1)
-        row = np.searchsorted(self._through, rank, "right")
-        coin = uniform(self.seed, Stream.STRAND, index.cpu(), 1)[:, 0].numpy()
-        return self._genome[row], self._start[row] + rank - self._before[row], (coin < 0.5) & self.reverse_complement
+        numbers = index.cpu().numpy()  # what little is done here has NumPy do it: a batch should cost its bytes
+        if len(numbers) and numbers.min() < 0:
+            raise ValueError(f"window {numbers.min()}: an index cannot be negative")
+        row, start, reverse = self._lottery.draw(numbers.view(np.uint64), self._seed)
+        if not self.reverse_complement:
+            reverse[:] = False
+        return self._lottery.places.genome[row], start, reverse
+
+
+_STREAMS = np.array([Stream.WINDOW, Stream.STRAND], np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scatter:
+    """Random windows: `through` (n,) is the mass of the rows up to and with each, `density` (n,) that of a start."""
+
+    places: Places
+    through: np.ndarray
+    density: np.ndarray
+    total: int
+
+    @classmethod
+    def of(cls, places: Places, shares: Sequence[float] | None) -> _Scatter:
+        density = places.weight.copy()
+        count = places.high - places.low
+        if shares is not None:
+            mass = np.bincount(places.genome, count * density, len(places.genomes))
+            density *= (np.array(shares, float) / np.maximum(mass, 1))[places.genome]
+        return cls(places, np.cumsum(count * density), density, int(count.sum()))
+
+    def draw(self, index: np.ndarray, seed: np.uint64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return draw(index, seed, _STREAMS, self.through, self.density, self.places.low, self.places.high)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """Tiles in random order: `first` (n,) is that of each row, `through` (n,) how many there are up to and with it."""
+
+    places: Places
+    first: np.ndarray
+    through: np.ndarray
+    step: int
+    jitter: int
+
+    @classmethod
+    def of(cls, places: Places, length: int, jitter: int) -> _Tiles:
+        if (places.weight != 1).any():
+            raise InputError("intervals with weights are for random windows: leave --tiled or the weight column out")
+        some, first, count = places.tiles(length)
+        return cls(some, first, np.cumsum(count), length, jitter)
+
+    @property
+    def total(self) -> int:
+        return int(self.through[-1])
+
+    def draw(self, index: np.ndarray, seed: np.uint64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        low, high = self.places.low, self.places.high
+        return deal(index, seed, _STREAMS, self.through, self.first, self.step, self.jitter, low, high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +199,7 @@ class HeldOut:
         """Token ids (B, length) int64 of the windows `rows` (B,) of the sample."""
         chosen = rows if isinstance(rows, slice) else rows.cpu().numpy()
         start = self._start[chosen]
-        return _gather(self.genomes, self._genome[chosen], start, self.length, np.zeros(len(start), bool))
+        return _tokens(self.genomes, self._genome[chosen], start, np.zeros(len(start), bool), self.length)
 
     @property
     def tokens_all(self) -> Tensor:
@@ -142,12 +218,12 @@ class HeldOut:
         return [Interval(place.chrom, place.start, place.end) for place in self.locations]
 
 
-def held_out(genomes: Sources, *, split: str, length: int, limit: int, seed: int) -> HeldOut:
+def held_out(genomes: Sources, *, split: str, length: int, limit: int, seed: int, min_scorable: float = 0.5) -> HeldOut:
     """A sample of the windows of a split, for a bound that can be reported.
 
     The segments of the split that have sequence are tiled from their first base on. A tile is eligible if at least half
-    of its bases are scorable. At most `limit` of them are drawn without replacement; those of a smaller limit are the
-    first of those of a larger one.
+    of its bases are scorable, or what is asked for. At most `limit` of them are drawn without replacement; those of a
+    smaller limit are the first of those of a larger one.
 
     Args:
         genomes: genomes and their splits.
@@ -155,74 +231,37 @@ def held_out(genomes: Sources, *, split: str, length: int, limit: int, seed: int
         length: bases of a window.
         limit: the most windows to take.
         seed: seed of the sample.
+        min_scorable: least share of scorable bases in a window.
 
     Raises:
         InputError: if no tile is eligible.
-        ValueError: if the split, length or limit is none.
+        ValueError: if the split, length, limit or share is none.
     """
     if limit < 1:
         raise ValueError(f"a sample of {limit} windows is none")
-    segments = _Segments.of(genomes, split, length)
-    count = (segments.end - segments.start) // length
-    row = np.repeat(np.arange(len(count)), count)
-    number = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    genome, start = segments.genome[row], segments.start[row] + number * length
-    scorable = np.zeros(len(start), np.int64)
-    for g, source in enumerate(segments.genomes):
-        scorable[genome == g] = source.scorable(start[genome == g], start[genome == g] + length)
-    eligible = np.flatnonzero(2 * scorable >= length)
-    if not len(eligible):
-        raise InputError(f"the {split} split has no window of {length} bases of which half are known; {_ADVICE}")
-    chance = uniform(seed, Stream.EVAL, torch.arange(len(eligible)), 1)[:, 0].numpy()
-    chosen = eligible[np.argsort(chance, kind="stable")[:limit]]
-    return HeldOut(segments.genomes, length, len(eligible), int(scorable[chosen].sum()), genome[chosen], start[chosen])
+    apart = [(genome, replace(splits, intervals={s: _apart(splits[s]) for s in splits})) for genome, splits in genomes]
+    places, first, count = Places.of(apart, split, length, min_scorable).tiles(length)
+    total = int(count.sum())
+    chance = uniform(seed, Stream.EVAL, torch.arange(total), 1)[:, 0].numpy()
+    chosen = np.argsort(chance, kind="stable")[:limit]
+    row = np.searchsorted(np.cumsum(count), chosen, "right")
+    start = first[row] + (chosen - (np.cumsum(count) - count)[row]) * length
+    genome = places.genome[row]
+    bases = 0
+    for g, source in enumerate(places.genomes):
+        mine = start[genome == g]
+        bases += int(source.scorable(mine, mine + length).sum())
+    return HeldOut(places.genomes, length, total, bases, genome, start)
 
 
-_ADVICE = "choose a shorter --window, or other --intervals"
+def _apart(intervals: list[Interval]) -> list[Interval]:
+    """The same bases in intervals that do not overlap, as weighted and published ones may."""
+    merged = merge(intervals)
+    return intervals if sum(map(len, merged)) == sum(map(len, intervals)) else merged
 
 
-@dataclass(frozen=True, eq=False)
-class _Segments:
-    """The segments of a split in which a window fits: number of the genome, flat start and end, each (n,)."""
-
-    genomes: tuple[Genome, ...]
-    genome: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    skipped: int
-
-    @classmethod
-    def of(cls, genomes: Sources, split: str, length: int) -> _Segments:
-        if split not in SPLITS:
-            raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
-        if length < 1:
-            raise ValueError(f"a window of {length} bases is none")
-        rows, skipped = [], 0
-        for g, (genome, splits) in enumerate(genomes):
-            for interval in splits[split]:
-                segments = genome.segments(interval, length)
-                fitting = segments[segments[:, 1] - segments[:, 0] >= length]
-                skipped += not len(fitting)
-                rows.append(np.insert(fitting, 0, g, axis=1))
-        table = np.concatenate([np.empty((0, 3), np.int64), *rows])
-        if not len(table):
-            raise InputError(_no_room(genomes, split, length))
-        return cls(tuple(genome for genome, _ in genomes), table[:, 0], table[:, 1], table[:, 2], skipped)
-
-
-def _no_room(genomes: Sources, split: str, length: int) -> str:
-    where = [(len(interval), interval, genome) for genome, splits in genomes for interval in splits[split]]
-    if not where:
-        return f"the {split} split has no interval ({genomes[0][1].how})" if genomes else "no genome was given"
-    size, interval, genome = max(where, key=lambda entry: entry[0])
-    return (
-        f"{genome.path}: a window of {length} bases with sequence fits into none of the {len(where)} {split} intervals "
-        f"(the longest, {interval}, has {size}); {_ADVICE}"
-    )
-
-
-def _gather(
-    genomes: Sequence[Genome], genome: np.ndarray, start: np.ndarray, length: int, reverse: np.ndarray
+def _tokens(
+    genomes: Sequence[Genome], genome: np.ndarray, start: np.ndarray, reverse: np.ndarray, length: int
 ) -> Tensor:
     """Token ids (B, length) of windows of several genomes."""
     if len(genomes) == 1:
@@ -232,6 +271,17 @@ def _gather(
         rows = np.flatnonzero(genome == g)
         tokens[torch.from_numpy(rows)] = genomes[g].gather(start[rows], length, reverse[rows])
     return tokens
+
+
+def _weights(
+    genomes: Sequence[Genome], genome: np.ndarray, start: np.ndarray, reverse: np.ndarray, length: int, masked: float
+) -> Tensor:
+    """Weights (B, length) of the bases of windows of several genomes."""
+    weights = torch.empty(len(start), length)
+    for g in np.unique(genome):
+        rows = np.flatnonzero(genome == g)
+        weights[torch.from_numpy(rows)] = genomes[g].mask_weights(start[rows], length, reverse[rows], masked)
+    return weights
 
 
 def _location(genome: Genome, start: int, length: int, strand: str) -> Location:

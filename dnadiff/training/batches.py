@@ -11,24 +11,40 @@ from torch.utils.data import Dataset
 
 
 class Batch(NamedTuple):
-    """Windows of one step on one device: `tokens` (B, L), their numbers within the run `rows` (B,), and the step."""
+    """Windows of one step on one device.
+
+    Attributes:
+        tokens: (B, L) token ids.
+        rows: (B,) their numbers within the run.
+        step: which step of the run.
+        weight: (B, L) what each base counts in the loss, or None where all count 1. Bounds are never weighted.
+    """
 
     tokens: Tensor
     rows: Tensor
     step: int
+    weight: Tensor | None = None
 
 
 class Steps(Dataset[Batch]):
     """The batches of a stretch of steps.
 
     Window number i of a run is the same whatever the number of devices, workers and interruptions: batch s takes the
-    numbers s * B * world ... (s + 1) * B * world - 1, and device r every world-th of them.
+    numbers s * B * world ... (s + 1) * B * world - 1, and device r every world-th of them. `draw` gives the tokens and
+    weights of windows by their numbers.
     """
 
     def __init__(
-        self, tokens: Callable[[Tensor], Tensor], batch_size: int, first: int, count: int, *, rank: int, world: int
+        self,
+        draw: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+        batch_size: int,
+        first: int,
+        count: int,
+        *,
+        rank: int,
+        world: int,
     ) -> None:
-        self.tokens, self.batch_size, self.first, self.count = tokens, batch_size, first, count
+        self.draw, self.batch_size, self.first, self.count = draw, batch_size, first, count
         self.rank, self.world = rank, world
 
     def __len__(self) -> int:
@@ -39,4 +55,5 @@ class Steps(Dataset[Batch]):
             raise IndexError(i)
         step = self.first + i
         index = torch.arange(self.rank, self.batch_size * self.world, self.world) + step * self.batch_size * self.world
-        return Batch(self.tokens(index), index, step)
+        tokens, weight = self.draw(index)
+        return Batch(tokens, index, step, weight)

@@ -25,8 +25,9 @@ from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
 from dnadiff.diffusion import Bound, CorpusBound, MaskedLM, Objective, corpus_bound, make_objective, summarise
 from dnadiff.errors import InputError
 from dnadiff.files import empty_folder, write_json, write_text
+from dnadiff.genome.audit import audit_splits, table, to_csv
 from dnadiff.genome.fasta import Genome
-from dnadiff.genome.splits import Splits, split_by_intervals, split_genome, summary
+from dnadiff.genome.splits import Splits, make_splits, summary
 from dnadiff.genome.windows import HeldOut, Windows, held_out
 from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model, load
@@ -40,6 +41,7 @@ from dnadiff.training.module import Pretraining
 from dnadiff.training.recipe import Recipe, seconds
 
 _WATCHED = 64  # valid windows of the small bound at each checkpoint
+_AUDITED = 256  # windows of each held-out split whose k-mers are looked for in the others
 
 Log = Callable[[str], None]
 
@@ -79,6 +81,7 @@ def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bo
     if not resume:
         empty_folder(folder)
         write_text(folder / "config.yaml", recipe.to_yaml())
+        _audit(data, folder, log, quiet)
     budget = Budget(recipe.max_steps, recipe.max_seconds)
     module = Pretraining(denoiser, objective, recipe, budget)
     trainer = _fit(module, data, folder, checkpoint, quiet)
@@ -95,21 +98,50 @@ def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
             genome = Genome.open(path, progress=progress)
         for note in genome.notes:
             log(f"note: {note}")
-        if recipe.intervals is not None:
-            splits = split_by_intervals(genome, recipe.intervals)
-        else:
-            splits = split_genome(genome, recipe.window)
+        splits = splits_of(recipe, genome)
         log(summary(genome, splits))
         sources.append((genome, splits))
     size, seed = recipe.window, recipe.seed
-    train = Windows(sources, split="train", length=size, seed=seed, reverse_complement=recipe.reverse_complement)
+    train = Windows(
+        sources,
+        split="train",
+        length=size,
+        seed=seed,
+        reverse_complement=recipe.reverse_complement,
+        tiled=recipe.tiled,
+        jitter=recipe.jitter,
+        shares=recipe.genome_weight or None,
+        min_scorable=recipe.min_scorable,
+        soft_mask_weight=recipe.soft_mask_weight,
+    )
     if train.skipped:
         log(f"note: {train.skipped:,} training intervals have no room for a window of {size:,} bases: skipped")
+    floor = max(0.5, recipe.min_scorable)
     samples = {
-        split: held_out(sources, split=split, length=size, limit=recipe.eval_windows, seed=seed)
+        split: held_out(sources, split=split, length=size, limit=recipe.eval_windows, seed=seed, min_scorable=floor)
         for split in ("valid", "test")
     }
     return Data(sources, train, samples)
+
+
+def splits_of(recipe: Recipe, genome: Genome) -> Splits:
+    """What is train, valid and test of one of the run's genomes; see `make_splits` for errors."""
+    return make_splits(
+        genome,
+        recipe.window,
+        intervals=recipe.intervals,
+        split=recipe.split,
+        test_fold=recipe.test_fold,
+        blacklist=recipe.blacklist,
+    )
+
+
+def _audit(data: Data, folder: Path, log: Log, quiet: bool) -> None:
+    """Writes what the splits share into the run folder, and says it."""
+    with bar("audit", quiet=quiet) as progress:
+        found = audit_splits(data.sources, data.held_out, windows=_AUDITED, progress=progress)
+    write_text(folder / "audit.csv", to_csv(found))
+    log(table(found))
 
 
 def _plan(recipe: Recipe, denoiser: LMDenoiser) -> str:
@@ -226,7 +258,7 @@ class _Loaders(lightning.LightningDataModule):
         if recipe.max_steps is not None:
             count = min(count, recipe.max_steps - trainer.global_step)
         steps = Steps(
-            self.data.train.tokens,
+            self.data.train.draw,
             recipe.batch_size,
             trainer.global_step * recipe.accumulate,
             count * recipe.accumulate,

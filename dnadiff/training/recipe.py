@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,12 @@ class Recipe:
 
     Attributes:
         genome: FASTA files (plain or bgzipped); several are drawn from in proportion to their size.
-        intervals: BED with a split column (train, valid, test); by default whole chromosomes are held out.
+        genome_weight: of each genome, once for each: so many of the windows are of it, instead.
+        intervals: BED with a split column (train, valid, test, or folds) and perhaps a column of weights; by default
+            whole chromosomes are held out.
+        test_fold: where --intervals has folds, the test fold; the next one is valid.
+        split: legacy extends --intervals to 2^20 bases as the published loaders do, which LEAKS; to compare only.
+        blacklist: BED of bases that no window may touch.
         objective: what is minimised.
         objective_options: of the objective, as its class in `dnadiff.diffusion` takes them: {"steps": 1000}.
         backbone: caduceus-ps treats both strands alike, caduceus-ph is a plain bidirectional stack, mamba and hyena
@@ -29,6 +35,11 @@ class Recipe:
         n_layer: blocks of the backbone.
         init: start from this run, model folder, published Caduceus or hf:OWNER/NAME; it gives the backbone's shape.
         window: bases of each training window.
+        tiled: cut the training intervals into windows and take each once, in random order, then all of them again in
+            another; by default windows begin anywhere.
+        jitter: with --tiled, move each window by up to so many bases to either side.
+        min_scorable: least share of A, C, G, T in a window; held-out windows have half in any case.
+        soft_mask_weight: what bases in lower case (repeats) count in the training loss; bounds count all bases alike.
         batch_size: windows of each step on each device.
         accumulate: batches whose gradients are added up before each step.
         max_steps: end after this many steps.
@@ -51,7 +62,11 @@ class Recipe:
     """
 
     genome: list[str] = field(default_factory=list)
+    genome_weight: list[float] = field(default_factory=list)
     intervals: str | None = None
+    test_fold: str | None = None
+    split: Literal["auto", "legacy"] = "auto"
+    blacklist: str | None = None
     objective: Literal["mdlm", "sedd", "d3pm", "udlm", "plaid", "autoregressive", "masked_lm"] = "mdlm"
     objective_options: dict[str, Any] = field(default_factory=dict)
     backbone: Literal["caduceus-ps", "caduceus-ph", "mamba", "hyena", "transformer"] = "caduceus-ps"
@@ -60,6 +75,10 @@ class Recipe:
     n_layer: int = 4
     init: str | None = None
     window: int = 1024
+    tiled: bool = False
+    jitter: int = 0
+    min_scorable: float = 0.0
+    soft_mask_weight: float = 1.0
     batch_size: int = 16
     accumulate: int = 1
     max_steps: int | None = None
@@ -83,8 +102,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.genome:
             raise UsageError("no genome: give --genome FILE (FASTA, plain or bgzipped)")
-        if self.intervals is not None and len(self.genome) != 1:
-            raise UsageError("--intervals goes with one --genome")
+        self._check_data()
         for name in (
             "d_model", "n_layer", "window", "batch_size", "accumulate", "eval_windows", "eval_draws",
             "checkpoint_every", "log_every", "num_nodes",
@@ -101,6 +119,25 @@ class Recipe:
             raise UsageError(f"--learning-rate must be above 0, not {self.learning_rate}")
         seconds(self.eval_max_time)
         _ = self.max_seconds
+
+    def _check_data(self) -> None:
+        for name in ("intervals", "blacklist"):
+            if getattr(self, name) is not None and len(self.genome) != 1:
+                raise UsageError(f"--{name} goes with one --genome")
+        for name, given in (("test-fold", self.test_fold is not None), ("split legacy", self.split == "legacy")):
+            if given and self.intervals is None:
+                raise UsageError(f"--{name} goes with --intervals")
+        shares = self.genome_weight
+        if shares and (len(shares) != len(self.genome) or not 0 < min(shares) <= max(shares) < math.inf):
+            raise UsageError(f"--genome-weight: one number above 0 for each --genome is needed, not {shares}")
+        if shares and self.tiled:
+            raise UsageError("--genome-weight is for random windows: --tiled takes every window once")
+        if self.jitter < 0 or (self.jitter and not self.tiled):
+            raise UsageError(f"--jitter {self.jitter}: a number of bases by which windows of --tiled may be moved")
+        if not 0 <= self.min_scorable <= 1:
+            raise UsageError(f"--min-scorable must be in [0, 1], not {self.min_scorable}")
+        if not 0 <= self.soft_mask_weight <= 1:
+            raise UsageError(f"--soft-mask-weight must be in [0, 1], not {self.soft_mask_weight}")
 
     @property
     def max_seconds(self) -> float | None:

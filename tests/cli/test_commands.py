@@ -139,6 +139,17 @@ def test_the_demo_genome_is_the_same_twice(tmp_path):
     assert main(["data", "simulate", "--out", str(tmp_path / "a.fa")]) == 1
 
 
+def test_an_audit_as_a_table_and_as_a_file(here, capsys, tmp_path):
+    flags = ["--genome", "tiny.fa", "--window", "64", "--windows", "8", "--out", str(tmp_path / "audit.csv")]
+    assert main(["data", "audit", *flags]) == 0
+    out, err = capsys.readouterr()
+    assert "test in train" in out and "exact 31-mers of a sample" in out and "tiny: whole contigs" in err
+    (run,) = (here / "runs").iterdir()
+    assert (tmp_path / "audit.csv").read_text() == (run / "audit.csv").read_text()
+    assert main(["data", "audit", "--genome", "tiny.fa", "--windows", "0"]) == 2
+    assert main(["data", "audit", "--genome", "tiny.fa", "--test-fold", "1"]) == 2
+
+
 def test_the_three_commands_on_yeast(shared_data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     genome = shared_data / "genomes" / "sacCer3.fa.gz"

@@ -4,6 +4,11 @@ import hashlib
 import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +106,7 @@ def test_chunks_make_no_difference(genome_of, monkeypatch):
     texts = {"a": "ACGTNNNACGTACGTNA", "b": "NNACGTACGTAC", "c": "ACGTA"}
     whole = genome_of(texts)
     monkeypatch.setattr(records, "_CHUNK", 5)
-    monkeypatch.setattr(store, "_VERSION", "in chunks")
+    monkeypatch.setattr(store, "_VERSION", 99)
     chunked = genome_of(texts)
     assert np.array_equal(chunked.codes, whole.codes)
     for chrom, text in texts.items():
@@ -159,18 +164,40 @@ class Reported(list):
 
 def test_a_store_is_built_once_with_progress(fasta):
     path = fasta({"a": "ACGTACGA" * 10, "b": "TTTGA"})
+    size = path.stat().st_size
     first, again = Reported(), Reported()
     Genome.open(path, progress=first)
     Genome.open(path, progress=again)
-    assert first == [(0, 0), (80, 85), (85, 85)]
-    assert again in ([], [(0, 0)])  # a file this young may be hashed again, but is not read again
+    assert first == [(0, 3 * size), (size + 3, 3 * size), (2 * size + size * 80 // 85, 3 * size), (3 * size, 3 * size)]
+    assert again in ([], first[:1])  # a file this young may be hashed again, but is not read again
+
+
+@pytest.mark.parametrize("name", ["genome.fa", "genome.fa.gz"])
+def test_progress_is_told_through_every_reading(fasta, monkeypatch, name):
+    monkeypatch.setattr(records, "_LINES", 100)
+    monkeypatch.setattr(records, "_CHUNK", 20_000)
+    monkeypatch.setattr(store, "_PIECE", 10_000)
+    rng = np.random.default_rng(len(name))
+    path = fasta(
+        {"a": "".join(rng.choice(list("ACGT"), 150_000)), "b": "".join(rng.choice(list("ACGT"), 50_000))}, name
+    )
+    report = Reported()
+    genome = Genome.open(path, progress=report)
+    done = [share for share, _ in report]
+    size = path.stat().st_size
+    assert {total for _, total in report} == {3 * size}
+    assert done == sorted(done) and done[0] == 0 and done[-1] == 3 * size
+    for reading in range(3):
+        inside = [share for share in done if reading * size <= share < (reading + 1) * size]
+        assert len(inside) >= 3 and max(np.diff(inside)) < 0.5 * size
+    assert genome.counts.bases == 200_000
 
 
 def test_an_unchanged_file_is_not_read_again(fasta, monkeypatch):
     monkeypatch.setattr(store, "_SETTLED", -1.0)
     path = fasta({"a": "ACGTACGGA"})
     Genome.open(path)
-    monkeypatch.setattr(store, "_sha256", lambda path: pytest.fail("the file was read again"))
+    monkeypatch.setattr(store, "_sha256", lambda path, report: pytest.fail("the file was read again"))
     assert Genome.open(path).tokens("a", 0, 9).tolist() == [A, C, G, T, A, C, G, G, A]
 
 
@@ -198,7 +225,80 @@ def test_a_moved_file_keeps_its_store(fasta, tmp_path):
     Genome.open(path)
     report = Reported()
     Genome.open(shutil.copy(path, tmp_path / "other.fa"), progress=report)
-    assert report == [(0, 0)]
+    assert report == [(0, 3 * path.stat().st_size)]  # hashed, but not indexed
+
+
+def test_processes_that_start_together_read_the_file_once(fasta, monkeypatch):
+    path = fasta({"a": "ACGTACGACC" * 11})
+    Path(path).touch()
+    monkeypatch.setattr(store, "_SETTLED", -1.0)
+    calls = []
+    for name in ("_build", "_sha256"):
+        monkeypatch.setattr(store, name, slow(getattr(store, name), calls))
+    with ThreadPoolExecutor(5) as pool:
+        genomes = [future.result() for future in [pool.submit(Genome.open, path) for _ in range(5)]]
+    assert sorted(calls) == ["_build", "_sha256"]
+    assert all(np.array_equal(genome.codes, genomes[0].codes) for genome in genomes)
+    assert not [file for file in (cache_folder() / "genomes").rglob("*.lock")]
+
+
+def slow(function, calls):
+    def wrapped(*args):
+        calls.append(function.__name__)
+        time.sleep(0.3)
+        return function(*args)
+
+    return wrapped
+
+
+BUILD_AND_DIE = """
+import os, signal, sys
+from dnadiff.genome import Genome, store
+def die(*args):
+    args[3].write(bytes(7))
+    args[3].flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+store._encode = die
+Genome.open(sys.argv[1])
+"""
+
+
+def test_a_killed_builder_holds_nobody_up(fasta, tmp_path):
+    path = fasta({"a": "ACGTACGACC" * 13})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    folder = cache_folder() / "genomes"
+    command = [sys.executable, "-c", BUILD_AND_DIE, path]
+    elsewhere = os.environ | {"TMPDIR": str(tmp_path)}  # it cannot tidy up
+    assert subprocess.run(command, check=False, env=elsewhere).returncode == -signal.SIGKILL
+    left = {file.name.split(".")[-1] for file in folder.iterdir() if digest in file.name}
+    assert left == {"lock", "part"}
+    assert DNA.decode(Genome.open(path).tokens("a", 0, 10)) == "ACGTACGACC"
+    left = {file.name.removeprefix(digest) for file in folder.iterdir() if digest in file.name}
+    assert left == {f".v{store._VERSION}.{kind}" for kind in ("codes", "runs.npy", "json")}
+
+
+def test_a_new_version_takes_the_place_of_the_old_one(fasta):
+    path = fasta({"a": "ACGTACGACC" * 17})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    folder = cache_folder() / "genomes"
+    folder.mkdir(parents=True, exist_ok=True)
+    old, newer, other = (folder / name for name in (f"{digest}.v1.codes", f"{digest}.v9.codes", "other.v1.codes"))
+    for file in (old, newer, other):
+        file.write_bytes(b"x")
+    Genome.open(path)
+    assert [file.exists() for file in (old, newer, other)] == [False, True, True]
+
+
+@pytest.mark.parametrize("place", [0, 5_000, 99_999])
+def test_a_store_that_lost_a_page_is_built_again(fasta, place):
+    letters = "".join(np.random.default_rng(place).choice(list("ACGT"), 100_000))
+    path = fasta({"a": letters})
+    digest = Genome.open(path).digest
+    (codes,) = (cache_folder() / "genomes").glob(f"{digest[:32]}*.codes")
+    text = bytearray(codes.read_bytes())
+    text[place] ^= 1
+    codes.write_bytes(text)
+    assert DNA.decode(Genome.open(path).tokens("a", 0, 100_000)) == letters
 
 
 @pytest.mark.parametrize("suffix", [".codes", ".runs.npy", ".json"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnadiff.errors import InputError
-from dnadiff.genome import BedRow, Interval, merge, read_bed
+from dnadiff.genome import BedRow, Interval, merge, overlap, read_bed, subtract
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,48 @@ def test_rows(genome, tmp_path, text, expected, zipped):
     path = tmp_path / "x.bed"
     path.write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
     assert read_bed(path, genome) == [BedRow(Interval(*row[:3]), *row[3:]) for row in expected]
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_weight_is_above_0(weight):
+    with pytest.raises(ValueError, match=r"interval a:0-1 has weight .*, which is not above 0"):
+        Interval("a", 0, 1, weight)
+
+
+def test_the_weight_does_not_tell_intervals_apart():
+    assert Interval("a", 0, 1, 2.0) == Interval("a", 0, 1) and len({Interval("a", 0, 1, 2.0), Interval("a", 0, 1)}) == 1
+
+
+def test_weights_and_folds_of_a_bed_file(genome, tmp_path):
+    path = tmp_path / "x.bed"
+    path.write_text("#chrom\tstart\tend\tweight\tfold\nchr1\t0\t4\t2.5\tfold1\nchr1\t4\t9\t1e-3\tfold2\n")
+    assert [(row.interval.weight, row.split) for row in read_bed(path, genome)] == [(2.5, "fold1"), (1e-3, "fold2")]
+
+
+@pytest.mark.parametrize(
+    "weight, message",
+    [("heavy", "'heavy' in the weight column is not a number"), ("0", "weight 0.0"), ("nan", "weight nan"), ("", "''")],
+)
+def test_bad_weights_are_named(genome, tmp_path, weight, message):
+    path = tmp_path / "x.bed"
+    path.write_text(f"#chrom\tstart\tend\tweight\nchr1\t0\t4\t{weight}\n")
+    with pytest.raises(InputError, match=message) as caught:
+        read_bed(path, genome)
+    assert str(caught.value).startswith(f"{path}, line 2: ")
+
+
+def test_a_file_for_a_whole_assembly_may_name_contigs_that_are_not_there(genome, tmp_path, caplog):
+    path = tmp_path / "x.bed"
+    path.write_text("chrX\t0\t9\nchr1\t0\t4\nchrY\t0\t9\n")
+    with caplog.at_level("INFO", "dnadiff"):
+        assert [row.interval for row in read_bed(path, genome, partial=True)] == [Interval("chr1", 0, 4)]
+    assert "2 intervals lie on contigs that the genome does not have" in caplog.text
+    path.write_text("1\t0\t9\n2\t0\t4\n")
+    with pytest.raises(InputError, match=r"line 1: .* no chromosome '1'; there it is called 'chr1'"):
+        read_bed(path, genome, partial=True)
+    path.write_text("chrX\t0\t9\nchr1\t0\t400\n")
+    with pytest.raises(InputError, match=r"line 2: .* out of range"):
+        read_bed(path, genome, partial=True)
 
 
 @pytest.mark.parametrize(
@@ -110,11 +152,29 @@ intervals = st.builds(
 )  # fmt: skip
 
 
+def bases(some):
+    return {(i.chrom, base) for i in some for base in range(i.start, i.end)}
+
+
+@given(st.lists(intervals), st.lists(intervals))
+def test_what_is_left_when_others_are_cut_out(some, holes):
+    left = subtract(some, holes)
+    assert bases(left) == bases(some) - bases(holes)
+    assert sum(map(len, left)) == sum(len(bases([one]) - bases(holes)) for one in some)
+    assert all(any(bases([piece]) <= bases([one]) for one in some) for piece in left)
+    assert overlap(some, holes) == len(bases(some) & bases(holes))
+
+
+def test_pieces_keep_order_and_weight():
+    some = [Interval("b", 0, 9, 2.0), Interval("a", 5, 6), Interval("a", 0, 9, 3.0)]
+    left = subtract(some, [Interval("b", 4, 5), Interval("a", 5, 6)])
+    assert [(str(piece), piece.weight) for piece in left] == [
+        ("b:0-4", 2.0), ("b:5-9", 2.0), ("a:0-5", 3.0), ("a:6-9", 3.0)
+    ]  # fmt: skip
+
+
 @given(st.lists(intervals))
 def test_merge_keeps_the_bases_and_leaves_gaps(given_intervals):
-    def bases(some):
-        return {(i.chrom, base) for i in some for base in range(i.start, i.end)}
-
     merged = merge(given_intervals)
     assert bases(merged) == bases(given_intervals)
     assert all(one.chrom != two.chrom or one.end < two.start for one, two in itertools.pairwise(merged))

@@ -4,13 +4,33 @@ import itertools
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dnadiff.errors import InputError
-from dnadiff.genome import SPLITS, Interval, Splits, split_by_intervals, split_genome, summary
+from dnadiff.errors import InputError, UsageError
+from dnadiff.files import resource
+from dnadiff.genome import (
+    SPLITS,
+    Genome,
+    Interval,
+    Splits,
+    make_splits,
+    published_splits,
+    split_by_intervals,
+    split_genome,
+    summary,
+)
 from dnadiff.genome.folds import _blocks, block_folds, contig_folds, registered_folds
 
+ASSEMBLIES = {
+    "hg38": 3_088_269_832,
+    "hg19": 3_095_677_412,
+    "mm10": 2_725_521_370,
+    "sacCer3": 12_071_326,
+    "dm6": 137_547_960,
+    "ce11": 100_272_607,
+}  # bases of the chromosomes: the genomes' published sizes without unplaced contigs and the mitochondrion
 HG38 = {"chr1": 248956422, "chr15": 101991189, "chr16": 90338345, "chr19": 58617616, "chr20": 64444167,
         "chr21": 46709983, "chr22": 50818468, "chrM": 16569, "chr22_KI270879v1_alt": 304135}  # fmt: skip
 
@@ -138,7 +158,148 @@ def test_any_bed_is_split_without_a_leak_or_refused(small, tmp_path_factory, tab
         assert {split: bases(splits[split]) for split in SPLITS} == expected
 
 
+FOLDED = [("fold10", 80, 90), ("fold0", 0, 10), ("fold1", 20, 30), ("fold2", 40, 50), ("fold2", 50, 60)]
+
+
+@pytest.fixture
+def folded(tmp_path):
+    bed = tmp_path / "folds.bed"
+    bed.write_text("".join(f"chr1\t{start}\t{end}\t{fold}\n" for fold, start, end in FOLDED))
+    return bed
+
+
+@pytest.mark.parametrize(
+    "test_fold, test, valid",
+    [("fold0", [(0, 10)], [(20, 30)]), ("1", [(20, 30)], [(40, 60)]), ("fold2", [(40, 60)], [(80, 90)]),
+     ("10", [(80, 90)], [(0, 10)])],
+)  # fmt: skip
+def test_folds(small, folded, test_fold, test, valid):
+    splits = split_by_intervals(small, folded, test_fold)
+    spans = {split: [(i.start, i.end) for i in splits[split]] for split in SPLITS}
+    assert (spans["test"], spans["valid"]) == (test, valid)
+    assert sorted(itertools.chain(*spans.values())) == [(0, 10), (20, 30), (40, 60), (80, 90)]
+    assert f", test fold{test_fold.removeprefix('fold')}, valid fold" in splits.how
+
+
+def test_folds_that_are_not_chosen(small, folded, tmp_path):
+    for fold in (None, "fold3"):
+        with pytest.raises(
+            InputError, match="but fold0, fold1, fold2, fold10; if these are folds, say with --test-fold"
+        ):
+            split_by_intervals(small, folded, fold)
+    bed = tmp_path / "split.bed"
+    bed.write_text("chr1\t0\t9\ttrain\nchr1\t9\t12\ttest\n")
+    with pytest.raises(UsageError, match="holds no folds"):
+        split_by_intervals(small, bed, "fold1")
+
+
+def test_the_folds_of_borzoi(shared_data):
+    class WholeGenome:
+        contigs = dict.fromkeys([f"chr{n}" for n in (*range(1, 23), "X")], 250_000_000)
+
+        def flat(self, interval):
+            return interval.start, interval.end
+
+    splits = split_by_intervals(WholeGenome(), shared_data / "intervals" / "borzoi_human_folds.bed.gz", "3")
+    assert splits.how == "intervals of borzoi_human_folds.bed.gz, test fold3, valid fold4"
+    sizes = {split: sum(map(len, splits[split])) for split in SPLITS}
+    assert sizes["train"] > 5 * sizes["test"] > 2 * sizes["valid"] > 100_000_000
+
+
+def test_intervals_of_one_weight_are_merged(small, tmp_path):
+    bed = tmp_path / "weights.bed"
+    rows = ["0\t10\ttrain\t2", "10\t20\ttrain\t2", "15\t30\ttrain\t1", "40\t50\ttest\t9"]
+    bed.write_text("chrom\tstart\tend\tsplit\tweight\n" + "".join(f"chr1\t{row}\n" for row in rows))
+    splits = split_by_intervals(small, bed)
+    assert [(str(i), i.weight) for i in splits["train"]] == [("chr1:0-20", 2.0), ("chr1:15-30", 1.0)]
+    assert "train           1              30" in summary(small, splits)
+
+
+blacklists = st.lists(st.tuples(st.sampled_from(["chr1", "chr2"]), st.integers(0, 30), st.integers(1, 9)), max_size=5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows, blacklists, st.sampled_from(["fold", ""]), st.integers(0, 4))
+def test_no_base_is_in_two_splits_or_black(small, tmp_path_factory, table, black, fold, test_fold):
+    """Splits and folds, with a blacklist: what is not refused has every base in at most one split, and no black one."""
+    labels = {split: f"{fold}{i}" if fold else split for i, split in enumerate(SPLITS)}
+    folder = tmp_path_factory.getbasetemp()
+    lines = [f"{chrom}\t{start}\t{start + size}\t{labels[split]}\n" for chrom, start, size, split in table]
+    (folder / "rows.bed").write_text("".join(line for line in lines if int(line.split()[2]) <= 40))
+    holes = [Interval(chrom, start, start + size) for chrom, start, size in black]
+    (folder / "black.bed").write_text(
+        "".join(f"{i.chrom}\t{i.start}\t{i.end}\n" for i in holes) or "chrZ\t0\t1\nchr1\t99\t100\n"
+    )
+    try:
+        splits = make_splits(
+            small, 5, intervals=folder / "rows.bed", test_fold=str(test_fold) if fold else None,
+            blacklist=folder / "black.bed",
+        )  # fmt: skip
+    except InputError as error:
+        assert "\n" not in str(error)
+        return
+    owned = [bases(splits[split]) for split in SPLITS]
+    assert sum(map(len, owned)) == len(set().union(*owned))
+    assert not set().union(*owned) & bases(holes)
+    given_rows = bases(Interval(*line.split("\t")[:1], *map(int, line.split("\t")[1:3])) for line in lines
+                       if int(line.split()[2]) <= 40)  # fmt: skip
+    assert set().union(*owned) == given_rows - bases(holes) - {("chr1", 99)}
+
+
+def test_a_blacklist_is_counted(small, tmp_path):
+    bed = tmp_path / "black.bed"
+    bed.write_text("chr1\t5\t25\nchr1\t20\t30\tHigh Signal Region\nchrUn\t0\t5\n")
+    splits = make_splits(small, 10, blacklist=bed)
+    assert splits.how.endswith("; without 25 bases of black.bed")
+
+
+# ---- the published intervals -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def long_genome(genome_of):
+    return genome_of({"chr1": "ACGTTGCA" * 300_000, "chr2": "ACGA" * 100})  # 2.4 million bases
+
+
+def test_published_intervals_reach_into_other_splits(long_genome, tmp_path):
+    bed = tmp_path / "human-sequences.bed"
+    step = 131_072
+    rows = [("train", 0), ("test", step), ("train", 2 * step), ("valid", 12 * step)]
+    bed.write_text("".join(f"chr1\t{start}\t{start + step}\t{split}\n" for split, start in rows) + "chr9\t0\t5\ttest\n")
+    splits = published_splits(long_genome, bed)
+    assert splits.intervals == {
+        "train": [Interval("chr1", 0, 1 << 20), Interval("chr1", 2 * step, 2 * step + (1 << 20))],
+        "valid": [Interval("chr1", 12 * step, 2_400_000)],
+        "test": [Interval("chr1", step, step + (1 << 20))],
+    }
+    assert "LEAKS" in splits.how
+    assert make_splits(long_genome, 1024, intervals=bed, split="legacy") == splits
+    with pytest.raises(ValueError, match="share bases"):
+        Splits(splits.intervals, "by hand")
+    with pytest.raises(ValueError, match="split 'dev'"):
+        Splits({"dev": []}, "by hand", leaky=True)
+
+
 # ---- without a BED file ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("assembly", ASSEMBLIES)
+def test_the_registry(assembly):
+    known = yaml.safe_load(resource("data", "chromosome_folds.yaml").read_text())[assembly]
+    assert sum(known["lengths"].values()) == ASSEMBLIES[assembly]
+    assert {*known["test"], *known["valid"]} < known["lengths"].keys()
+    how, folds = registered_folds(SimpleNamespace(contigs=known["lengths"]))
+    assert how.startswith(f"chromosomes of {assembly}: ")
+    assert {split: [i.chrom for i in folds[split]] for split in ("valid", "test")} == {
+        split: known[split] for split in ("valid", "test")
+    }
+    assert sum(map(len, folds.values())) == len(known["lengths"])
+    for split in ("valid", "test"):
+        assert 0.05 < sum(map(len, folds[split])) / ASSEMBLIES[assembly] < 0.20
+
+
+def test_every_known_assembly_is_tested():
+    assert yaml.safe_load(resource("data", "chromosome_folds.yaml").read_text()).keys() == ASSEMBLIES.keys()
 
 
 @pytest.mark.parametrize("rename", [str, lambda chrom: chrom.removeprefix("chr")])
@@ -163,8 +324,6 @@ def test_what_differs_from_a_known_assembly_is_not_taken_for_it(change):
 
 
 def test_yeast_is_known(shared_data):
-    from dnadiff.genome import Genome
-
     genome = Genome.open(shared_data / "genomes" / "sacCer3.fa.gz")
     splits = split_genome(genome, 1024)
     assert [i.chrom for i in splits["test"]] == ["chrVIII", "chrXI"]

@@ -1,10 +1,12 @@
 """Windows: a pure function of (seed, index), uniform over the legal places of a split, and never outside it."""
 
 import os
+import pickle
 import re
 import time
 
 import numpy as np
+import pyfaidx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -160,10 +162,204 @@ def test_any_windows_lie_in_their_split_and_know_a_base(genome_of, case, seed):
     assert DNA.scorable(windows.tokens(first(50))).any(1).all()
 
 
+def pyfaidx_window(fasta, place):
+    piece = fasta[place.chrom][place.start : place.end]
+    return DNA.encode((piece if place.strand == "+" else piece.reverse.complement).seq)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.booleans(), st.integers(0, 2**32))
+def test_any_window_is_what_pyfaidx_gives(fasta, case, tiled, seed):
+    texts, intervals, length = case
+    path = fasta(texts)
+    try:
+        windows = Windows(
+            [(Genome.open(path), Splits({"train": intervals}, ""))],
+            split="train",
+            length=length,
+            seed=seed,
+            tiled=tiled,
+        )
+    except InputError:
+        return
+    with pyfaidx.Fasta(str(path), indexname=f"{path}.oracle") as oracle:
+        for row, place in zip(windows.tokens(first(20)), windows.locate(first(20)), strict=True):
+            assert row.tolist() == pyfaidx_window(oracle, place).tolist()
+
+
+# ---- the floor, the blacklist, tiles, weights ------------------------------------------------------------------------
+
+
+def known(text, start, length):
+    return sum(letter in "ACGTacgt" for letter in text[start : start + length])
+
+
+def rich_starts(texts, intervals, length, floor):
+    return [
+        (chrom, start)
+        for chrom, start in legal_starts(texts, intervals, length)
+        if known(texts[chrom], start, length) >= floor * length
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(), st.sampled_from([0.0, 0.1, 0.5, 0.75, 0.9, 1.0]), st.integers(0, 2**32))
+def test_any_floor_leaves_exactly_the_windows_that_reach_it(genome_of, case, floor, seed):
+    texts, intervals, length = case
+    sources = [(genome_of(texts), Splits({"train": intervals}, "by hand"))]
+    expected = rich_starts(texts, intervals, length, floor)
+    if not expected:
+        with pytest.raises(InputError, match=r"fits into none|no interval"):
+            Windows(sources, split="train", length=length, seed=seed, min_scorable=floor)
+        return
+    windows = Windows(sources, split="train", length=length, seed=seed, min_scorable=floor)
+    assert windows.total == len(expected)
+    assert {(place.chrom, place.start) for place in windows.locate(first(60))} <= set(expected)
+
+
+def test_all_that_reach_the_floor_are_drawn_as_often(sources):
+    windows = Windows(sources, split="train", length=LENGTH, seed=4, min_scorable=0.8)
+    expected = rich_starts(TEXTS, TRAIN, LENGTH, 0.8)
+    drawn = [(place.chrom, place.start) for place in windows.locate(first(10_000))]
+    assert 0 < len(expected) < len(legal_starts(TEXTS, TRAIN)) and set(drawn) == set(expected)
+    assert chisquare([drawn.count(start) for start in expected]).pvalue > 0.001
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.data())
+def test_no_window_touches_a_blacklist(genome_of, case, data):
+    texts, intervals, length = case
+    holes = []
+    for chrom, text in texts.items():
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+        holes += [Interval(chrom, *pair) for pair in zip(cuts[::2], cuts[1::2], strict=False) if pair[0] < pair[1]]
+    splits = Splits({"train": intervals}, "by hand").without(holes, "holes")
+    tiled = data.draw(st.booleans())
+    try:
+        windows = Windows(
+            [(genome_of(texts), splits)], split="train", length=length, seed=0, tiled=tiled, jitter=3 * tiled
+        )
+    except InputError:
+        return
+    black = {(hole.chrom, base) for hole in holes for base in range(hole.start, hole.end)}
+    for place in windows.locate(first(60)):
+        assert not black & {(place.chrom, base) for base in range(place.start, place.end)}
+        assert any(i.chrom == place.chrom and i.start <= place.start and place.end <= i.end for i in intervals)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 12), st.integers(0, 2**32))
+def test_each_tile_comes_once_in_every_round_and_moves_as_far_as_it_may(genome_of, case, floor, jitter, seed):
+    texts, intervals, length = case
+    sources = [(genome_of(texts), Splits({"train": intervals}, "by hand"))]
+    legal = rich_starts(texts, intervals, length, floor)
+    expected = sorted(
+        (i.chrom, start)
+        for i in intervals
+        for start in tiles(texts[i.chrom], i, length, 0)
+        if (i.chrom, start) in legal
+    )
+    options = {"split": "train", "length": length, "seed": seed, "min_scorable": floor, "tiled": True}
+    if not expected:
+        with pytest.raises(InputError):
+            Windows(sources, **options)
+        return
+    windows = Windows(sources, **options)
+    moved = Windows(sources, **options, jitter=jitter)
+    assert windows.total == moved.total == len(expected)
+    for turn in range(3):
+        numbers = first(len(expected)) + turn * len(expected)
+        places = windows.locate(numbers)
+        assert sorted((place.chrom, place.start) for place in places) == expected
+        for place, other in zip(places, moved.locate(numbers), strict=True):
+            assert (other.chrom, other.strand) == (place.chrom, place.strand)
+            assert (other.chrom, other.start) in legal and abs(other.start - place.start) <= jitter
+
+
+def test_tiles_in_the_open_are_moved_evenly(genome_of):
+    genome = genome_of({"a": "ACGTTGCA" * 50})
+    sources = [(genome, Splits({"train": [Interval("a", 0, 400)]}, ""))]
+    options = {"split": "train", "length": 10, "seed": 0, "tiled": True}
+    numbers = first(40 * 100)
+    tile = np.array([place.start for place in Windows(sources, **options).locate(numbers)])
+    moved = np.array([place.start for place in Windows(sources, **options, jitter=4).locate(numbers)])
+    inner = (tile > 0) & (tile < 390)
+    assert chisquare(np.bincount(moved[inner] - tile[inner] + 4, minlength=9)).pvalue > 0.001
+    assert set(moved[tile == 0]) == set(range(5)) and set(moved[tile == 390]) == set(range(386, 391))
+
+
+def test_intervals_weigh_what_their_weights_say(genome_of):
+    genome = genome_of({"a": "A" * 104 + "C" * 54 + "G" * 24})
+    intervals = [Interval("a", 0, 104), Interval("a", 104, 158, 3.0), Interval("a", 158, 182, 0.5)]
+    sources = [(genome, Splits({"train": intervals}, ""))]
+    windows = Windows(sources, split="train", length=5, seed=3, reverse_complement=False)
+    assert windows.total == 100 + 50 + 20
+    letters = [DNA.decode(row[:1]) for row in windows.tokens(first(5200))]
+    assert chisquare([letters.count(letter) for letter in "ACG"], [2000, 3000, 200]).pvalue > 0.001
+    starts = [place.start for place in windows.locate(first(5200)) if place.start >= 158]
+    assert set(starts) == set(range(158, 178))
+    with pytest.raises(InputError, match="weights are for random windows"):
+        Windows(sources, split="train", length=5, seed=3, tiled=True)
+
+
+def test_genomes_have_the_shares_that_are_asked_for(genome_of):
+    texts = [{"x": "A" * 400}, {"x": "C" * 60, "y": "C" * 50}]
+    sources = [(genome_of(t), Splits({"train": [Interval(c, 0, len(s)) for c, s in t.items()]}, "")) for t in texts]
+    windows = Windows(sources, split="train", length=5, seed=3, reverse_complement=False, shares=[1, 4])
+    letters = [DNA.decode(row[:1]) for row in windows.tokens(first(5000))]
+    assert chisquare([letters.count(letter) for letter in "AC"], [1000, 4000]).pvalue > 0.001
+    assert chisquare([sum(p.chrom == c and p.genome == "genome" for p in windows.locate(first(5000))) for c in "xy"],
+                     [1000 + 4000 * 56 / 102, 4000 * 46 / 102]).pvalue > 0.001  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.floats(0, 1, exclude_max=True), st.booleans())
+def test_soft_masked_bases_weigh_less_on_either_strand(genome_of, case, weight, two):
+    texts, intervals, length = case
+    sources = [(genome_of(texts), Splits({"train": intervals}, ""))]
+    if two:  # a second genome, of the same name, all of it masked
+        sources.append((genome_of({"c0": "acgt" * 10}), Splits({"train": [Interval("c0", 0, 40)]}, "")))
+    try:
+        windows = Windows(sources, split="train", length=length, seed=5, soft_mask_weight=weight)
+    except InputError:
+        return
+    tokens, weights = windows.draw(first(40))
+    assert torch.equal(tokens, windows.tokens(first(40)))
+    assert weights.shape == tokens.shape and weights.dtype == torch.float32
+    genomes, _, _ = windows._place(first(40))
+    for g, row, place in zip(genomes, weights, windows.locate(first(40)), strict=True):
+        text = (texts[place.chrom] if g == 0 else "acgt" * 10)[place.start : place.end]
+        expected = [np.float32(weight) if letter.islower() else 1.0 for letter in text]
+        assert row.tolist() == expected[:: 1 if place.strand == "+" else -1]
+
+
+def test_weights_of_one_are_none(sources):
+    assert Windows(sources, split="train", length=LENGTH, seed=1).draw(first(3))[1] is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"jitter": 3}, {"jitter": -1, "tiled": True}, {"shares": [1.0], "tiled": True}, {"min_scorable": 1.5}],
+)
+def test_options_without_a_meaning(sources, options):
+    with pytest.raises(ValueError, match=r"is for tiles|is none"):
+        Windows(sources, split="train", length=LENGTH, seed=1, **options)
+
+
+def test_many_intervals_cost_no_memory_for_windows(genome_of):
+    genome = genome_of({"a": "ACGTTGCA" * 100_000})
+    sources = [(genome, Splits({"train": [Interval("a", 0, 800_000)]}, ""))]
+    for tiled in (False, True):
+        windows = Windows(sources, split="train", length=2, seed=0, tiled=tiled)
+        assert len(pickle.dumps(windows)) < 10_000 and windows.total >= 400_000
+        again = pickle.loads(pickle.dumps(windows))
+        assert torch.equal(again.tokens(first(9)), windows.tokens(first(9)))
+
+
 # ---- the fixed sample ------------------------------------------------------------------------------------------------
 
 
-def tiles(text, interval, length):
+def tiles(text, interval, length, floor=0.5):
     """Starts of the eligible tiles, from the letters alone: segments are stretches of legal starts."""
     starts = [start for _, start in legal(text, interval, length)]
     tiled, place = [], None
@@ -173,7 +369,7 @@ def tiles(text, interval, length):
         if start == place:
             tiled.append(start)
             place += length
-    return [s for s in tiled if 2 * sum(c in "ACGTacgt" for c in text[s : s + length]) >= length]
+    return [s for s in tiled if known(text, s, length) >= floor * length]
 
 
 @settings(max_examples=150, deadline=None)
@@ -225,6 +421,13 @@ def test_a_sample_of_two_genomes(genome_of):
         assert DNA.decode(row) == ("A" if place.genome == "one" else "C") * 10
 
 
+def test_a_sample_of_intervals_that_overlap_has_every_base_once(genome_of):
+    intervals = [Interval("a", 0, 60, 2.0), Interval("a", 30, 90), Interval("a", 100, 120)]
+    sources = [(genome_of({"a": "ACGTTGCA" * 20}), Splits({"test": intervals}, "by hand"))]
+    sample = held_out(sources, split="test", length=10, limit=99, seed=0)
+    assert sorted(i.start for i in sample.intervals) == [*range(0, 90, 10), 100, 110]
+
+
 def test_a_sample_of_nothing(sources):
     with pytest.raises(ValueError, match="a sample of 0 windows"):
         held_out(sources, split="train", length=5, limit=0, seed=0)
@@ -240,7 +443,7 @@ def test_half_of_a_tile_is_enough(genome_of):
 
 def test_a_split_without_an_eligible_tile(genome_of):
     sources = [(genome_of({"a": "ANNNNNNA"}), Splits({"test": [Interval("a", 0, 8)]}, ""))]
-    with pytest.raises(InputError, match="test split has no window of 8 bases of which half are known"):
+    with pytest.raises(InputError, match="8 bases with at least 4 known bases fits into none of the 1 test intervals"):
         held_out(sources, split="test", length=8, limit=4, seed=0)
 
 

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from Bio import bgzf
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -41,6 +43,21 @@ def test_training_step(tmp_path):
             roof = result["roofline"][f"{name}, {dtype}"]
             assert roof["sum"] == pytest.approx(roof["multiplying"] + roof["exponentials"] + roof["memory"])
     assert "bases/s" in printed and "roofline" in printed
+
+
+@pytest.mark.parametrize("flags", [["--plain"], ["--no-index"]])
+def test_genome_windows(tmp_path, monkeypatch, flags):
+    monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path / "cache"))
+    genome = tmp_path / "genome.fa.gz"
+    letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 40_000))
+    with bgzf.BgzfWriter(str(genome), "wb") as file:
+        file.write(f">a\n{letters}\n>b\n{letters[:4000]}\n>c\n{letters[:4000]}\n".encode())
+    small = ["--genome", genome, "--window", "64", "--batch", "4", "--peer-windows", "2"]
+    result, printed = run("genome_windows.py", *small, *flags, out=tmp_path / "out.json")
+    assert ("index" in result) == ("--no-index" not in flags) == ("store built in" in printed)
+    assert result["bases"] == 48_000 and result["start"]["seconds of the process"] > result["start"]["seconds"] > 0
+    for name in ("dnadiff", "bytes alone", "pyfaidx"):
+        assert result["windows"][name]["bases_per_second"] > 0 and name in printed
 
 
 def test_different_convolutions_are_not_timed(monkeypatch):

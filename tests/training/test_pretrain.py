@@ -1,12 +1,14 @@
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from small import CONTIGS, tiny_recipe, write_fasta
 
 import dnadiff
-from dnadiff.diffusion import MDLM
+from dnadiff.alphabet import DNA
+from dnadiff.diffusion import MDLM, OBJECTIVES
 from dnadiff.errors import InputError
 from dnadiff.genome.fasta import Genome
 from dnadiff.training.batches import Steps
@@ -35,7 +37,7 @@ def table(path):
 def test_a_run_folder_holds_what_is_promised(run, genome):
     folder, summary = run
     assert {p.name for p in folder.iterdir()} == {
-        "config.yaml", "model", "checkpoints", "metrics.csv", "summary.json", "bounds.csv",
+        "config.yaml", "model", "checkpoints", "metrics.csv", "summary.json", "bounds.csv", "audit.csv",
     }  # fmt: skip
     assert {p.name for p in (folder / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     assert json.loads((folder / "summary.json").read_text()) == summary
@@ -45,6 +47,54 @@ def test_a_run_folder_holds_what_is_promised(run, genome):
     assert 1.3 < summary["test"]["nats_per_base"] < 1.5 and summary["test"]["se"] > 0
     assert Recipe.read(folder / "config.yaml") == tiny_recipe(genome)
     assert "Held-out bounds" in (folder / "model" / "README.md").read_text()
+
+
+def test_the_audit_says_what_the_splits_share(run):
+    rows = table(run[0] / "audit.csv")
+    assert [(row["split"], row["other"]) for row in rows] == [("valid", "train"), ("test", "train"), ("test", "valid")]
+    assert all(row["shared_bases"] == row["shared_kmers"] == "0" and int(row["windows"]) == 8 for row in rows)
+
+
+def test_soft_masked_bases_weigh_less_in_the_loss_alone(tmp_path, monkeypatch):
+    rng = torch.Generator().manual_seed(0)
+    letters = DNA.decode(torch.randint(7, 11, (9000,), generator=rng))
+    genome = write_fasta(tmp_path / "masked.fa", {"a": letters.lower()[:4500] + letters[4500:]})
+    weights = []
+
+    class Weighted(MDLM):
+        def loss(self, *args, weight=None, **options):
+            weights.append(weight)
+            return super().loss(*args, **options)
+
+    monkeypatch.setitem(OBJECTIVES, "mdlm", Weighted)
+    bounds = []
+    for weight in (0.25, 1.0):
+        recipe = tiny_recipe(genome, soft_mask_weight=weight, reverse_complement=False, learning_rate=1e-9)
+        bounds.append(pretrain(recipe, tmp_path / str(weight), quiet=True)["test"])
+    assert bounds[0] == bounds[1]
+    assert weights[6:] == [None] * 6
+    assert {w.shape for w in weights[:6]} == {(4, 64)}
+    assert torch.cat(weights[:6]).unique().tolist() == [0.25, 1.0]
+
+
+def test_every_way_to_choose_windows_trains(tmp_path):
+    genome = write_fasta(tmp_path / "tiny.fa", {"one": "N" * 500, "two": 6000, "three": 900, "four": 800})
+    other = write_fasta(tmp_path / "other.fa", {"x": 6000, "y": 700, "z": 700}, seed=1)
+    (tmp_path / "split.bed").write_text(
+        "chrom\tstart\tend\tfold\tweight\ntwo\t0\t4000\tf0\t2\ntwo\t4000\t6000\tf1\t1\n"
+        "three\t0\t900\tf2\t1\nfour\t0\t800\tf3\t1\n"
+    )
+    (tmp_path / "black.bed").write_text("two\t100\t200\nchrX\t0\t5\n")
+    choices = [
+        {"intervals": str(tmp_path / "split.bed"), "test_fold": "f2", "blacklist": str(tmp_path / "black.bed")},
+        {"tiled": True, "jitter": 8, "min_scorable": 0.9},
+        {"genome": [str(genome), str(other)], "genome_weight": [3.0, 1.0]},
+    ]
+    for number, choice in enumerate(choices):
+        summary = pretrain(replace(tiny_recipe(genome), **choice), tmp_path / str(number), quiet=True)
+        assert summary["steps"] == 6
+    about = (tmp_path / "0" / "model" / "README.md").read_text()
+    assert "intervals of split.bed, test f2, valid f3; without 100 bases of black.bed" in about
 
 
 def test_metrics_have_training_and_validation_rows(run):
@@ -175,7 +225,7 @@ def test_only_matrices_decay():
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_devices_share_the_windows_of_a_step(world):
-    parts = [Steps(lambda i: i[:, None], 4, 3, 2, rank=rank, world=world) for rank in range(world)]
+    parts = [Steps(lambda i: (i[:, None], None), 4, 3, 2, rank=rank, world=world) for rank in range(world)]
     rows = torch.cat([part[1].rows for part in parts]).sort().values
     assert rows.tolist() == list(range(4 * 4 * world, 5 * 4 * world))
     assert all(part[0].step == 3 for part in parts)

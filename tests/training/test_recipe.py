@@ -29,6 +29,18 @@ def test_what_is_not_a_time_is_refused(text):
         ({"warmup": 1.0}, "--warmup"),
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"genome": ["a", "b"], "intervals": "x.bed"}, "--intervals goes with one --genome"),
+        ({"genome": ["a", "b"], "blacklist": "x.bed"}, "--blacklist goes with one --genome"),
+        ({"test_fold": "3"}, "--test-fold goes with --intervals"),
+        ({"split": "legacy"}, "--split legacy goes with --intervals"),
+        ({"genome_weight": [1.0, 2.0]}, "--genome-weight: one number above 0 for each --genome"),
+        ({"genome_weight": [0.0]}, "--genome-weight"),
+        ({"genome_weight": [float("nan")]}, "--genome-weight"),
+        ({"genome_weight": [1.0], "tiled": True}, "--genome-weight is for random windows"),
+        ({"jitter": 5}, "--jitter 5: .* --tiled"),
+        ({"jitter": -5, "tiled": True}, "--jitter -5"),
+        ({"min_scorable": 1.1}, "--min-scorable"),
+        ({"soft_mask_weight": -0.1}, "--soft-mask-weight"),
+        ({"soft_mask_weight": float("nan")}, "--soft-mask-weight"),
     ],
 )
 def test_settings_that_cannot_be_are_named(changes, message):
