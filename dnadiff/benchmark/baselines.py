@@ -1,4 +1,4 @@
-"""What needs no model: the commonest class, the length, the GC content, short k-mers."""
+"""What needs no model: the commonest class, the length, the GC content, short k-mers, the place in the genome."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 from sklearn.dummy import DummyClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from dnadiff.benchmark.kmers import canonical_kmers
 from dnadiff.benchmark.logistic import fit_logistic
+from dnadiff.benchmark.plan import Plan
 from dnadiff.benchmark.protocol import Classifier, Fit
 
 KMER = 5
+_AXIS = 1e10  # bases from the beginning of one contig to that of the next; more than any contig has
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Features of a sequence by itself, and the classifier that is fitted to them.
+    """Features of an item by itself, and the classifier that is fitted to them.
 
     Attributes:
-        features: n sequences -> (n, d).
+        features: a plan of n items -> (n, d).
         fit: the classifier.
         description: what it is, for the table.
+        needs_places: whether it can only be had where the items' coordinates are known.
     """
 
-    features: Callable[[Sequence[str]], np.ndarray]
+    features: Callable[[Plan], np.ndarray]
     fit: Fit
     description: str
+    needs_places: bool = False
 
 
 def lengths(sequences: Sequence[str]) -> np.ndarray:
@@ -61,6 +66,59 @@ def kmer_frequencies(sequences: Sequence[str], k: int = KMER) -> np.ndarray:
     return frequencies / np.maximum(frequencies.sum(1, keepdims=True), 1)
 
 
+def places(plan: Plan) -> np.ndarray:
+    """(n, 2): start and end of each item on an axis that has the contigs after one another.
+
+    Raises:
+        ValueError: if the plan does not know the items' places.
+    """
+    if plan.places is None:
+        raise ValueError("the places of these items are not known")
+    contig = _AXIS * pd.factorize(plan.places["chrom"])[0].astype(float)
+    return np.stack((contig + plan.places["start"], contig + plan.places["end"]), 1)
+
+
+class Lookup:
+    """Tells the class of a place from the training items that overlap it: what a model could do by heart.
+
+    Args:
+        places: (n, 2) start and end, as `places` gives them.
+        labels: (n,) class ids 0..K-1.
+    """
+
+    def __init__(self, places: np.ndarray, labels: np.ndarray) -> None:
+        order = np.argsort(places[:, 0])
+        self._starts, self._ends = places[order].T
+        self._one_hot = np.eye(labels.max() + 1)[labels[order]]
+        self._longest = (self._ends - self._starts).max()
+        # What to say of a place that nothing overlaps: the classes of the training items that no other one overlaps.
+        others = self._shared(places[order]) - self._one_hot * (self._ends - self._starts)[:, None]
+        alone = self._one_hot[~others.any(1)]
+        self._otherwise = (alone if len(alone) else self._one_hot).mean(0)
+
+    def predict_proba(self, places: np.ndarray) -> np.ndarray:
+        """(m, K) shares of the classes among the training items that overlap each place (m, 2), by shared bases."""
+        shared = self._shared(places)
+        total = shared.sum(1, keepdims=True)
+        return np.where(total, shared / np.maximum(total, 1), self._otherwise)
+
+    def _shared(self, places: np.ndarray) -> np.ndarray:
+        """(m, K) bases that each place shares with the training items of each class."""
+        shared = np.zeros((len(places), self._one_hot.shape[1]))
+        first = np.searchsorted(self._starts, places[:, 0] - self._longest)
+        last = np.searchsorted(self._starts, places[:, 1])
+        for i, (start, end) in enumerate(places):
+            near = slice(first[i], last[i])
+            bases = np.minimum(self._ends[near], end) - np.maximum(self._starts[near], start)
+            shared[i] = bases.clip(0) @ self._one_hot[near]
+        return shared
+
+
+def fit_lookup(features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int) -> Classifier:
+    """A table of the training items' places."""
+    return Lookup(features, labels)
+
+
 def fit_prior(features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int) -> Classifier:
     """The shares of the classes among the training items."""
     return DummyClassifier(strategy="prior").fit(features, labels)
@@ -77,9 +135,19 @@ def fit_tree(features: np.ndarray, labels: np.ndarray, components: np.ndarray, s
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
-        "majority": Baseline(lambda sequences: np.zeros((len(sequences), 1)), fit_prior, "the commonest class"),
-        "length": Baseline(lengths, fit_tree, "a decision tree on the sequence's length"),
-        "gc": Baseline(gc, fit_tree, "a decision tree on the share of G and C"),
-        "kmer": Baseline(kmer_frequencies, fit_logistic, f"logistic regression on canonical {KMER}-mer frequencies"),
+        "majority": Baseline(lambda plan: np.zeros((len(plan.labels), 1)), fit_prior, "the commonest class"),
+        "length": Baseline(lambda plan: lengths(plan.sequences), fit_tree, "a decision tree on the sequence's length"),
+        "gc": Baseline(lambda plan: gc(plan.sequences), fit_tree, "a decision tree on the share of G and C"),
+        "kmer": Baseline(
+            lambda plan: kmer_frequencies(plan.sequences),
+            fit_logistic,
+            f"logistic regression on canonical {KMER}-mer frequencies",
+        ),
+        "chromosome": Baseline(
+            lambda plan: places(plan)[:, :1] // _AXIS, fit_tree, "a decision tree on the chromosome", needs_places=True
+        ),
+        "lookup": Baseline(
+            places, fit_lookup, "the class of the training items that overlap it in the genome", needs_places=True
+        ),
     }
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from dnadiff.benchmark.folds import assign, groups, spread
 from dnadiff.benchmark.sources import SPLITS, Items, TaskData
@@ -28,6 +29,7 @@ class Plan:
         fold: (n,) the fold that an item is scored in, by a model fitted on all items of other folds; or TRAIN_ONLY.
         split: what the split is, in words; OFFICIAL only for the complete published one.
         notes: what a reader of the numbers must know, a phrase each.
+        places: n rows of chrom, start, end and strand where they are known of all items, else None.
     """
 
     classes: tuple[str, ...]
@@ -37,6 +39,7 @@ class Plan:
     fold: np.ndarray
     split: str
     notes: tuple[str, ...]
+    places: pd.DataFrame | None = None
 
     @property
     def scored(self) -> np.ndarray:
@@ -80,9 +83,16 @@ def make_plan(task: Task, data: TaskData, *, folds: int = 5, seed: int = 0, max_
         fold = assign(labels, components, folds, seed)
         split = f"{folds} grouped folds inside the {state} {next(iter(splits))} split"
     notes = (*_counts(task, data, splits, kept), *_overlap(components, labels, fold))
-    result = Plan(data.classes, sequences, labels, components, fold, split, notes)
+    places = _places([(items, kept[name]) for name, items in splits.items()])
+    result = Plan(data.classes, sequences, labels, components, fold, split, notes, places)
     _check(result, data.source, folds)
     return result
+
+
+def _places(splits: list[tuple[Items, np.ndarray]]) -> pd.DataFrame | None:
+    """The places of the kept items of each split, or None where one split's are not known."""
+    known = [items.places.iloc[kept] for items, kept in splits if items.places is not None]
+    return pd.concat(known, ignore_index=True) if len(known) == len(splits) else None
 
 
 def _state(task: Task, splits: dict[str, Items], *, sampled: bool) -> str:

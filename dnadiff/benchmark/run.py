@@ -77,11 +77,12 @@ def run(
         for task in chosen:
             try:
                 plan = _planned(task, data, genome, make_plan)
+                possible = _possible(task.name, plan, models, baselines)
             except InputError as error:
                 missing[task.name] = str(error)
                 continue
             for name, kind, probabilities in _predictions(
-                task.name, plan, models, baselines, PROTOCOLS[protocol], seed, progress or _silent
+                task.name, plan, models, possible, PROTOCOLS[protocol], seed, progress or _silent
             ):
                 rows.append(_scored(plan, probabilities, seed).assign(task=task.name, model=name, protocol=kind))
         _tell_missing(missing, none_ran=not rows)
@@ -96,6 +97,14 @@ def _planned(task: Task, data: Path | None, genome: Genome | None, make_plan: Ca
     if found is None:
         raise InputError(_NOT_FOUND)
     return make_plan(task, found)
+
+
+def _possible(task: str, plan: Plan, models: Mapping[str, Embed], baselines: Sequence[str]) -> list[str]:
+    """The baselines that can be had for a task; an InputError if that leaves nothing to run."""
+    possible = [name for name in baselines if plan.places is not None or not BASELINES[name].needs_places]
+    if not possible and not models:
+        raise InputError(f"{task}: {' and '.join(baselines)}: only where its items are given as coordinates")
+    return possible
 
 
 def _check_usage(
@@ -145,7 +154,7 @@ def _predictions(
         yield name, protocol.name, protocol.predict(model, plan, seed, partial(progress, f"{task}: {name}"))
     for i, name in enumerate(baselines):
         baseline = BASELINES[name]
-        yield name, table.BASELINE, out_of_fold(plan, baseline.features(plan.sequences), baseline.fit, seed)
+        yield name, table.BASELINE, out_of_fold(plan, baseline.features(plan), baseline.fit, seed)
         progress(f"{task}: baselines", i + 1, len(baselines))
 
 

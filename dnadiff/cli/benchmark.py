@@ -28,7 +28,7 @@ def benchmark(
     Args:
         task: a task, the beginning of several tasks' names, or all; may be given several times.
         checkpoint: run or model folders, or hf:OWNER/NAME; by default the newest run under ./runs.
-        baselines: which of majority, length, gc, kmer; all by default.
+        baselines: which of majority, length, gc, kmer, and for coordinates chromosome and lookup; all by default.
         protocol: linear fits a logistic regression on frozen embeddings.
         data: tasks as TASK/{train,test}/CLASS/*.txt, TASK.{train,test}.{tsv,csv,parquet}[.gz], or coordinates.
         genome: FASTA that tasks given as coordinates are cut from.

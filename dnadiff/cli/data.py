@@ -1,4 +1,4 @@
-"""``dnadiff data ...``: genomes made, indexed and audited."""
+"""``dnadiff data ...``: genomes fetched, made, indexed and audited."""
 
 from __future__ import annotations
 
@@ -99,4 +99,42 @@ def audit(
     print(table(found))
 
 
-COMMANDS = {"data simulate": simulate, "data index": index, "data audit": audit}
+def fetch(
+    name: str, out: str | None = None, sha256: str | None = None, offline: bool = False, quiet: bool = False
+) -> None:
+    """Downloads a genome, intervals or benchmark coordinates, checks them, and prints where they are.
+
+    A download that was broken off goes on where it stopped. What is there already is only checked.
+
+    Args:
+        name: one of those that dnadiff data list shows.
+        out: folder to put it in; by default data/NAME in the cache folder.
+        sha256: the checksum that the file must have as downloaded, instead of the one that dnadiff knows.
+        offline: use no network, only what is there; DNADIFF_OFFLINE=1 does the same.
+        quiet: no progress bar and no log.
+    """
+    from dnadiff import downloads
+    from dnadiff.progress import bars
+
+    with bars(quiet=quiet) as progress:
+        path = downloads.fetch(name, Path(out) if out else None, sha256=sha256, offline=offline, progress=progress)
+    print(path)
+
+
+def show(quiet: bool = False) -> None:
+    """Lists what dnadiff data fetch knows: size, how it is checked, what it is, and where it lies if it was fetched.
+
+    Args:
+        quiet: names only.
+    """
+    from dnadiff import downloads
+
+    for name, entry in downloads.registry().items():
+        kinds = {checksum.partition(":")[0] for checksum in entry.files.values()}
+        at = downloads.fetched(name)
+        line = f"{name:<20}{entry.size:>7}  {', '.join(kinds):<11}{entry.description}{f'; at {at}' if at else ''}"
+        print(name if quiet else line)
+
+
+COMMANDS = {"data simulate": simulate, "data index": index, "data audit": audit, "data fetch": fetch, "data list": show}
+BARE = {"data index": "genome", "data fetch": "name"}

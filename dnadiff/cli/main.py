@@ -34,6 +34,8 @@ VERBS = {
     "benchmark": "probe models and baselines on classification tasks",
     "report": "one HTML page of runs, samples and benchmark results",
     "export": "write a model in the published Caduceus format",
+    "data list": "what can be fetched, how it is checked, and what is there",
+    "data fetch": "download a genome, intervals or benchmark coordinates, with checksums",
     "data simulate": "write the demo genome, whose entropy is known exactly",
     "data index": "read and check a FASTA once, so that later reads are fast",
     "data audit": "what train, valid and test share: bases, and exact k-mers",
@@ -101,7 +103,7 @@ def _dispatch(words: list[str]) -> int:
         return DONE
     rest = module.prepare(rest) if hasattr(module, "prepare") else rest
     try:
-        settings = vars(parser.parse_args(_normalised(rest, parser)))
+        settings = vars(parser.parse_args(_normalised(rest, parser, getattr(module, "BARE", {}).get(verb))))
     except argparse.ArgumentError as error:
         raise UsageError(f"{_plain(str(error))} (see {parser.prog} --help)") from error
     except SystemExit:  # --print_config has printed
@@ -127,7 +129,7 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
         verb = " ".join(words[:size])
         if verb in VERBS:
             return verb, words[size:]
-    near = difflib.get_close_matches(" ".join(words[:2]), VERBS, 3, 0.4)
+    near = difflib.get_close_matches(" ".join(words[:2]), VERBS, 5, 0.4)
     raise UsageError(f"no verb {words[0]!r}; {'did you mean ' + ' or '.join(near) + '?' if near else 'see dnadiff -h'}")
 
 
@@ -151,8 +153,11 @@ def _plain(message: str) -> str:
     return f"--{key[1].replace('_', '-')}: {wanted} is needed, not {value[1] or value[2]!r}"
 
 
-def _normalised(words: list[str], parser: ArgumentParser) -> list[str]:
-    """Flags as the parser wants them: with underscores, a switch with its value, a repeated flag as one list."""
+def _normalised(words: list[str], parser: ArgumentParser, bare: str | None) -> list[str]:
+    """Flags as the parser wants them: with underscores, a switch with its value, a repeated flag as one list.
+
+    Words that belong to no flag are values of the flag called `bare`, where there is one.
+    """
     types = {action.dest: str(getattr(action, "_typehint", "")) for action in parser._actions}
     rest = [part for word in words for part in (word.split("=", 1) if re.match(r"--[a-z][\w-]*=", word) else [word])]
     out: list[str] = []
@@ -160,8 +165,11 @@ def _normalised(words: list[str], parser: ArgumentParser) -> list[str]:
     while rest:
         word = rest.pop(0)
         if not re.fullmatch(r"--[a-z][\w-]*", word):
-            out.append(word)
-            continue
+            if bare is None:
+                out.append(word)
+                continue
+            rest.insert(0, word)
+            word, bare = f"--{bare}", bare if "list[" in types[bare] else None
         name = word[2:].replace("-", "_")
         if "list[" in types.get(name, "") and rest:
             lists[name].append(rest.pop(0))
@@ -171,6 +179,8 @@ def _normalised(words: list[str], parser: ArgumentParser) -> list[str]:
             out.append(str(_config(rest.pop(0))))
         elif "bool" in types.get(name, "") and rest[:1] not in (["true"], ["false"]):
             out.append("true")
+        elif rest and name in types:
+            out.append(rest.pop(0))
     return out + [part for name, values in lists.items() for part in (f"--{name}", json.dumps(values))]
 
 

@@ -23,13 +23,5 @@ def report(paths: list[str] | None = None, out: str = "report.html") -> None:
     print(f"report: {Path(out).resolve()}")
 
 
-def prepare(words: list[str]) -> list[str]:
-    """Bare words are paths."""
-    out: list[str] = []
-    for i, word in enumerate(words):
-        bare = not word.startswith("--") and not (i and words[i - 1].startswith("--") and "=" not in words[i - 1])
-        out += ["--paths", word] if bare else [word]
-    return out
-
-
 COMMANDS = {"report": report}
+BARE = {"report": "paths"}

@@ -12,6 +12,7 @@ from dnadiff.genome.splits import (
     split_genome,
     summary,
 )
+from dnadiff.genome.vcf import Variant, Variants
 from dnadiff.genome.windows import HeldOut, Location, Windows, held_out
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "Location",
     "Shared",
     "Splits",
+    "Variant",
+    "Variants",
     "Windows",
     "audit_splits",
     "held_out",

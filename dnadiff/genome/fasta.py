@@ -15,11 +15,11 @@ from dnadiff.genome.loops import gather, gather_weights
 from dnadiff.genome.records import check_neighbour
 from dnadiff.genome.store import Counts, Progress, Store, open_store
 
-_SUFFIXES = (".gz", ".bgz", ".fa", ".fasta", ".fna")
+_SUFFIXES = (".gz", ".bgz", ".fa", ".fasta", ".fna", ".2bit")
 
 
 class Genome:
-    """The sequences of a FASTA file, plain or bgzipped.
+    """The sequences of a FASTA file, plain or bgzipped, or of a .2bit file.
 
     The first opening of a file builds a store in the cache folder; later ones take milliseconds. Nothing is ever
     written beside the file. "Flat" coordinates count through all contigs in file order.
@@ -55,7 +55,7 @@ class Genome:
         """Opens a FASTA file, building its store first if there is none.
 
         Args:
-            path: plain or bgzipped FASTA of DNA. IUPAC codes are read as N.
+            path: plain or bgzipped FASTA of DNA, or .2bit. IUPAC codes are read as N.
             progress: called with (bytes read, bytes to read in all) while the store is built.
 
         Raises:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import math
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dnadiff.errors import InputError
+from dnadiff.genome.text import lines
 
 if TYPE_CHECKING:
     from dnadiff.genome.fasta import Genome
@@ -98,7 +97,7 @@ def read_bed(path: str | Path, genome: Genome, *, partial: bool = False) -> list
     rows: list[BedRow] = []
     absent: list[tuple[int, list[str]]] = []
     columns = _Columns()
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path, "BED"), 1):
         fields = _fields(line)
         if _is_header(fields):
             columns = _Columns.of(fields)
@@ -153,20 +152,6 @@ def _outside(interval: Interval, holes: list[Interval]) -> Iterator[Interval]:
         start = hole.end
     if start < interval.end:
         yield replace(interval, start=start)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as text:
-            yield from text
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); copy or download it again") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file; a BED file is needed") from error
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
 
 
 def _fields(line: str) -> list[str]:

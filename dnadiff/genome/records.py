@@ -1,9 +1,10 @@
-"""The text of a FASTA file: its container, its records, and their letters in chunks. Reading is pyfaidx's."""
+"""The records of a FASTA file and their letters in chunks, as pyfaidx reads them; and of a .2bit file, in one form."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import re
 import struct
 import tempfile
 import zlib
@@ -15,18 +16,19 @@ import numpy as np
 from Bio.bgzf import BgzfReader
 from pyfaidx import Faidx, FastaIndexingError
 
+from dnadiff.downloads import hint
 from dnadiff.errors import InputError
+from dnadiff.genome.text import BGZIP_END, GZIP, ends, is_bgzip
+from dnadiff.genome.twobit import MAGIC, TwoBit
 
 Share = Callable[[float], None]
 """Called with the share of a reading that is done, 0 to 1."""
 
-_GZIP = b"\x1f\x8b"
-_BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _CHUNK = 1 << 22
 _LINES = 1 << 14  # between two reports of progress
 _REWRAP = "rewrap it, e.g. with seqkit seq -w 60"
 _HINTS = {"not consistent": f"; {_REWRAP}", "Bad sequence name": "; give every record a name"}
-_DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zlib.error, struct.error)
+_DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zlib.error, struct.error, MemoryError)
 
 
 class Record(NamedTuple):
@@ -48,26 +50,29 @@ class Record(NamedTuple):
 
 
 def check_container(path: Path) -> None:
-    """Checks, in no time, that a file is FASTA text, plain or bgzipped, and whole as far as its ends can tell.
+    """Checks, in no time, that a file is FASTA text, plain or bgzipped, and whole as far as its ends tell; or .2bit.
 
     Raises:
         InputError: if it is missing, empty, a folder, plain gzip, truncated bgzip, misnamed, or does not begin with
             ``>``.
     """
     if not path.is_file():
-        raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}; a FASTA file is needed")
-    head, tail = _ask(path, _ends, path)
-    zipped = head.startswith(_GZIP)
+        advice = hint(path) or "a FASTA file is needed"
+        raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}; {advice}")
+    head, tail = _ask(path, ends, path)
+    zipped = head.startswith(GZIP)
     named = path.suffix.lower() in (".gz", ".bgz")
     if not head:
         raise InputError(f"{path}: empty; a FASTA file is needed")
+    if head[:4] in MAGIC:
+        return
     if zipped and not named:
         raise InputError(f"{path}: compressed, but its name does not say so; rename it to {path.name}.gz")
     if named and not zipped:
         raise InputError(f"{path}: not compressed, but its name says so; rename it to {path.stem}")
-    if zipped and head[12:14] != b"BC":
+    if zipped and not is_bgzip(head):
         raise InputError(f"{path}: plain gzip, which cannot be indexed; run: gunzip {path} && bgzip {path.stem}")
-    if zipped and tail != _BGZIP_END:
+    if zipped and tail != BGZIP_END:
         raise InputError(f"{path}: truncated (the bgzip end marker is missing); copy or download it again")
     start = _ask(path, _first_text, path)
     if not start.startswith((b">", b";")):
@@ -75,8 +80,8 @@ def check_container(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def indexed(path: Path, report: Share = lambda share: None) -> Iterator[tuple[Faidx, list[Record]]]:
-    """A reader of a FASTA file, and its records in file order.
+def indexed(path: Path, report: Share = lambda share: None) -> Iterator[tuple[Faidx | TwoBit, list[Record]]]:
+    """A reader of a FASTA or .2bit file, and its records in file order.
 
     The index is made anew from the text, in a temporary folder, so that no old index can be believed and nothing is
     written beside the file.
@@ -85,6 +90,12 @@ def indexed(path: Path, report: Share = lambda share: None) -> Iterator[tuple[Fa
         InputError: for a file that cannot be indexed (uneven lines, a record without a name, damaged blocks, no text),
             and for records that are empty or have the same name.
     """
+    if ends(path)[0][:4] in MAGIC:
+        with _ask(path, TwoBit, path) as twobit:
+            records = [Record(name, length, 0, length, length) for name, length in twobit.lengths.items()]
+            _check_records(path, records)
+            yield twobit, records
+        return
     with tempfile.TemporaryDirectory(prefix="dnadiff-") as folder:
         names = Path(folder) / "fai", Path(folder) / "gzi"
         options = {"as_raw": True, "duplicate_action": "first"}
@@ -104,7 +115,7 @@ def read_fai(path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(_ask(path, path.read_bytes).decode("utf-8", "replace").splitlines(), 1):
         name, *numbers = line.split("\t")
-        if len(numbers) < 4 or not all(field.isdecimal() for field in numbers):
+        if len(numbers) < 4 or not all(re.fullmatch("[0-9]{1,18}", field) for field in numbers):
             raise InputError(f"{path}, line {number}: not a FASTA index; delete it or rebuild it with samtools faidx")
         records.append(Record(name, *(int(field) for field in numbers[:4])))
     return records
@@ -137,7 +148,7 @@ def check_neighbour(path: Path, records: list[Record]) -> str | None:
     return None
 
 
-def chunks(path: Path, faidx: Faidx, record: Record) -> Iterator[np.ndarray]:
+def chunks(path: Path, faidx: Faidx | TwoBit, record: Record) -> Iterator[np.ndarray]:
     """The letters of a record as uint8 arrays of at most 4 Mi bases, in order.
 
     Raises:
@@ -190,6 +201,8 @@ def _ask(path: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) ->
     """Calls a reader of `path`, and turns whatever it raises into one line about the file."""
     try:
         return function(*args, **kwargs)
+    except InputError:
+        raise
     except FastaIndexingError as error:
         said = " ".join(str(error).split()).rstrip(".")
         hint = next((hint for words, hint in _HINTS.items() if words in said), "")
@@ -202,13 +215,6 @@ def _ask(path: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) ->
         if "during fasta indexing" in str(error):  # pyfaidx about uneven lines of a kind that it did not foresee
             raise InputError(f"{path}: the lines of a record are not of one length; {_REWRAP}") from error
         raise InputError(f"{path}: damaged or truncated ({error}); copy or download it again") from error
-
-
-def _ends(path: Path) -> tuple[bytes, bytes]:
-    with path.open("rb") as file:
-        head = file.read(18)
-        file.seek(max(0, path.stat().st_size - len(_BGZIP_END)))
-        return head, file.read()
 
 
 def _first_text(path: Path) -> bytes:

@@ -33,7 +33,7 @@ def test_every_verb_has_help_with_dashes_and_descriptions(capsys, verb):
     ("words", "message"),
     [
         (["pretrian"], "did you mean pretrain"),
-        (["data"], "did you mean data index or data audit or data simulate"),
+        (["data"], "did you mean data list or data index or data fetch"),
         (["xyzzy"], "see dnadiff -h"),
         (["generate", "--lenght", "10"], "unrecognized arguments: --lenght"),
         (["generate", "--length", "ten"], "--length: a value of type int is needed, not 'ten'"),

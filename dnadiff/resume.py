@@ -1,0 +1,105 @@
+"""One HTTP download that goes on where an earlier one stopped (RFC 9110, range requests)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dnadiff.errors import InputError
+from dnadiff.files import read_json, write_json
+
+TIMEOUT = (10, 60)
+"""Seconds to connect, and to wait for the next bytes."""
+
+_CHUNK = 1 << 20
+
+
+def part_of(target: Path) -> Path:
+    """Where the beginning of a download waits for the rest."""
+    return target.with_name(f"{target.name}.part")
+
+
+def download(url: str, part: Path, *, pinned: bool, progress: Callable[[int, int], None]) -> None:
+    """Downloads `url` to `part`, going on with what an earlier call left there.
+
+    Without a checksum to compare the whole with, a part is only continued if the server calls its file what it called
+    it then (If-Range): two versions would be spliced otherwise.
+
+    Args:
+        url: http or https.
+        part: the file; beside it lies a note of where it came from while it is not whole.
+        pinned: the checksum of the whole is known and will be compared.
+        progress: told (bytes done, bytes in all); the latter is 0 where the server does not say.
+
+    Raises:
+        requests.HTTPError: if the server answers that it does not have the file.
+        requests.ConnectionError: if it cannot be reached, or breaks off; the part stays.
+    """
+    import requests
+    import urllib3
+
+    done, conditions = _continuation(part, url, pinned=pinned)
+    try:
+        # Compression on the way would make bytes of the file and bytes of the answer two things.
+        headers = {"Accept-Encoding": "identity", **conditions}
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            total = _total(answer)
+            if answer.status_code != requests.codes.requested_range_not_satisfiable or not done:
+                _append(answer, url, part, progress)
+            elif done != total:  # the part is longer than the file
+                forget(part)
+                return download(url, part, pinned=pinned, progress=progress)
+    except (urllib3.exceptions.HTTPError, requests.Timeout) as error:
+        raise requests.ConnectionError(error) from error
+    if total and part.stat().st_size != total:
+        raise requests.ConnectionError(f"broke off after {part.stat().st_size:,} of {total:,} bytes")
+    _note(part).unlink(missing_ok=True)
+
+
+def forget(part: Path) -> None:
+    """Removes a part and its note."""
+    part.unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
+
+
+def _append(answer: Any, url: str, part: Path, progress: Callable[[int, int], None]) -> None:
+    """Writes the body of an answer to the end of the part, or in its stead if the answer is the whole file."""
+    answer.raise_for_status()
+    start = answer.headers.get("Content-Range", "bytes 0-").removeprefix("bytes ").partition("-")[0]
+    write_json(_note(part), {"url": url, "validator": _validator(answer)})
+    with part.open("ab" if start != "0" else "wb") as file:
+        if start != str(file.tell()):
+            raise ValueError(f"the server sends bytes from {start}, not from {file.tell()}")
+        for piece in answer.raw.stream(_CHUNK, decode_content=False):
+            file.write(piece)
+            progress(file.tell(), _total(answer))
+
+
+def _continuation(part: Path, url: str, *, pinned: bool) -> tuple[int, dict[str, str]]:
+    """How many bytes of a part can be kept, and the headers that ask for the rest."""
+    try:
+        note = read_json(_note(part))
+    except InputError:
+        note = {}
+    done = part.stat().st_size if part.exists() else 0
+    validator = note.get("validator") if note.get("url") == url else None
+    if not done or not (pinned or validator):
+        return 0, {}
+    return done, {"Range": f"bytes={done}-"} | ({"If-Range": validator} if validator else {})
+
+
+def _total(answer: Any) -> int:
+    """Bytes of the whole file, or 0 if the server does not say."""
+    said = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.headers.get("Content-Length", "")
+    return int(said) if said.isdecimal() else 0
+
+
+def _validator(answer: Any) -> str | None:
+    """What the server calls this version of the file: a strong ETag, or its date."""
+    tag = answer.headers.get("ETag", "W/")
+    return answer.headers.get("Last-Modified") if tag.startswith("W/") else tag
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
