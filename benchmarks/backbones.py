@@ -6,7 +6,7 @@
 Each backbone has the paper's size, or as many parameters. A step is the loss of its objective (autoregressive for
 causal backbones, MDLM for others), backward, clipping and AdamW, on random bases. Sampling is of Mamba: one letter for
 each of --samples sequences by its recurrent form, and by calls on the whole prefix, which are timed at a few lengths
-spread evenly over the window.
+spread evenly over the window. With --threads 1 the clock is the processor's, which other processes hardly disturb.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
 
+import time
 from collections.abc import Callable
 
 import torch
-from timing import Others, add_flags, machine, measure, summary, table
+from timing import Others, add_flags, machine, measure, summary, table, wall_clock
 from torch import Tensor, nn
 
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> dict:
             runs = {name: make(denoiser, tokens) for name, denoiser in networks.items()}
             for run in runs.values():  # compiles, and has every tensor's memory once
                 run()
-            times[what] = summary(measure(runs, options.repeats))
+            times[what] = summary(measure(runs, options.repeats, clock(options)))
         letters = {name: sampling(d, options) for name, d in networks.items() if d.recurrent}
     result = {
         "bases": tokens.numel(),
@@ -81,6 +82,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=64, help="sequences that are sampled together (64)")
     add_flags(parser, repeats=5)
     return parser.parse_args(arguments)
+
+
+def clock(options: argparse.Namespace) -> Callable[[Callable[[], object]], float]:
+    """Milliseconds that a call takes: of the processor on one thread, else on the wall."""
+    return processor_time if options.threads == 1 else wall_clock
+
+
+def processor_time(run: Callable[[], object]) -> float:
+    """Milliseconds of this process."""
+    start = time.process_time()
+    run()
+    return 1e3 * (time.process_time() - start)
 
 
 def forward(denoiser: LMDenoiser, tokens: Tensor) -> Callable[[], Tensor]:
@@ -126,7 +139,7 @@ def sampling(denoiser: LMDenoiser, options: argparse.Namespace) -> dict[str, flo
             denoiser(prefix)
 
     steps()
-    times = summary(measure({"recurrent": steps, "full calls": calls}, options.repeats))
+    times = summary(measure({"recurrent": steps, "full calls": calls}, options.repeats, clock(options)))
     return {name: 1e3 * _PREFIXES * options.samples / row["median"] for name, row in times.items()}
 
 
