@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from closed_forms import FromLogits, IndependentSource, MarkovSource, MixtureSource
-from test_uniform import all_pairs
+from letter_pairs import all_pairs
 
 from dnadiff.diffusion import MDLM, SEDD, UDLM, make_objective
 from dnadiff.diffusion.uniform import excess, rate_cost
