@@ -137,4 +137,4 @@ def show(quiet: bool = False) -> None:
 
 
 COMMANDS = {"data simulate": simulate, "data index": index, "data audit": audit, "data fetch": fetch, "data list": show}
-BARE = {"data index": "genome", "data fetch": "name"}
+BARE = {"data index": "genome", "data audit": "genome", "data fetch": "name"}
