@@ -39,7 +39,7 @@ _SMALL = {"batch_size": 16, "accumulate": 1, "learning_rate": 4e-3, "checkpoint_
           "eval_max_time": "01:00:00"}  # fmt: skip
 SCALES: dict[str, dict[str, Any]] = {
     "full": {"steps": (10_000, 50_000), "settings": {}},
-    "small": {"steps": (61, 183), "settings": {**_SMALL, "eval_windows": 512, "eval_draws": 4}},
+    "small": {"steps": (61, 122), "settings": {**_SMALL, "eval_windows": 512, "eval_draws": 2}},
     "smoke": {"steps": (3, 6), "settings": {**_SMALL, "d_model": 16, "window": 64, "batch_size": 4, "eval_windows": 8,
                                             "eval_draws": 2}},
 }  # fmt: skip

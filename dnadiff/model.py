@@ -19,7 +19,7 @@ from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hub import local_folder
 from dnadiff.backbones.published import load_pretrained, save_pretrained
 from dnadiff.backbones.weights import find_weights, read_tensors
-from dnadiff.diffusion import Objective, make_objective, name_of
+from dnadiff.diffusion import UDLM, Objective, Plaid, make_objective, name_of
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
 from dnadiff.sampling import free_template, parse_template, sample, sampler_for
@@ -104,6 +104,8 @@ class Model:
         tokens, allowed = self._template(length, template)
         if num < 1:
             raise UsageError(f"the number of sequences must be at least 1, not {num}")
+        if self.objective.options.get("noise") == "uniform" or isinstance(self.objective, UDLM | Plaid):
+            raise UsageError(f"there is no sampler for {name_of(self.objective)} with this noise yet")
         if self.objective.causal and sampler_for(self.denoiser, sampler) != "autoregressive":
             raise UsageError(f"this model was trained from left to right, and {sampler} shows it masks: leave it out")
         batch = batch_size or max(1, _TOKENS_PER_BATCH // len(tokens))
