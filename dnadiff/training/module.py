@@ -28,9 +28,13 @@ class Pretraining(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, in nats per base."""
-        weight = {} if batch.weight is None else {"weight": batch.weight}
         loss = self.objective.loss(
-            self.denoiser, batch.tokens, seed=self.recipe.seed, step=batch.step, index=batch.rows, **weight
+            self.denoiser,
+            batch.tokens,
+            seed=self.recipe.seed,
+            step=batch.step,
+            index=batch.rows,
+            weight=batch.weight,
         )
         self.latest = loss.nats_per_base
         self.train_nats.append(self.latest)
