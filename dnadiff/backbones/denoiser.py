@@ -56,8 +56,8 @@ class LMDenoiser(nn.Module):
             tokens: (B, L) int64 ids, the mask id where a letter is hidden.
             sigma: (B,) noise level; ignored by a network that is not told.
             label: (B,) class, for a network with labels; their number where none is given.
-            soft: (B, L, 4) weights on the letters' embeddings, which replace those of letters and masks; (B, L, 8) for
-                a self-conditioned network, the last 4 the probabilities of its earlier answer, or zeros.
+            soft: (B, L, 4) weights on the letters' embeddings, which replace those of letters and masks; a
+                self-conditioned network takes (B, L, 8), the last 4 the probabilities of its earlier answer, or zeros.
 
         Raises:
             ValueError: if a label is given to a network that has none, or a network that is told the noise is not.

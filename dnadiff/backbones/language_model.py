@@ -121,7 +121,7 @@ def embed(ids: Tensor, soft: Tensor | None, embedding: Tensor, guess: Tensor | N
     if soft is None:
         return x
     table = embedding[[*DNA.ids, DNA.mask_id][: soft.shape[-1]]]
-    if guess is not None:
+    if soft.shape[-1] == 2 * len(DNA) and guess is not None:
         table = torch.cat([table[: len(DNA)], guess])
     replaced = DNA.scorable(ids) | (ids == DNA.mask_id)
     return torch.where(replaced[..., None], soft.to(x.dtype) @ table, x)

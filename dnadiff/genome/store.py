@@ -116,9 +116,9 @@ def _make(path: Path, note: Path, progress: Progress) -> Store | None:
         return lambda share: progress(int((number + share) * before[0]), 3 * before[0])
 
     digest = _sha256(path, reading(0))
-    with _alone(_files(digest)[0]):  # the same content may have two paths
+    with _alone(_files(digest)[0]) as alone:  # the same content may have two paths
         if not _load(digest):
-            _clear(*_folder().glob(f".{digest[:32]}.*.part"))  # of a killed builder
+            _clear(*(_folder().glob(f".{digest[:32]}.*.part") if alone else ()))  # of a killed builder
             _build(path, digest, before, reading(1), reading(2))
             for version in range(1, _VERSION):
                 _clear(*_folder().glob(f"{digest[:32]}.v{version}.*"))
@@ -129,11 +129,10 @@ def _make(path: Path, note: Path, progress: Progress) -> Store | None:
 
 
 @contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Inside, no other process is inside for the same file.
+def _alone(file: Path) -> Iterator[bool]:
+    """Inside, no other process is inside for the same file; gives False where the system has no locks.
 
-    The lock is removed at the end. Should that let two others in at once, or the system have no locks, they waste work
-    and do no harm.
+    The lock is removed at the end. Should that let two others in at once, they find what the first has made.
     """
     with _writing():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +140,7 @@ def _alone(file: Path) -> Iterator[None]:
     with contextlib.suppress(OSError):
         lock.acquire()
     try:
-        yield
+        yield lock.is_locked
     finally:
         _clear(Path(lock.lock_file))
         lock.release()

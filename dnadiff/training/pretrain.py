@@ -169,17 +169,17 @@ def build(recipe: Recipe, objective: Objective) -> LMDenoiser:
     told = recipe.time_conditioning
     told = objective.time_conditioned if told is None else told
     if recipe.init is None:
-        denoiser = _denoiser(_new_network(recipe, causal=objective.causal), objective, told)
+        denoiser = _denoiser(_new_network(recipe, causal=objective.causal), objective, told=told)
     else:
         denoiser = load(recipe.init, device="cpu").denoiser
         wanted = (told, objective.outputs, objective.self_conditioned)
         if (denoiser.needs_sigma, denoiser.outputs, denoiser.self_conditioned) != wanted:
-            denoiser = _denoiser(denoiser.lm, objective, told)
+            denoiser = _denoiser(denoiser.lm, objective, told=told)
     objective.check(denoiser)
     return denoiser.train()
 
 
-def _denoiser(lm: LanguageModel, objective: Objective, told: bool) -> LMDenoiser:
+def _denoiser(lm: LanguageModel, objective: Objective, *, told: bool) -> LMDenoiser:
     return LMDenoiser(lm, needs_sigma=told, outputs=objective.outputs, self_conditioned=objective.self_conditioned)
 
 

@@ -25,8 +25,16 @@ N = DNA.unknown_id
 EPS = 2.0**-53
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Thousands of products too small to share out."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(2)
+
+
 class Seeing(MarkovSource):
-    """The exact leave-one-out answer of a Markov chain to the evidence; an earlier answer tells it nothing."""
+    """The exact leave-one-out answer of a Markov chain to the evidence; it learns nothing from an earlier answer."""
 
     needs_sigma, self_conditioned = True, True
 
@@ -85,10 +93,14 @@ def answers(source, plaid, gamma, letters, normal):
 def expected(source, plaid, gamma, count=60):
     """-log P and |E - x^|^2, then the same of chance, expected at one level for each letter: (4, 4)."""
     nodes, weights = hermite(count)
-    letters = torch.arange(4).repeat_interleave(len(nodes))[:, None]
-    _, *both = answers(source, plaid, gamma.expand(len(letters)), letters, nodes.repeat(4, 1)[:, None])
-    values = [f(log_p, letters) for log_p in both for f in (cross_entropy, plaid.distance)]
-    return torch.stack([v.view(4, -1) @ weights for v in values])
+    columns = []
+    for letter in range(4):
+        letters = torch.full((len(nodes), 1), letter)
+        _, *both = answers(source, plaid, gamma.expand(len(nodes)), letters, nodes[:, None])
+        columns.append(
+            torch.stack([weights @ f(p, letters)[:, 0] for p in both for f in (cross_entropy, plaid.distance)])
+        )
+    return torch.stack(columns, 1)
 
 
 def integral(source, plaid, which, count=60):
@@ -105,7 +117,7 @@ def total(source, plaid, count=60):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "gap"), [(-1, 3, 8.11e-3), (-3, 6, 3.97e-4), (-4, 6, 3.97e-4), (-5, 8, 5.4e-5), (-6, 10, 7.3e-6)]
+    ("low", "high", "gap"), [(-1, 3, 8.11e-3), (-3, 6, 3.97e-4), (-5, 8, 5.4e-5), (-6, 10, 7.3e-6)]
 )
 def test_the_gap_of_one_letter_is_the_distance_of_the_last_level_from_the_prior(low, high, gap):
     source, plaid = one_letter(low, high)
@@ -128,25 +140,31 @@ def test_what_chance_says_is_known_for_every_letter():
     torch.testing.assert_close(integral(source, plaid, 3), high - low, rtol=1e-6, atol=1e-6)
 
 
+class Wavering(Seeing):
+    """A network whose trust in the other letters depends on the noise: at either end the bound has a slope."""
+
+    def __call__(self, tokens, sigma=None, label=None, soft=None):
+        return super().__call__(tokens, soft=soft) * 2 * (1 - torch.exp(-sigma.double()))[:, None, None]
+
+
 def test_the_ends_learn_by_the_gradient_of_the_bound():
-    source, plaid = one_letter(-1.0, 2.0)
+    source = Wavering(1)
+    source.start = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
 
     def slope(low, high):
         """Of the bound, as the ends move this far."""
         up, down = (one_letter(-1.0 + s * low, 2.0 + s * high)[1].requires_grad_(False) for s in (1e-3, -1e-3))
         return (total(source, up, 24) - total(source, down, 24)) / 2e-3
 
-    assert slope(0, 1) < -0.02 and slope(1, 0) > 0.02  # wider is better, at both ends
-    tokens, gradients = source.sample(10_000), []
-    for step in range(8):
+    plaid, tokens, gradients = one_letter(-1.0, 2.0)[1], source.sample(4000), []
+    for step in range(20):
         plaid.zero_grad()
         plaid.loss(source, tokens, seed=2, step=step).value.backward()
         through = torch.sigmoid(plaid.schedule.width.detach())  # the softplus
         gradients.append(torch.stack([plaid.schedule.lowest.grad, plaid.schedule.width.grad / through]))
-    mean, se = torch.stack(gradients).mean(0), torch.stack(gradients).std(0) / 8**0.5
-    assert se.max() < 0.01
-    assert abs(mean[0] - slope(1, 1)) < 4 * se[0]  # `lowest` moves both ends
-    assert abs(mean[1] - slope(0, 1)) < 4 * se[1]
+    mean, se = torch.stack(gradients).mean(0), torch.stack(gradients).std(0) / 20**0.5
+    assert abs(mean[0] - slope(1, 1)) < 4 * se[0] < 0.3 * abs(slope(1, 1))  # `lowest` moves both ends
+    assert abs(mean[1] - slope(0, 1)) < 4 * se[1] < 0.3 * abs(slope(0, 1))
 
 
 # Sequences.
@@ -194,7 +212,7 @@ def test_the_gap_is_lost_dependence_at_the_first_level_and_distance_from_the_pri
     # H(x) - H(x | z_1) is what z_1 says of x: take it from the KL given x, and that of z_1's own law is left.
     kl = 2 * plaid.prior() - (source.entropy() - together[7])
     assert apart[6] - together[6] > 0.02 and kl > 0.01
-    assert float(gap) == pytest.approx(float(apart[6] - together[6] + kl), abs=1e-3)
+    assert gap.item() == pytest.approx((apart[6] - together[6] + kl).item(), abs=1e-3)
 
 
 def test_the_gap_shrinks_as_the_range_widens():
@@ -305,25 +323,30 @@ def test_the_schedule_learns_by_the_gradient_of_the_second_moment():
     schedule = LearnedSchedule(-2.0, 3.0)
     with torch.no_grad():
         schedule.shares += torch.randn(32, generator=torch.Generator().manual_seed(1))
-    t = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000
 
-    def values():
-        level = schedule(t)
-        return level, level.slope * torch.exp(-(level.gamma - 0.5).square())  # any integrand
+    def estimates():
+        """Of an integral over gamma, at 50 times in each bin; and the probability that each time stands for."""
+        share = schedule.shares.detach().double().softmax(0)[:, None]
+        t = share.cumsum(0) - share * (1 - (torch.arange(50) + 0.5) / 50)
+        level = schedule(t.flatten())
+        return level, level.slope * torch.exp(-(level.gamma - 0.5).square()), (share / 50).expand(32, 50).flatten()
 
-    level, value = values()
-    scorable = torch.tensor([[True, True, False]]).expand(len(t), 3)
+    level, value, weight = estimates()
+    scorable = torch.tensor([[True, True, False]]).expand(len(value), 3)
     zeros = second_moment_gradient(torch.stack([value, value, value * 99], 1), scorable, level.log_share)
     assert (zeros == 0).all()
-    (zeros * scorable).sum(1).mean().backward()
-    for bin_ in (0, 9, 15, 31):
+    (weight[:, None] * zeros * scorable).sum().backward()
+    for place in (0, 9, 15, 31):
         moments = []
-        for step in (-1e-3, 1e-3):
+        for step in (1e-2, -2e-2):
             with torch.no_grad():
-                schedule.shares[bin_] += step
-                moments.append(float(values()[1].square().mean()))
-                schedule.shares[bin_] -= step
-        assert float(schedule.shares.grad[bin_]) == pytest.approx((moments[1] - moments[0]) / 2e-3, rel=1e-2, abs=1e-5)
+                schedule.shares[place] += step
+                _, value, weight = estimates()
+            moments.append(float((weight * value.square()).sum()))
+        with torch.no_grad():
+            schedule.shares[place] += 1e-2
+        slope = (moments[0] - moments[1]) / 2e-2
+        assert float(schedule.shares.grad[place]) == pytest.approx(slope, rel=1e-2, abs=1e-5)
 
 
 def test_the_schedules_gradient_reduces_the_variance_and_is_no_part_of_the_loss():
@@ -523,11 +546,11 @@ def test_samples_approach_the_source_as_steps_grow():
 def test_templates_give_the_exact_conditional(text):
     source = Seeing(length=3)
     tokens, allowed = parse_template(text)
-    rows = 10_000
+    rows = 6000
     drawn = DNA.letter_index(
         sample_plaid(
             frozen(gamma=(-6.0, 8.0), dimension=4), source, tokens.repeat(rows, 1),
-            None if allowed is None else allowed.repeat(rows, 1, 1), steps=200, seed=2,
+            None if allowed is None else allowed.repeat(rows, 1, 1), steps=100, seed=2,
         )
     )  # fmt: skip
     law = source.start[:, None, None] * source.step[:, :, None] * source.step[None]
