@@ -78,9 +78,11 @@ def run(out: Path, name: str, scale: str, data: dict[str, Any]) -> None:
         settings["max_steps"] = before if name == STAGE_A else before + after
     recipe = Recipe(**settings)
     interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
-    if folder.is_dir() and not interrupted:
-        (folder / "config.yaml").unlink(missing_ok=True)  # killed before its first checkpoint: nothing is lost
-        (folder / "metrics.csv").unlink(missing_ok=True)
+    if interrupted:
+        recipe = Recipe.read(folder / "config.yaml")
+    elif folder.is_dir():  # killed before its first checkpoint: nothing is lost
+        for name_left in ("config.yaml", "metrics.csv", "audit.csv"):
+            (folder / name_left).unlink(missing_ok=True)
     print(
         f"{name}: {json.dumps({k: v for k, v in asdict(recipe).items() if v != getattr(Recipe, k, None)})}", flush=True
     )
@@ -121,7 +123,9 @@ def rescored(folder: Path) -> pd.DataFrame:
         sample = read_data(recipe, lambda text: None, quiet=True).held_out["test"]
         rows = torch.arange(sample.windows).split(recipe.batch_size)
         batches = (sample.tokens(part) for part in rows)
-        bound: Bound = corpus_bound(MDLM().bound, model.denoiser, batches, draws=recipe.eval_draws, seed=recipe.seed)
+        bound: Bound = corpus_bound(
+            MDLM().bound, model.denoiser, batches, draws=recipe.eval_draws, seed=recipe.seed, device=model.device
+        )
         places = [
             (p.chrom, p.start, n, b)
             for p, n, b in zip(sample.locations, bound.nats.tolist(), bound.bases.tolist(), strict=True)
@@ -136,8 +140,9 @@ def _row(name: str, summary: dict[str, Any], own: pd.DataFrame, reference: pd.Da
     sign = "" if summary["test"]["bound"] == "exact" else "≤ "
     paired = ""
     if reference is not None and not own.nats.equals(reference.nats):
-        difference = (own.nats - reference.nats.reindex(own.index)).to_numpy()
-        gap, error = ratio(torch.tensor(difference), bases)
+        both = own.index.intersection(reference.index)  # an evaluation may have been cut short
+        difference = (own.nats[both] - reference.nats[both]).to_numpy()
+        gap, error = ratio(torch.tensor(difference), torch.tensor(own.bases[both].to_numpy()))
         paired = f"{gap:+.4f} ± {error:.4f}"
     figures = f"{sign}{value:.4f} ± {se:.4f} | {sign}{math.exp(value):.3f} | {paired} | {paper}"
     return f"| {name} | {summary['params']:,} | {summary['bases_seen']:,} | {figures} |"

@@ -201,7 +201,7 @@ class Model:
         lm = self.denoiser.lm
         if lm.strands == 1:
             tokens = torch.cat([tokens, self.alphabet.reverse_complement(tokens)])
-        forward, reverse = lm.states(tokens).mean(1).chunk(2)
+        forward, reverse = self.denoiser.states(tokens).mean(1).chunk(2)
         return (forward + reverse) / 2
 
     def _batches(self, sequences: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:

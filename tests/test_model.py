@@ -64,6 +64,16 @@ def test_what_the_published_format_has_no_place_for_is_saved_too(tmp_path):
     assert two.params == one.params + sum(p.numel() for p in told.conditioning.parameters())
 
 
+def test_embeddings_of_a_network_that_is_told_the_noise_are_of_no_noise():
+    lm = model().denoiser.lm
+    told = LMDenoiser(lm, needs_sigma=True)
+    torch.nn.init.normal_(told.conditioning.scale_shift.weight)
+    modulation = told.conditioning(torch.zeros(1), None, 1)
+    tokens = torch.from_numpy(DNA.encode("ACGTTGCA"))[None]
+    expected = lm.states(tokens, modulation=modulation).mean((0, 1)).detach().numpy()
+    np.testing.assert_allclose(Model(told, MDLM()).embed(["ACGTTGCA"])[0], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -88,6 +98,10 @@ def test_damage_to_them_is_named(tmp_path, change, said):
         ({"objective": "best"}, "unknown objective 'best'"),
         ({"objective_options": {"speed": 3}}, "mdlm has no option 'speed'"),
         ({"objective_options": {"steps": 0}}, "steps must be at least 1"),
+        ({"objective_options": {"steps": 2.5}}, "steps cannot be 2.5"),
+        ({"objective_options": {"carry_over": "false"}}, "carry_over cannot be 'false'"),
+        ({"objective": "plaid", "objective_options": {"gamma": [1]}}, "gamma needs two numbers"),
+        ({"objective": "plaid", "objective_options": {"gamma": 5}}, "gamma cannot be 5"),
         ({"needs_sigma": "yes"}, "needs_sigma cannot be 'yes'"),
         ({"labels": "on"}, "labels cannot be 'on'"),
     ],

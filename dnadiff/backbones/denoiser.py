@@ -69,6 +69,14 @@ class LMDenoiser(nn.Module):
         guess = None if self.guess is None else self.guess.weight
         return self.lm.denoise(tokens, soft, modulation, self._ids, guess)
 
+    def states(self, tokens: Tensor) -> Tensor:
+        """Last hidden states (strands * B, L, d_model) of clean tokens (B, L), each strand in its own direction.
+
+        A network that is told the noise level is told that there is none.
+        """
+        sigma = torch.zeros(len(tokens), device=tokens.device) if self.needs_sigma else None
+        return self.lm.states(tokens, modulation=self._modulation(sigma, None, len(tokens)))
+
     def begin(self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None) -> tuple[Tensor, Any]:
         """Of a recurrent network: logits (B, outputs) of the first letter of `batch` sequences, and its state.
 

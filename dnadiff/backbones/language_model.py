@@ -124,7 +124,8 @@ def embed(ids: Tensor, soft: Tensor | None, embedding: Tensor, guess: Tensor | N
     if soft.shape[-1] == 2 * len(DNA) and guess is not None:
         table = torch.cat([table[: len(DNA)], guess])
     replaced = DNA.scorable(ids) | (ids == DNA.mask_id)
-    return torch.where(replaced[..., None], soft.to(x.dtype) @ table, x)
+    with torch.autocast(x.device.type, enabled=False):  # a one-hot is to equal the letter, and 1 in 1,000 to be told
+        return torch.where(replaced[..., None], soft.to(table.dtype) @ table, x)
 
 
 class Norm(nn.Module):

@@ -12,7 +12,8 @@ def export(checkpoint: str | None = None, out: str | None = None) -> None:
     """Writes config.json and model.safetensors as the published Caduceus code reads them, and a README.md.
 
     For Caduceus and Mamba: other backbones have no published format, and their model folder is what others can load.
-    The network goes out; what only dnadiff knows (its objective and that objective's own weights) stays behind.
+    The network goes out; what only dnadiff knows stays behind: its objective, that objective's own weights, and what
+    tells the network a noise level, a class or an earlier answer.
 
     Args:
         checkpoint: a run folder, a model folder or hf:OWNER/NAME; by default the newest run under ./runs.
@@ -34,15 +35,23 @@ def export(checkpoint: str | None = None, out: str | None = None) -> None:
     folder = empty_folder(out)
     lm.save_pretrained(folder)
     variant = "Mamba, a Caduceus of one direction" if lm.causal else f"Caduceus-{'PS' if lm.config.rcps else 'Ph'}"
-    write_text(folder / "README.md", _readme(f"{variant}, {model.params:,} parameters, digest `{model.digest}`"))
-    print(f"{Path(out)}: {variant}, {model.params:,} parameters")
+    what = f"{variant}, {sum(p.numel() for p in lm.parameters()):,} parameters"
+    note = _UNTOLD if model.denoiser.conditioning or model.denoiser.guess else ""
+    write_text(folder / "README.md", _readme(f"{what}, of the model with digest `{model.digest}`", note))
+    print(f"{Path(out)}: {what}{'; ' * bool(note)}{note}")
 
 
-def _readme(what: str) -> str:
+_UNTOLD = (
+    "it was trained to be told a noise level, a class or its earlier answer, for which there is no published format: "
+    "untold it computes something else than the model"
+)
+
+
+def _readme(what: str, note: str) -> str:
     return f"""\
 # A language model of DNA in the published Caduceus format
 
-{what}, written by dnadiff.
+{what}, written by dnadiff.{f" Note: {note}." if note else ""}
 
 With the published Caduceus code:
 

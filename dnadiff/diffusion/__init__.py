@@ -1,8 +1,9 @@
 """Objectives: how to corrupt, what to minimise, and what bound on the log-likelihood is certified."""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dnadiff.diffusion.autoregressive import Autoregressive
 from dnadiff.diffusion.corpus import CorpusBound, corpus_bound, summarise
@@ -38,10 +39,25 @@ def make_objective(name: str, options: Mapping[str, Any] | None = None) -> Objec
     for option in options or {}:
         if option not in known:
             raise UsageError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    hints = get_type_hints(OBJECTIVES[name].__init__)
+    for option, value in (options or {}).items():
+        if not _fits(value, hints[option]):
+            raise UsageError(f"objective {name}: {option} cannot be {value!r}")
     try:
         return OBJECTIVES[name](**(options or {}))
     except (TypeError, ValueError) as error:
         raise UsageError(f"objective {name}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether an option's value is of its kind. What it says of numbers and names, the objective itself checks."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return any(
+        isinstance(value, str) if get_origin(kind) is Literal
+        else isinstance(value, list | tuple) if get_origin(kind) is Sequence
+        else type(value) is kind
+        for kind in kinds
+    )  # fmt: skip
 
 
 def name_of(objective: Objective) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -29,13 +30,13 @@ class Denoiser(Protocol):
         causal: output i depends on tokens before i only.
         needs_sigma: the noise level must be given.
         outputs: K, or K + 1 with the mask last.
-        self_conditioned: it can be shown an earlier answer of its own.
+
+    A network that can be shown its own earlier answer has one more, `self_conditioned`, which is true.
     """
 
     causal: bool
     needs_sigma: bool
     outputs: int
-    self_conditioned: bool
 
     def __call__(
         self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
@@ -211,9 +212,18 @@ class Objective(nn.Module, ABC):
         return self._averaged(self.nats, denoiser, tokens, draws, seed, index, "upper")
 
     def _averaged(
-        self, nats: Any, denoiser: Denoiser, tokens: Tensor, draws: int, seed: int, index: Tensor | None, kind: Kind
+        self,
+        nats: Callable[[Denoiser, Tensor, Draw], Tensor],
+        denoiser: Denoiser,
+        tokens: Tensor,
+        draws: int,
+        seed: int,
+        index: Tensor | None,
+        kind: Kind,
     ) -> Bound:
         """The mean of `draws` stratified draws of `nats`, a function like the method of this name."""
+        if draws < 1:
+            raise UsageError(f"draws must be at least 1, not {draws}")
         index = row_index(tokens, index)
         shift = uniform(seed, Stream.COUNT, index, 1)[:, 0]
         quantiles = [(shift + draw / draws) % 1.0 for draw in range(draws)]
@@ -233,8 +243,8 @@ class Objective(nn.Module, ABC):
         name = type(self).__name__
         if self.causal and not denoiser.causal:
             raise UsageError(
-                f"{name} needs a network that sees only what lies to the left (--backbone mamba), and this one sees "
-                f"both sides: what it gives for a whole sequence is a pseudo-likelihood"
+                f"{name} needs a network that sees only what lies to the left (--backbone mamba, hyena or "
+                f"transformer), and this one sees both sides: what it gives for a whole sequence is a pseudo-likelihood"
             )
         if denoiser.outputs != self.outputs:
             raise UsageError(

@@ -34,7 +34,6 @@ from torch.nn import functional as F
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion.absorbing import cross_entropy
 from dnadiff.diffusion.objective import Denoiser, Draw, Objective
-from dnadiff.errors import UsageError
 from dnadiff.noise import Stream
 
 _BINS = 32
@@ -77,7 +76,9 @@ class LearnedSchedule(nn.Module):
         if not low < high:
             raise ValueError(f"gamma must rise, and from {low} to {high} it does not")
         self.lowest = nn.Parameter(torch.tensor(float(low)))
-        self.width = nn.Parameter(torch.tensor(float(high) - float(low)).expm1().log())  # softplus keeps it positive
+        self.width = nn.Parameter(
+            torch.tensor(float(high) - float(low), dtype=torch.float64).expm1().log().float()
+        )  # softplus keeps it positive
         self.shares = nn.Parameter(torch.zeros(_BINS))
 
     @property
@@ -128,6 +129,8 @@ class Plaid(Objective):
         alphabet: Alphabet = DNA,
     ) -> None:
         super().__init__(alphabet, gamma=list(gamma), dimension=dimension, self_conditioning=self_conditioning)
+        if len(gamma) != 2 or not all(isinstance(end, int | float) and abs(end) < 50 for end in gamma):
+            raise ValueError(f"gamma needs two numbers, each nearer to 0 than 50, not {gamma!r}")
         if dimension < 1:
             raise ValueError(f"dimension must be at least 1, not {dimension}")
         self.self_conditioning = self_conditioning
@@ -191,7 +194,7 @@ class Plaid(Objective):
             guess: (B, L, K) an earlier answer P, or zeros; for self-conditioning.
         """
         soft = evidence.softmax(-1)
-        if self.self_conditioning:
+        if _can_be_shown(denoiser):
             soft = torch.cat([soft, torch.zeros_like(soft) if guess is None else guess], -1)
         rate = -torch.expm1(-F.softplus(gamma) / 2)  # 1 - alpha
         return F.log_softmax(self.ask(denoiser, tokens, rate, soft) + evidence, -1)
@@ -207,16 +210,6 @@ class Plaid(Objective):
         embedding = self.embedding
         return (embedding[letters] - log_p.exp() @ embedding).square().sum(-1)
 
-    def check(self, denoiser: Denoiser) -> None:
-        """Whether a denoiser can carry this objective.
-
-        Raises:
-            UsageError: saying why it cannot.
-        """
-        super().check(denoiser)
-        if self.self_conditioning and not denoiser.self_conditioned:
-            raise UsageError("Plaid with self-conditioning needs a network that can be shown its own answer")
-
     def _normal(self, tokens: Tensor, draw: Draw) -> Tensor:
         """The noise (B, L, D); it serves every level of a draw, since each term is an expectation of its own."""
         dimension = self.letters.embedding_dim
@@ -229,7 +222,7 @@ class Plaid(Objective):
         evidence = self.evidence(self.noised(self.alphabet.letter_index(tokens), gamma, normal), gamma)
         hidden = tokens.masked_fill(self.alphabet.scorable(tokens), self.alphabet.mask_id)
         guess = torch.zeros_like(evidence)
-        if self.self_conditioning and twice.any():
+        if self.self_conditioning and _can_be_shown(denoiser) and twice.any():
             with torch.no_grad():
                 guess[twice] = self.log_posterior(denoiser, hidden[twice], evidence[twice], gamma[twice]).exp()
         return self.log_posterior(denoiser, hidden, evidence, gamma, guess), F.log_softmax(evidence, -1)
@@ -250,6 +243,11 @@ class Plaid(Objective):
         log_p, by_chance = answers
         weight = level.slope * torch.exp(-level.gamma) / 2
         return weight[:, None] * (self.distance(log_p, letters) - self.distance(by_chance, letters))
+
+
+def _can_be_shown(denoiser: Denoiser) -> bool:
+    """Whether a network takes its earlier answer, as a second half of `soft`; one that does not goes without."""
+    return getattr(denoiser, "self_conditioned", False)
 
 
 def second_moment_gradient(nats: Tensor, scorable: Tensor, log_share: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def reveal(
         rows = now.any(1).nonzero()[:, 0]
         logits = _call(denoiser, tokens[rows], plan.time[rows, step], None if label is None else label[rows])
         row, column = now[rows].nonzero(as_tuple=True)
-        logits = logits[row, column].double() / temperature
+        logits = logits[row, column, : len(alphabet)].double() / temperature
         if allowed is not None:
             logits = logits.masked_fill(~allowed[rows[row], column], -torch.inf)
         tokens[rows[row], column] = draw(logits, quantile[rows[row], column]) + alphabet.first_id

@@ -23,6 +23,10 @@ class Ema(WeightAveraging):
     def __init__(self) -> None:
         super().__init__(use_buffers=False, avg_fn=ema)
 
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Ends with the average, also where a run resumes behind its last step and so never ends training."""
+        self._copy_average_to_current(pl_module)
+
 
 def ema(average: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
     """One update of a moving average whose memory grows with the number n of updates before it."""

@@ -23,7 +23,7 @@ from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
 from dnadiff.backbones.language_model import LanguageModel
 from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
 from dnadiff.diffusion import Bound, CorpusBound, MaskedLM, Objective, corpus_bound, make_objective, summarise
-from dnadiff.errors import InputError
+from dnadiff.errors import InputError, UsageError
 from dnadiff.files import empty_folder, write_json, write_text
 from dnadiff.genome.audit import audit_splits, table, to_csv
 from dnadiff.genome.fasta import Genome
@@ -161,6 +161,7 @@ def build(recipe: Recipe, objective: Objective) -> LMDenoiser:
     """The network: new, with weights that the seed determines, or started from `recipe.init`.
 
     What `recipe.init` was not told and this objective tells starts at zero: at first the network computes what it did.
+    What both are told goes on as it was; so do the weights of the objective, if it is the same one.
 
     Raises:
         UsageError: if it cannot carry the objective.
@@ -168,15 +169,27 @@ def build(recipe: Recipe, objective: Objective) -> LMDenoiser:
     torch.manual_seed(recipe.seed)
     told = recipe.time_conditioning
     told = objective.time_conditioned if told is None else told
+    if told and objective.causal:
+        raise UsageError(f"{recipe.objective} has no noise level to tell: leave --time-conditioning out")
     if recipe.init is None:
         denoiser = _denoiser(_new_network(recipe, causal=objective.causal), objective, told=told)
     else:
-        denoiser = load(recipe.init, device="cpu").denoiser
-        wanted = (told, objective.outputs, objective.self_conditioned)
-        if (denoiser.needs_sigma, denoiser.outputs, denoiser.self_conditioned) != wanted:
-            denoiser = _denoiser(denoiser.lm, objective, told=told)
+        denoiser = _continued(load(recipe.init, device="cpu"), objective, told=told)
     objective.check(denoiser)
     return denoiser.train()
+
+
+def _continued(model: Model, objective: Objective, *, told: bool) -> LMDenoiser:
+    """A trained network for this objective; the objective's own weights are taken over where they fit."""
+    before = model.denoiser
+    denoiser = _denoiser(before.lm, objective, told=told)
+    if before.needs_sigma == told and not before.labels:
+        denoiser.conditioning = before.conditioning
+    if before.self_conditioned == denoiser.self_conditioned:
+        denoiser.guess = before.guess
+    if (type(model.objective), model.objective.options) == (type(objective), objective.options):
+        objective.load_state_dict(model.objective.state_dict())
+    return denoiser
 
 
 def _denoiser(lm: LanguageModel, objective: Objective, *, told: bool) -> LMDenoiser:
@@ -364,6 +377,7 @@ _ON_PURPOSE = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ".*GPU available but not used.*",
     ".*reload_dataloaders_every_n_epochs.*",
+    ".*Total length of `\\w+` across ranks is zero.*",  # resumed behind the last step
 )
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -103,6 +103,10 @@ class Recipe:
         if not self.genome:
             raise UsageError("no genome: give --genome FILE (FASTA, plain or bgzipped)")
         self._check_data()
+        for name, hint in get_type_hints(Recipe).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                choices = ", ".join(map(str, get_args(hint)))
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)!r} is none of {choices}")
         for name in (
             "d_model", "n_layer", "window", "batch_size", "accumulate", "eval_windows", "eval_draws",
             "checkpoint_every", "log_every", "num_nodes",

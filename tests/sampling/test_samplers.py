@@ -1,6 +1,6 @@
 import pytest
 import torch
-from closed_forms import JointSource, MarkovSource
+from closed_forms import FromLogits, JointSource, MarkovSource, with_mask_output
 from scipy.stats import chisquare
 
 from dnadiff.alphabet import DNA
@@ -97,6 +97,13 @@ def test_low_temperature_takes_the_likeliest_letter():
     one_free = drawn.masked_fill(torch.arange(8) == 5, DNA.mask_id)
     again = sample(source, one_free, seed=99, temperature=1e-4)
     assert torch.equal(again[:, 5], source(one_free)[:, 5].argmax(-1) + DNA.first_id)
+
+
+def test_a_network_that_may_answer_mask_gives_letters():
+    source = FromLogits(MarkovSource(length=8), with_mask_output(0.9), outputs=5)
+    for options in ({"sampler": "ancestral"}, {"sampler": "first_hitting"}):
+        assert DNA.scorable(sample(source, free_template(50, 8), **options)).all()
+    assert DNA.scorable(sample(source, free_template(50, 8), torch.ones(50, 8, 4, dtype=torch.bool))).all()
 
 
 def test_nothing_free_is_returned_unchanged():

@@ -8,8 +8,8 @@ from small import CONTIGS, tiny_recipe, write_fasta
 
 import dnadiff
 from dnadiff.alphabet import DNA
-from dnadiff.diffusion import MDLM, OBJECTIVES
-from dnadiff.errors import InputError
+from dnadiff.diffusion import MDLM, OBJECTIVES, SEDD, Autoregressive, Plaid
+from dnadiff.errors import InputError, UsageError
 from dnadiff.genome.fasta import Genome
 from dnadiff.training.batches import Steps
 from dnadiff.training.callbacks import ema
@@ -143,6 +143,44 @@ def test_a_killed_run_resumes_bit_for_bit(run, genome, tmp_path, monkeypatch):
         [[row[c] for c in columns] for row in table(folder / "metrics.csv")] for folder in (run[0], tmp_path / "cut")
     ]
     assert logs[0] == logs[1]
+
+
+def test_a_run_killed_behind_its_last_step_ends_with_the_same_average(run, genome, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("dnadiff.training.pretrain._finish", lambda *args, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain(tiny_recipe(genome), tmp_path / "cut", quiet=True)
+    resumed = pretrain(tiny_recipe(genome), tmp_path / "cut", resume=True, quiet=True)
+    assert resumed["test"] == run[1]["test"]
+    assert dnadiff.load(tmp_path / "cut").digest == dnadiff.load(run[0]).digest
+
+
+def test_what_is_saved_of_an_objective_gives_its_figures_again(genome, tmp_path):
+    recipe = tiny_recipe(genome, objective="plaid", learning_rate=0.05)
+    summary = pretrain(recipe, tmp_path / "plaid", quiet=True)
+    model = dnadiff.load(tmp_path / "plaid")
+    assert not torch.equal(model.objective.letters.weight, Plaid().letters.weight)
+    rows = [r for r in table(tmp_path / "plaid" / "bounds.csv") if r["split"] == "test"]
+    tokens = torch.stack([Genome.open(genome).tokens(r["chrom"], int(r["start"]), int(r["end"])) for r in rows])
+    again = model.objective.bound(model.denoiser, tokens, draws=2, seed=0)
+    assert again.nats.tolist() == pytest.approx([float(r["nats"]) for r in rows], rel=1e-4)
+    assert summary["params"] == model.params
+
+    objective = Plaid()
+    goes_on = build(replace(recipe, init=str(tmp_path / "plaid")), objective)
+    assert torch.equal(objective.letters.weight, model.objective.letters.weight)
+    assert torch.equal(goes_on.guess.weight, model.denoiser.guess.weight)
+    told = build(replace(recipe, init=str(tmp_path / "plaid"), objective="sedd"), SEDD())
+    state = model.denoiser.conditioning.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in told.conditioning.state_dict().items())
+    plain = build(replace(recipe, init=str(tmp_path / "plaid"), objective="mdlm"), MDLM())
+    assert plain.conditioning is None and plain.guess is None
+
+
+def test_nothing_is_told_to_a_left_to_right_model(genome):
+    recipe = tiny_recipe(genome, objective="autoregressive", backbone="mamba", time_conditioning=True)
+    with pytest.raises(UsageError, match="no noise level to tell"):
+        build(recipe, Autoregressive())
 
 
 def test_bfloat16_is_another_arithmetic_for_the_same_run(genome, tmp_path):

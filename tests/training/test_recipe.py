@@ -23,6 +23,8 @@ def test_what_is_not_a_time_is_refused(text):
     [
         ({"genome": []}, "give --genome"),
         ({"max_steps": None}, "give --max-steps or --max-time"),
+        ({"backbone": "transfomer"}, "--backbone 'transfomer' is none of caduceus-ps, "),
+        ({"objective": "best"}, "--objective 'best' is none of mdlm, "),
         ({"window": 0}, "--window must be at least 1"),
         ({"batch_size": -2}, "--batch-size must be at least 1, not -2"),
         ({"max_steps": 0}, "--max-steps must be at least 1"),
