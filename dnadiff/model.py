@@ -19,12 +19,13 @@ from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hub import local_folder
 from dnadiff.backbones.published import load_pretrained, save_pretrained
 from dnadiff.backbones.weights import find_weights, read_tensors
-from dnadiff.diffusion import UDLM, Objective, Plaid, make_objective, name_of
+from dnadiff.diffusion import Objective, make_objective, name_of
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
-from dnadiff.sampling import free_template, parse_template, sample, sampler_for
+from dnadiff.sampling import Choice, choose, free_template, parse_template, sample
 
-_TOKENS_PER_BATCH = 32_768
+_TOKENS_PER_BATCH = 32_768  # that the network is shown at once
+_TOKENS_HELD = 1 << 22  # of long sequences that are drawn in windows
 
 
 class Model:
@@ -74,6 +75,21 @@ class Model:
         """Draws `num` sequences; for the options (length, template, sampler, steps, ...) see `stream`."""
         return list(self.stream(num, **options))
 
+    def choose(
+        self, *, length: int | None = None, template: str | None = None, sampler: str = "auto", **settings: Any
+    ) -> Choice:
+        """The sampler that `stream` takes if it is given these arguments, with all its settings."""
+        tokens, _ = self._template(length, template)
+        return choose(
+            self.denoiser,
+            len(tokens),
+            sampler,
+            objective=self.objective,
+            trained=self.about.get("window"),
+            alphabet=self.alphabet,
+            **settings,
+        )
+
     def stream(
         self,
         num: int = 1,
@@ -81,10 +97,11 @@ class Model:
         length: int | None = None,
         template: str | None = None,
         sampler: str = "auto",
-        steps: int | None = None,
         temperature: float = 1.0,
+        top_p: float = 1.0,
         seed: int = 0,
         batch_size: int | None = None,
+        **settings: Any,
     ) -> Iterator[str]:
         """Draws sequences and yields each as its batch is done.
 
@@ -92,11 +109,12 @@ class Model:
             num: how many.
             length: of each, in bases; 1,024 where there is no template either.
             template: IUPAC letters: A, C, G, T are fixed, N is free, other codes restrict.
-            sampler: see `dnadiff.sampling.sample`.
-            steps: of the sampler.
+            sampler: see `dnadiff.sampling.sample`; "auto" fits the objective and the length, see `choose`.
             temperature: 1 samples the model as it is.
+            top_p: 1 samples the model as it is.
             seed: sequence i of a seed is the same whatever `num` and `batch_size`.
-            batch_size: sequences drawn together; by default as many as fit 32,768 bases.
+            batch_size: sequences drawn together; by default as many as show the network 32,768 bases at once.
+            settings: steps, remask, eta, window and stride of the sampler; see `dnadiff.sampling.sample`.
 
         Raises:
             UsageError: if `length` contradicts the template, or an argument is out of range.
@@ -104,23 +122,25 @@ class Model:
         tokens, allowed = self._template(length, template)
         if num < 1:
             raise UsageError(f"the number of sequences must be at least 1, not {num}")
-        if self.objective.options.get("noise") == "uniform" or isinstance(self.objective, UDLM | Plaid):
-            raise UsageError(f"there is no sampler for {name_of(self.objective)} with this noise yet")
-        if self.objective.causal and sampler_for(self.denoiser, sampler) != "autoregressive":
-            raise UsageError(f"this model was trained from left to right, and {sampler} shows it masks: leave it out")
-        batch = batch_size or max(1, _TOKENS_PER_BATCH // len(tokens))
+        choice = self.choose(length=length, template=template, sampler=sampler, **settings)
+        most = min(_TOKENS_PER_BATCH // (choice.window or len(tokens)), _TOKENS_HELD // len(tokens))
+        batch = batch_size or max(1, most)
         for start in range(0, num, batch):
             index = torch.arange(start, min(start + batch, num), device=self.device)
             drawn = sample(
                 self.denoiser,
                 tokens.to(self.device).expand(len(index), -1),
                 None if allowed is None else allowed.to(self.device).expand(len(index), -1, -1),
-                sampler=sampler,
-                steps=steps,
+                sampler=choice.sampler,
                 temperature=temperature,
                 seed=seed,
                 index=index,
                 alphabet=self.alphabet,
+                top_p=top_p,
+                objective=self.objective,
+                window=choice.window,
+                stride=choice.stride,
+                **choice.settings,
             )
             yield from (self.alphabet.decode(row) for row in drawn)
 

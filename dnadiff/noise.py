@@ -44,7 +44,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0, c1, c2, c3
 
 
-def uniform(seed: int, stream: Stream, index: Tensor, size: int, *, step: int | Tensor = 0) -> Tensor:
+def uniform(seed: int, stream: Stream, index: Tensor, size: int, *, step: int | Tensor = 0, first: int = 0) -> Tensor:
     """Uniform float64 numbers in the open interval (0, 1), of shape (*index.shape, size).
 
     Args:
@@ -53,10 +53,11 @@ def uniform(seed: int, stream: Stream, index: Tensor, size: int, *, step: int | 
         index: int64 tensor, which sample, window or row; below 2^56.
         size: how many numbers for each; number j does not depend on `size`.
         step: which step of the run or of the sampler; below 2^32. A tensor is broadcast with `index`.
+        first: leave out the numbers before this one.
     """
     index = index[..., None]
     step = (step if isinstance(step, Tensor) else torch.tensor(step, device=index.device))[..., None]
-    pair = torch.arange((size + 1) // 2, device=index.device)
+    pair = torch.arange(first // 2, (first + size + 1) // 2, device=index.device)
     words = philox(
         (*torch.broadcast_tensors(pair, step & _LOW, index & _LOW, (int(stream) << 24) | (index >> 32)),),
         (seed & _LOW, (seed >> 32) & _LOW),
@@ -64,4 +65,4 @@ def uniform(seed: int, stream: Stream, index: Tensor, size: int, *, step: int | 
     high = torch.stack((words[0], words[2]), -1)
     low = torch.stack((words[1], words[3]), -1)
     mantissa = (high << 20) | (low >> 12)  # 52 bits; half a unit more keeps 0 and 1 out
-    return ((mantissa.double() + 0.5) * 2.0**-52).flatten(-2)[..., :size]
+    return ((mantissa.double() + 0.5) * 2.0**-52).flatten(-2)[..., first % 2 : first % 2 + size]

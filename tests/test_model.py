@@ -10,7 +10,7 @@ from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.weights import read_tensors, write_tensors
-from dnadiff.diffusion import MDLM
+from dnadiff.diffusion import MDLM, UDLM
 from dnadiff.errors import InputError, UsageError
 from dnadiff.model import Model
 
@@ -154,6 +154,50 @@ def test_score_is_the_objectives_bound():
     assert abs(paired.mean()) < 4 * paired.std() / 20
 
 
+SAMPLERS = {
+    "ancestral": {},
+    "first_hitting": {"steps": None},
+    "analytic": {},
+    "remasking": {"remask": "confidence", "eta": 0.3},
+    "uniform": {},
+    "semi_autoregressive": {"window": 16},
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_sequence_depends_on_seed_and_number_alone(sampler):
+    """Not on what else is drawn, nor with how many threads."""
+    held = model()
+    held.objective = UDLM() if sampler == "uniform" else MDLM()
+    options = {"sampler": sampler, "length": 24, "seed": 5, "steps": 6, **SAMPLERS[sampler]}
+    together = held.generate(9, **options)
+    assert len(set(together)) == 9
+    for batch_size in (1, 7):
+        assert held.generate(9, batch_size=batch_size, **options) == together
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert held.generate(9, **options) == together
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_auto_fits_objective_and_length():
+    held = model()  # trained on windows of 64
+    assert str(held.choose(length=64)) == "sampler=ancestral steps=128"
+    assert str(held.choose(length=65)) == "sampler=ancestral steps=128 window=64 stride=32"
+    assert str(held.choose(template="N" * 65, steps=3)) == "sampler=ancestral steps=3 window=64 stride=32"
+    assert str(held.choose(length=65, sampler="first_hitting")) == "sampler=first_hitting"
+    assert str(held.choose(length=65, window=32)) == "sampler=ancestral steps=128 window=32 stride=16"
+    assert held.generate(2, length=70, steps=3) == held.generate(
+        2, length=70, sampler="ancestral", steps=3, window=64, stride=32
+    )
+    held.objective = UDLM()
+    assert held.choose(length=10).sampler == "uniform"
+    held.about = {}
+    assert str(held.choose(length=1000)) == "sampler=uniform steps=128"
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -162,6 +206,7 @@ def test_score_is_the_objectives_bound():
         (lambda m: m.embed(["ACGT"], pooling="max"), UsageError, "pooling"),
         (lambda m: m.generate(1, length=3, template="ACGT"), UsageError, "contradicts"),
         (lambda m: m.generate(-1), UsageError, "at least 1"),
+        (lambda m: m.generate(sampler="uniform"), UsageError, "trained with absorbing noise"),
     ],
 )
 def test_bad_calls_are_named(call, error, message):

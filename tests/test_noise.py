@@ -26,6 +26,8 @@ def test_numbers_do_not_depend_on_batch_or_length():
     many = uniform(5, Stream.MASK, index, 33, step=2)
     few = uniform(5, Stream.MASK, index[3:5], 7, step=2)
     assert torch.equal(many[3:5, :7], few)
+    for first in (1, 2, 8, 25):
+        assert torch.equal(uniform(5, Stream.MASK, index, 8, step=2, first=first), many[:, first : first + 8])
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ class Autoregressive(Objective):
 
     time_conditioned = False
     causal = True
+    noise = "none"
 
     def __init__(self, *, alphabet: Alphabet = DNA) -> None:
         super().__init__(alphabet)

@@ -46,7 +46,7 @@ class D3PM(Objective):
             raise ValueError(f"steps must be at least 1, not {steps}")
         if noise == "uniform" and (zero_masking or not carry_over):
             raise ValueError("zero_masking and carry_over are of absorbing noise: leave them out")
-        self.steps = steps
+        self.noise, self.steps = noise, steps
         self.masked = None
         if noise == "absorbing":
             self.masked = MDLM(steps=steps, zero_masking=zero_masking, carry_over=carry_over, alphabet=alphabet)

@@ -117,11 +117,15 @@ class Objective(nn.Module, ABC):
     Attributes:
         time_conditioned: whether networks for this objective are told the noise level unless asked otherwise.
         causal: whether the network must see only what lies to the left.
+        noise: what it corrupts with, and so which samplers are right: "absorbing", "uniform", "gaussian" or "none".
+        normalised: whether the network's logits mean something only up to a constant for each position.
         options: the arguments it was made with, by name; enough to make it again.
     """
 
     time_conditioned: ClassVar[bool] = True
     causal: ClassVar[bool] = False
+    noise: str = "absorbing"
+    normalised: ClassVar[bool] = True
 
     def __init__(self, alphabet: Alphabet = DNA, **options: Any) -> None:
         super().__init__()

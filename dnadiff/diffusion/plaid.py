@@ -120,6 +120,8 @@ class Plaid(Objective):
         ValueError: if gamma does not rise, or the dimension is below 1.
     """
 
+    noise = "gaussian"
+
     def __init__(
         self,
         *,
@@ -196,8 +198,7 @@ class Plaid(Objective):
         soft = evidence.softmax(-1)
         if _can_be_shown(denoiser):
             soft = torch.cat([soft, torch.zeros_like(soft) if guess is None else guess], -1)
-        rate = -torch.expm1(-F.softplus(gamma) / 2)  # 1 - alpha
-        return F.log_softmax(self.ask(denoiser, tokens, rate, soft) + evidence, -1)
+        return F.log_softmax(self.ask(denoiser, tokens, lost(gamma), soft) + evidence, -1)
 
     def prior(self) -> Tensor:
         """KL(q(z_1 | x) || N(0, I)) of one letter, in nats: D/2 (s^2 - 1 - log s^2) + alpha^2 / 2."""
@@ -270,6 +271,11 @@ def second_moment_gradient(nats: Tensor, scorable: Tensor, log_share: Tensor) ->
 def signal(gamma: Tensor) -> Tensor:
     """The signal alpha (B, 1, 1) at levels gamma (B,)."""
     return torch.sigmoid(-gamma).sqrt()[:, None, None]
+
+
+def lost(gamma: Tensor) -> Tensor:
+    """What is lost of the signal, 1 - alpha (B,), at levels gamma (B,)."""
+    return -torch.expm1(-F.softplus(gamma) / 2)
 
 
 def noise(gamma: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ class SEDD(Objective):
         ValueError: if the noise is unknown.
     """
 
+    normalised = False
+
     def __init__(self, *, noise: Noise = "absorbing", alphabet: Alphabet = DNA) -> None:
         super().__init__(alphabet, noise=noise)
         check_noise(noise)

@@ -20,6 +20,8 @@ class UDLM(Objective):
         alphabet: the letters.
     """
 
+    noise = "uniform"
+
     def __init__(self, *, alphabet: Alphabet = DNA) -> None:
         super().__init__(alphabet)
 

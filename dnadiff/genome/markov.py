@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dnadiff.alphabet import DNA, Alphabet
+from dnadiff.noise import Stream, uniform
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,25 @@ class MarkovModel:
             here = context == j
             nats[here] = -table[codes[here] % len(table)]
         return torch.from_numpy(nats.sum(1))
+
+    def sample(self, index: Tensor, length: int, *, seed: int = 0) -> Tensor:
+        """Draws sequences from left to right. Token ids (B, length) int64.
+
+        Args:
+            index: (B,) int64 sample numbers; a sample is determined by (seed, number).
+            length: in letters.
+            seed: determines the samples.
+        """
+        letters = len(self.alphabet)
+        quantile = uniform(seed, Stream.LETTER, index, length).numpy()
+        drawn, context = np.empty(quantile.shape, np.int64), np.zeros(len(quantile), np.int64)
+        for i in range(length):
+            order = min(i, self.order)
+            context %= letters**order
+            cumulated = np.exp(self.tables[order].reshape(-1, letters)[context]).cumsum(1)
+            drawn[:, i] = (cumulated <= quantile[:, i, None] * cumulated[:, -1:]).sum(1)
+            context = context * letters + drawn[:, i]
+        return torch.from_numpy(drawn + self.alphabet.first_id)
 
 
 def _codes(tokens: Tensor, order: int, alphabet: Alphabet) -> tuple[np.ndarray, np.ndarray]:

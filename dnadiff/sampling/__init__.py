@@ -1,7 +1,7 @@
 """From a trained denoiser to sequences: one file per sampler."""
 
-from dnadiff.sampling.plaid import sample_plaid
-from dnadiff.sampling.sample import SAMPLERS, sample, sampler_for
+from dnadiff.sampling.choice import SAMPLERS, Choice, choose
+from dnadiff.sampling.sample import sample
 from dnadiff.sampling.templates import free_template, parse_template
 
-__all__ = ["SAMPLERS", "free_template", "parse_template", "sample", "sample_plaid", "sampler_for"]
+__all__ = ["SAMPLERS", "Choice", "choose", "free_template", "parse_template", "sample"]

@@ -12,44 +12,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnadiff.alphabet import Alphabet
 from dnadiff.diffusion import Denoiser
 from dnadiff.errors import UsageError
-from dnadiff.noise import Stream, uniform
-from dnadiff.sampling.reveal import FEWEST_TOKENS, draw
+from dnadiff.noise import Stream
+from dnadiff.sampling.request import Request, repetitions
 
 
-@torch.no_grad()
-def autoregressive(
-    denoiser: Denoiser,
-    template: Tensor,
-    *,
-    seed: int,
-    index: Tensor,
-    allowed: Tensor | None,
-    label: Tensor | None,
-    temperature: float,
-    alphabet: Alphabet,
-) -> Tensor:
-    """Draws the free end of each row of (B, L) tokens; for the arguments see `sample`.
+def autoregressive(request: Request) -> Tensor:
+    """Draws the free end of each row. Returns tokens (B, L).
 
     Where letters are restricted the restriction holds, but letters before it are drawn without regard to it: that is
     not the exact conditional distribution.
 
+    Args:
+        request: what to draw.
+
     Raises:
         UsageError: if the network sees both sides or is told a noise level, or a free place has a fixed one behind it.
     """
-    free = template == alphabet.mask_id
-    _check(denoiser, free)
-    quantile = uniform(seed, Stream.LETTER, index, template.shape[1])
-    tokens, state = template.clone(), None
-    for place in range(template.shape[1] if free.any() else 0):
-        logits, state = _next(denoiser, tokens, place, state, label)
-        logits = logits[:, : len(alphabet)].double() / temperature
-        if allowed is not None:
-            logits = logits.masked_fill(~allowed[:, place], -torch.inf)
-        letters = draw(logits, quantile[:, place]) + alphabet.first_id
-        tokens[:, place] = torch.where(free[:, place], letters, tokens[:, place])
+    _check(request.denoiser, request.free)
+    quantile = request.numbers(Stream.LETTER)
+    tokens, state, clean = request.template.clone(), None, torch.zeros_like(quantile[:, 0])
+    for place in range(tokens.shape[1]):
+        logits, state = _next(request.denoiser, tokens, place, state, request.label)
+        now = torch.zeros_like(request.free)
+        now[:, place] = request.free[:, place]
+        request.draw(tokens, now, clean, quantile, request.read(logits[now[:, place]], now, clean).log_mu)
     return tokens
 
 
@@ -60,7 +48,7 @@ def _next(denoiser: Any, tokens: Tensor, place: int, state: Any, label: Tensor |
     there are so few that rounding would depend on the batch.
     """
     rows, recurrent = len(tokens), getattr(denoiser, "recurrent", False)
-    repeats = -(-FEWEST_TOKENS // (rows if recurrent else rows * (place + 1)))
+    repeats = repetitions(rows if recurrent else rows * (place + 1))
     label = None if label is None else label.repeat(repeats)
     if not recurrent:
         return denoiser(tokens[:, : place + 1].repeat(repeats, 1), label=label)[:rows, place], None

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dnadiff.sampling.reveal import Plan
+from dnadiff.sampling.request import Request
+from dnadiff.sampling.reveal import Plan, reveal, unmask_times
 
 
-def first_hitting(times: Tensor) -> Plan:
-    """One call for each hidden letter, in the order of their times: no grid, and no two letters from one call.
+def first_hitting(request: Request) -> Tensor:
+    """One call for each free letter: no grid, and no two letters from one call. Returns tokens (B, L).
 
     With the exact denoiser the samples have exactly its distribution.
+
+    Args:
+        request: what to draw.
+    """
+    return reveal(request, one_by_one(unmask_times(request)))
+
+
+def one_by_one(times: Tensor) -> Plan:
+    """Each letter is a group of its own, in the order of their times.
 
     Args:
         times: (B, L), when each hidden letter is due; see `unmask_times`.

@@ -4,71 +4,50 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from dnadiff.diffusion.objective import Denoiser
-from dnadiff.diffusion.plaid import Plaid, noise, signal
+from dnadiff.diffusion.plaid import Plaid, lost, noise, signal
 from dnadiff.errors import UsageError
 from dnadiff.noise import Stream, uniform
-
-# Matrix products of fewer rows than this take another path, with another rounding, in common CPU libraries.
-_FEWEST_TOKENS = 16
+from dnadiff.sampling.request import Request, pick
 
 
-@torch.no_grad()
-def sample_plaid(
-    objective: Plaid,
-    denoiser: Denoiser,
-    template: Tensor,
-    allowed: Tensor | None = None,
-    *,
-    steps: int = 128,
-    seed: int = 0,
-    index: Tensor | None = None,
-) -> Tensor:
-    """Draws a sequence for each row of a template; `steps` + 1 calls.
+def plaid(request: Request, steps: int) -> Tensor:
+    """From Gaussian noise to embeddings to letters; `steps` + 1 calls. Returns tokens (B, L).
 
     What a template says of a letter is evidence like any other: minus infinity for every letter that it rules out. With
     the exact denoiser the error is of order 1 / `steps` and the limit is the exact conditional distribution, for fixed
     letters and for restricted ones.
 
     Args:
-        objective: its embedding and its schedule.
-        denoiser: a network trained with it, in evaluation mode.
-        template: (B, L) int64 token ids; the mask id is free, every other id is fixed context.
-        allowed: (B, L, K) bool, the letters that may be drawn at each place; all by default.
+        request: what to draw, of a network that was trained with `Plaid`.
         steps: from gamma(1) to gamma(0). A self-conditioned network is shown its answer of the step before.
-        seed: of the run.
-        index: (B,) sample numbers, 0..B-1 by default. A sample is determined by (seed, number), whatever its batch.
-
-    Returns:
-        (B, L) token ids; fixed letters are kept, drawn ones are letters of the alphabet.
 
     Raises:
-        UsageError: for steps below 1, or a denoiser that cannot carry the objective.
+        UsageError: if the objective is not known, which has the embedding and the schedule.
     """
-    objective.check(denoiser)
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, not {steps}")
-    rows, alphabet = len(template), objective.alphabet
-    index = torch.arange(rows, device=template.device) if index is None else index
-    possible = _possible(objective, template, allowed)
-    repeats = -(-_FEWEST_TOKENS // template.numel())
-    template, possible, index = template.repeat(repeats, 1), possible.repeat(repeats, 1, 1), index.repeat(repeats)
-
-    hidden = template.masked_fill(alphabet.scorable(template), alphabet.mask_id)
-    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=template.device)
-    levels = objective.schedule(times).gamma[:, None].expand(-1, len(template))
-    z = _normal(objective, template, seed, index, 0)
-    answer = torch.zeros_like(possible, dtype=z.dtype)
+    objective, tokens, free = request.objective, request.template, request.free
+    if not isinstance(objective, Plaid):
+        raise UsageError("plaid needs the objective that the network was trained with")
+    hidden = tokens.masked_fill(request.alphabet.scorable(tokens), request.alphabet.mask_id)
+    possible = request.possible()
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=tokens.device)
+    levels = objective.schedule(times).gamma[:, None].expand(-1, len(tokens))
+    z, answer = _normal(objective, request, 0), torch.zeros_like(possible, dtype=torch.float64)
     for step, gamma in enumerate(levels):
         if step > 0:
-            fresh = _normal(objective, template, seed, index, step)
+            fresh = _normal(objective, request, step)
             z = transition(z, answer @ objective.embedding, levels[step - 1], gamma, fresh)
         evidence = objective.evidence(z, gamma).masked_fill(~possible, -torch.inf)
-        answer = objective.log_posterior(denoiser, hidden, evidence, gamma, answer).exp()
-    letters = _draw(answer, uniform(seed, Stream.LETTER, index, template.shape[1])) + alphabet.first_id
-    return torch.where(template == alphabet.mask_id, letters, template)[:rows]
+        soft = evidence.softmax(-1)
+        if objective.self_conditioned:
+            soft = torch.cat([soft, answer], -1)
+        log_mu = request.answer(hidden, free, lost(gamma), soft).log_mu
+        answer = possible.double() / possible.sum(-1, keepdim=True)
+        log_p = (log_mu + evidence[free[:, request.span]]).log_softmax(-1)
+        answer[free[:, request.span]] = log_p.exp()
+    drawn = tokens.clone()
+    drawn[free] = pick(log_p, request.numbers(Stream.LETTER)[free]) + request.alphabet.first_id
+    return drawn
 
 
 def transition(z: Tensor, denoised: Tensor, gamma: Tensor, earlier: Tensor, normal: Tensor) -> Tensor:
@@ -88,22 +67,15 @@ def transition(z: Tensor, denoised: Tensor, gamma: Tensor, earlier: Tensor, norm
     return mean + noise(earlier) * c.sqrt() * normal
 
 
-def _possible(objective: Plaid, template: Tensor, allowed: Tensor | None) -> Tensor:
-    """Which letters (B, L, K) a place can hold: where the template has a letter, that one only."""
-    alphabet = objective.alphabet
-    own = F.one_hot(alphabet.letter_index(template), len(alphabet)).bool()
-    free = torch.ones_like(own) if allowed is None else allowed
-    return torch.where(alphabet.scorable(template)[..., None], own, free)
-
-
-def _normal(objective: Plaid, template: Tensor, seed: int, index: Tensor, step: int) -> Tensor:
-    """Standard normal numbers (B, L, D) of one step."""
-    length, dimension = template.shape[1], objective.letters.embedding_dim
-    quantile = uniform(seed, Stream.NOISE, index, length * dimension, step=step)
-    return torch.special.ndtri(quantile).unflatten(1, (length, dimension))
-
-
-def _draw(probabilities: Tensor, quantile: Tensor) -> Tensor:
-    """Letter indices (B, L) by inversion: quantile (B, L) against the cumulated probabilities (B, L, K)."""
-    cumulated = probabilities.cumsum(-1)
-    return (cumulated <= quantile[..., None] * cumulated[..., -1:]).sum(-1)
+def _normal(objective: Plaid, request: Request, step: int) -> Tensor:
+    """Standard normal numbers (B, span, D) of one step."""
+    shown, dimension = range(request.template.shape[1])[request.span], objective.letters.embedding_dim
+    quantile = uniform(
+        request.seed,
+        Stream.NOISE,
+        request.index,
+        len(shown) * dimension,
+        step=step,
+        first=shown.start * dimension,
+    )
+    return torch.special.ndtri(quantile).unflatten(1, (len(shown), dimension))

@@ -53,17 +53,44 @@ def test_a_run_can_be_repeated_from_the_config_that_it_wrote(here, capsys):
 
 
 def test_generate_takes_the_newest_run_and_says_so(here, capsys):
-    assert main(["generate", "--length", "70", "--num", "2", "--steps", "5"]) == 0
+    assert main(["generate", "--length", "60", "--num", "2", "--steps", "5"]) == 0
     out, err = capsys.readouterr()
-    assert "model: runs/tiny-mdlm" in err
+    assert "model: runs/tiny-mdlm" in err and "sampler=ancestral steps=5 (choose with --sampler)" in err
     (here / "drawn.txt").write_text(out)
     records = fasta(here / "drawn.txt")
     assert list(records) == ["sample_0", "sample_1"]
     for i, (description, sequence) in enumerate(records.values()):
-        assert len(sequence) == 70 and set(sequence) <= set("ACGT")
+        assert len(sequence) == 60 and set(sequence) <= set("ACGT")
         digest = dnadiff.load(next((here / "runs").iterdir())).digest
-        made = f"model={digest} sampler=ancestral steps=5 temperature=1 seed=0 index={i} length=70"
+        made = f"model={digest} sampler=ancestral steps=5 temperature=1 seed=0 index={i} length=60"
         assert description == f"sample_{i} {made}"
+
+
+def test_what_is_longer_than_the_training_windows_is_drawn_in_such_windows(here, capsys, tmp_path):
+    assert main(["generate", "--length", "150", "--steps", "3"]) == 0
+    out, err = capsys.readouterr()
+    chosen = "sampler=ancestral steps=3 window=64 stride=32"
+    assert chosen in err and f" {chosen} " in out.splitlines()[0]
+    flags = ["--sampler", "ancestral", "--window", "64", "--stride", "32"]
+    assert main(["generate", "--length", "150", "--steps", "3", *flags]) == 0
+    assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize(
+    ("flags", "made"),
+    [
+        (["--sampler", "analytic", "--steps", "4"], "sampler=analytic steps=4 temperature=1 seed=0"),
+        (["--sampler", "remasking", "--steps", "4"], "sampler=remasking steps=4 remask=cap eta=0.25 temperature=1"),
+        (
+            ["--sampler", "remasking", "--steps", "4", "--remask", "loop", "--eta", "0.1"],
+            "sampler=remasking steps=4 remask=loop eta=0.1",
+        ),
+        (["--temperature", "0.8", "--top-p", "0.9", "--steps", "4"], "steps=4 temperature=0.8 top_p=0.9 seed=0"),
+    ],
+)
+def test_a_header_says_how_it_was_made(here, capsys, flags, made):
+    assert main(["generate", "--length", "30", *flags]) == 0
+    assert made in capsys.readouterr().out
 
 
 def test_batch_size_and_number_do_not_change_a_sequence(here, tmp_path):
@@ -93,6 +120,10 @@ def test_templates_are_kept(here, capsys, sampler):
         (["--template", "ACXG"], 1, "position 3: 'X'"),
         (["--temperature", "0"], 2, "above 0"),
         (["--sampler", "first_hitting", "--steps", "4"], 2, "leave --steps out"),
+        (["--sampler", "uniform"], 2, "trained with absorbing noise"),
+        (["--eta", "0.1"], 2, "ancestral has no such setting: leave --eta out"),
+        (["--top-p", "0"], 2, "top_p must be above 0"),
+        (["--window", "8", "--stride", "8"], 2, "stride must be from 1 to 7"),
         (["--batch-size", "0"], 2, "--batch-size"),
         (["--out", "tiny.fa"], 1, "tiny.fa: exists already"),
         (["--out", "tiny.fa/x"], 1, "choose another --out"),

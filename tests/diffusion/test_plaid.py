@@ -17,8 +17,8 @@ from dnadiff.diffusion.objective import Draw
 from dnadiff.diffusion.plaid import LearnedSchedule, noise, second_moment_gradient, signal
 from dnadiff.errors import UsageError
 from dnadiff.model import Model
-from dnadiff.sampling import free_template, parse_template
-from dnadiff.sampling.plaid import sample_plaid, transition
+from dnadiff.sampling import free_template, parse_template, sample
+from dnadiff.sampling.plaid import transition
 from dnadiff.training.pretrain import pretrain
 
 N = DNA.unknown_id
@@ -535,7 +535,7 @@ def test_samples_approach_the_source_as_steps_grow():
     plaid = frozen(gamma=(-6.0, 8.0), dimension=4)
     distance = []
     for steps in (4, 16, 64):
-        drawn = DNA.letter_index(sample_plaid(plaid, source, free_template(20_000, 2), steps=steps, seed=1))
+        drawn = DNA.letter_index(sample(source, free_template(20_000, 2), objective=plaid, steps=steps, seed=1))
         share = torch.bincount(drawn[:, 0] * 4 + drawn[:, 1], minlength=16) / 20_000
         distance.append(float((share - law).abs().sum() / 2))
     assert distance[0] > 2 * distance[1] > 0.04
@@ -548,9 +548,9 @@ def test_templates_give_the_exact_conditional(text):
     tokens, allowed = parse_template(text)
     rows = 6000
     drawn = DNA.letter_index(
-        sample_plaid(
-            frozen(gamma=(-6.0, 8.0), dimension=4), source, tokens.repeat(rows, 1),
-            None if allowed is None else allowed.repeat(rows, 1, 1), steps=100, seed=2,
+        sample(
+            source, tokens.repeat(rows, 1), None if allowed is None else allowed.repeat(rows, 1, 1),
+            objective=frozen(gamma=(-6.0, 8.0), dimension=4), steps=100, seed=2,
         )
     )  # fmt: skip
     law = source.start[:, None, None] * source.step[:, :, None] * source.step[None]
@@ -567,16 +567,16 @@ def test_a_sample_depends_on_its_number_not_on_its_batch_and_n_is_kept():
     denoiser, plaid = network(rcps=True), frozen()
     template = free_template(5, 14)
     template[:, 3], template[:, 6] = N, 9
-    together = sample_plaid(plaid, denoiser, template, steps=5, seed=8)
+    together = sample(denoiser, template, objective=plaid, steps=5, seed=8)
     assert (together[:, 3] == N).all() and (together[:, 6] == 9).all()
     assert DNA.scorable(together[:, [0, 1, 2, 4, 5]]).all()
     for number in (0, 4):
-        alone = sample_plaid(plaid, denoiser, template[:1], steps=5, seed=8, index=torch.tensor([number]))
+        alone = sample(denoiser, template[:1], objective=plaid, steps=5, seed=8, index=torch.tensor([number]))
         assert torch.equal(alone[0], together[number])
     assert len({tuple(row.tolist()) for row in together}) == 5
-    assert not torch.equal(together, sample_plaid(plaid, denoiser, template, steps=5, seed=9))
+    assert not torch.equal(together, sample(denoiser, template, objective=plaid, steps=5, seed=9))
 
 
 def test_no_steps_are_refused():
     with pytest.raises(UsageError, match="steps must be at least 1"):
-        sample_plaid(Plaid(), Seeing(length=3), free_template(1, 3), steps=0)
+        sample(Seeing(length=3), free_template(1, 3), objective=Plaid(), steps=0)

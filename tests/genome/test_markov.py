@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.genome.markov import MarkovModel
@@ -140,3 +141,14 @@ def test_another_alphabet():
 def test_refuses(order, prior, blocks, message):
     with pytest.raises(ValueError, match=message):
         MarkovModel.fit([tokens(block) for block in blocks], order, prior=prior)
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_samples_follow_the_model(order):
+    model = MarkovModel.fit([text(300, seed=2)], order, prior=2.0)
+    drawn = model.sample(torch.arange(20_000), 4, seed=1)
+    cells = (DNA.letter_index(drawn) * 4 ** torch.arange(3, -1, -1)).sum(1)
+    expected = 20_000 * torch.exp(-model.nats(every(4)))
+    assert chisquare(torch.bincount(cells, minlength=256).numpy(), expected.numpy()).pvalue > 1e-3
+    assert torch.equal(model.sample(torch.tensor([7, 19]), 4, seed=1), drawn[[7, 19]])
+    assert not torch.equal(model.sample(torch.arange(20_000), 4, seed=2), drawn)

@@ -10,7 +10,7 @@ from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
 from dnadiff.diffusion import Autoregressive
 from dnadiff.errors import UsageError
 from dnadiff.model import Model
-from dnadiff.sampling import free_template, parse_template, sample, sampler_for
+from dnadiff.sampling import choose, free_template, parse_template, sample
 
 
 class Chain(CausalMarkovSource):
@@ -121,9 +121,9 @@ def test_a_class_is_told():
 
 
 def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level():
-    assert sampler_for(Chain(5)) == sampler_for(mamba()) == "autoregressive"
-    assert sampler_for(MarkovSource(5)) == sampler_for(mamba(needs_sigma=True)) == "ancestral"
-    assert sampler_for(mamba(), "first_hitting") == "first_hitting"
+    assert choose(Chain(5), 5).sampler == choose(mamba(), 5).sampler == "autoregressive"
+    assert choose(MarkovSource(5), 5).sampler == choose(mamba(needs_sigma=True), 5).sampler == "ancestral"
+    assert choose(mamba(), 5, "first_hitting").sampler == "first_hitting"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,261 @@
+"""What each sampler costs and how good its sequences are, at several numbers of calls.
+
+    python benchmarks/sampling.py --checkpoint RUN --json sampling.json
+
+Every row draws 64 sequences. Calls are network calls for each sequence; seconds are of wall clock. Quality is the
+Jensen-Shannon divergence, in nats, between the 6-mers of the drawn sequences and those of the run's test split, both
+strands counted as one (2,080 kinds). It is the plug-in estimate, which is too high: a perfect sampler would not show 0
+but about (2,080 - 1) / 8n for n independent 6-mers, and more for those of real sequences, which are alike within each.
+So it is to be read beside the real windows of the same number and length, of which the standard deviation between such
+samples is given too; every row has the same sample size, hence nearly the same bias. A source whose sequences are less
+alike within themselves, like the Markov chain, can come out below the real ones: the column sees 6-mers and nothing
+longer. Errors of rows are jackknife, over sequences.
+
+Rows are made from the cheapest on, and none is begun that would not end within --minutes; they are kept in --json, and
+the next start with the same file goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import torch
+from timing import Others, machine, table
+
+from dnadiff import load
+from dnadiff.alphabet import DNA
+from dnadiff.benchmark.kmers import canonical_kmers
+from dnadiff.files import read_json, write_json
+from dnadiff.genome.fasta import Genome
+from dnadiff.genome.markov import MarkovModel
+from dnadiff.genome.windows import held_out
+from dnadiff.memory import keep_freed_memory
+from dnadiff.model import Model
+from dnadiff.sampling import SAMPLERS
+from dnadiff.sampling.remasking import Strategy
+from dnadiff.training.pretrain import splits_of
+from dnadiff.training.recipe import Recipe
+
+K = 6
+REAL_SAMPLES = 20  # of real windows, for the spread between them
+REFERENCE = 8192  # windows of the test split that all are compared with
+TRAINING = 20_000  # windows that the Markov chain is fitted on
+_LETTERS = DNA.ids[0], DNA.ids[-1] + 1
+
+
+class Row(NamedTuple):
+    """What to draw with: options of `Model.stream`, and about how many calls on the whole length they take."""
+
+    options: dict[str, Any]
+    calls: float
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Measures what is missing, prints the table, and returns what --json holds."""
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    began = time.monotonic()
+    model = load(options.checkpoint)
+    facts = {"model": model.digest, "sequences": options.num, "length": options.length, **machine()}
+    result = resume(options.json, facts)
+    yardstick = Yardstick(options.checkpoint, options.num, options.length)
+    result |= {"real": yardstick.real(), "markov": yardstick.markov()}
+    call = seconds_per_call(model, options.num, options.length)
+    wanted = {
+        n: row for n, row in rows(model, options).items() if not options.samplers or n.split()[0] in options.samplers
+    }
+    missing = {name: row for name, row in wanted.items() if name not in result["rows"]}
+    for name, row in sorted(missing.items(), key=lambda item: item[1].calls):
+        if time.monotonic() - began + row.calls * call > 60 * options.minutes:
+            print(f"left out: {name}, about {row.calls * call / 60:.1f} minutes")
+            continue
+        result["rows"][name] = measure(model, row, yardstick, options)
+        if options.json:
+            write_json(options.json, result)
+    print(report(result))
+    return result
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a run folder, whose genome is still there")
+    parser.add_argument("--num", type=int, default=64, help="sequences of each row (64)")
+    parser.add_argument("--length", type=int, default=1024, help="their bases (1024)")
+    parser.add_argument("--calls", type=int, nargs="+", default=[1024, 256, 64, 16], help="steps (1024 256 64 16)")
+    parser.add_argument("--samplers", nargs="+", help="of these only; semi_autoregressive is one of them")
+    parser.add_argument("--minutes", type=float, default=10, help="begin nothing that ends later (10)")
+    parser.add_argument("--quick", action="store_true", help="8 sequences of 128 bases, at 16 and 4 steps")
+    parser.add_argument("--threads", type=int, default=2, help="threads (2)")
+    parser.add_argument("--json", type=Path, help="keep the rows here, and go on from there")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.num, options.length, options.calls = 8, 128, [16, 4]
+    return options
+
+
+def resume(path: Path | None, facts: dict) -> dict:
+    """What the file already holds; or nothing but the facts."""
+    if path is None or not path.exists():
+        return {**facts, "rows": {}}
+    found = read_json(path)
+    for name, value in facts.items():
+        if found.get(name) != value:
+            raise SystemExit(f"{path}: its {name} is {found.get(name)}, not {value}: choose another --json")
+    return found
+
+
+def rows(model: Model, options: argparse.Namespace) -> dict[str, Row]:
+    """What to measure, by name: every sampler for the model's noise, at every number of steps."""
+    n, result = options.length, {}
+    for name, (_, noise, settings) in SAMPLERS.items():
+        if noise != model.objective.noise:
+            continue
+        if "steps" not in settings:
+            result[name] = Row({"sampler": name}, n)
+            continue
+        for steps in options.calls:
+            # Steps in which no letter falls cost nothing, where the network is not needed to know that.
+            calls = steps * (1 - (1 - 1 / steps) ** n) if name in ("ancestral", "remasking") else steps
+            for more in [{"remask": s} for s in get_args(Strategy)] if "remask" in settings else [{}]:
+                words = " ".join([name, *more.values(), str(steps)])
+                result[words] = Row({"sampler": name, "steps": steps, **more}, calls)
+    for steps in [] if model.objective.causal else options.calls:  # three windows of half the length
+        windows = {"sampler": "semi_autoregressive", "steps": steps, "window": n // 2}
+        result[f"semi_autoregressive {steps}"] = Row(windows, 1.5 * steps * (1 - (1 - 1 / steps) ** (n / 3)))
+    return result
+
+
+def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Namespace) -> dict:
+    """Draws a row's sequences, and says what they cost and how good they are."""
+    asked = 0
+
+    def count(network: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        nonlocal asked
+        asked += len(output)
+
+    hook = model.denoiser.register_forward_hook(count)
+    with Others() as others:
+        start = time.perf_counter()
+        drawn = model.generate(options.num, length=options.length, **row.options)
+        seconds = time.perf_counter() - start
+    hook.remove()
+    divergence, error = yardstick.divergence(drawn)
+    return {
+        "sampler": str(model.choose(length=options.length, **row.options)),
+        "calls": asked / options.num,
+        "seconds per 1,024 bases": seconds * 1024 / options.num / options.length,
+        "divergence": divergence,
+        "error": error,
+        "cores used by others": others.cores,
+    }
+
+
+def seconds_per_call(model: Model, num: int, length: int) -> float:
+    """Of a step in which all sequences are shown to the network."""
+    sequences = [DNA.decode(row) for row in torch.randint(*_LETTERS, (num, length))]
+    times = []
+    for _ in range(2):  # the first one compiles
+        start = time.perf_counter()
+        model.score(sequences, draws=1)
+        times.append(time.perf_counter() - start)
+    return times[-1]
+
+
+class Yardstick:
+    """The 6-mers of a run's test split, and what real windows and a Markov chain of order 6 reach.
+
+    Args:
+        run: its folder.
+        num: sequences of a sample.
+        length: their bases.
+    """
+
+    def __init__(self, run: Path, num: int, length: int) -> None:
+        recipe = Recipe.read(run / "config.yaml")
+        genomes = [Genome.open(path) for path in recipe.genome]
+        self.sources = [(genome, splits_of(recipe, genome)) for genome in genomes]
+        self.num, self.length = num, length
+        limit = REFERENCE + REAL_SAMPLES * num
+        tokens = held_out(self.sources, split="test", length=length, limit=limit, seed=0, min_scorable=1.0).tokens_all
+        groups = min(REAL_SAMPLES, len(tokens) // num // 2)
+        if groups < 2:
+            raise SystemExit(f"the test split has {len(tokens)} whole windows of {length} bases; lower --num")
+        counts = kmers([DNA.decode(row) for row in tokens])
+        self.samples = counts[: groups * num].reshape(groups, num, -1).sum(1)
+        self.reference = counts[groups * num :].sum(0)
+
+    def divergence(self, sequences: Sequence[str]) -> tuple[float, float]:
+        """Of sequences from the test split, and its jackknife standard error over them."""
+        counts = kmers(sequences)
+        total = counts.sum(0)
+        without = np.array([jensen_shannon(total - one, self.reference) for one in counts])
+        n = len(counts)
+        return jensen_shannon(total, self.reference), float(np.sqrt((n - 1) * without.var()))
+
+    def real(self) -> dict:
+        """Mean and standard deviation over samples of other real windows."""
+        values = [jensen_shannon(sample, self.reference) for sample in self.samples]
+        return {"divergence": float(np.mean(values)), "error": float(np.std(values, ddof=1)), "of": len(values)}
+
+    def markov(self) -> dict:
+        """A chain of order 6, fitted on training windows."""
+        training = held_out(self.sources, split="train", length=self.length, limit=TRAINING, seed=0).tokens_all
+        drawn = MarkovModel.fit(training.split(256), K).sample(torch.arange(self.num), self.length)
+        divergence, error = self.divergence([DNA.decode(row) for row in drawn])
+        return {"divergence": divergence, "error": error}
+
+
+def kmers(sequences: Sequence[str]) -> np.ndarray:
+    """Counts (n, 4^K) of each sequence's canonical k-mers."""
+    counts = np.zeros((len(sequences), len(DNA) ** K), np.int32)
+    for kmer, owner in canonical_kmers(sequences, K):
+        np.add.at(counts, (owner, kmer.astype(np.int64)), 1)
+    return counts
+
+
+def jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
+    """The divergence, in nats, of two laws given as counts."""
+    p, q = one / one.sum(), other / other.sum()
+    middle = (p + q) / 2
+
+    def relative(law: np.ndarray) -> float:
+        seen = law > 0
+        return float((law[seen] * np.log(law[seen] / middle[seen])).sum())
+
+    return (relative(p) + relative(q)) / 2
+
+
+def report(result: dict) -> str:
+    """The table."""
+    lines = [["", "", "calls", "seconds per 1,024 bases", "6-mer divergence", "error"]]
+    real, markov = result["real"], result["markov"]
+    lines.append(["test windows", f"mean and deviation of {real['of']} samples", "", "", *digits(real)])
+    lines.append(["order-6 Markov", "", "", "", *digits(markov)])
+    for row in sorted(result["rows"].values(), key=lambda row: (row["sampler"].split()[0], -row["calls"])):
+        name, _, settings = row["sampler"].removeprefix("sampler=").partition(" ")
+        costs = [f"{row['calls']:.1f}", f"{row['seconds per 1,024 bases']:.3f}"]
+        lines.append([name, settings, *costs, *digits(row)])
+    busy = max((row["cores used by others"] or 0.0 for row in result["rows"].values()), default=0.0)
+    what = f"{result['sequences']} sequences of {result['length']:,} bases a row"
+    head = f"model {result['model']}, {what}, {result['threads']} threads"
+    return f"{head}\n{table(lines)}\nother processes used at most {busy:.2f} cores meanwhile"
+
+
+def digits(row: dict) -> list[str]:
+    """A divergence and its error."""
+    return [f"{row['divergence']:.4f}", f"{row['error']:.4f}"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Sequences of any length, a window at a time (semi-autoregressive decoding; MDLM, Sahoo et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dnadiff.sampling.request import Request
+
+
+def semi_autoregressive(request: Request, window: int, stride: int, draw: Callable[[Request], Tensor]) -> Tensor:
+    """Slides a window from left to right; each draws what is still free in it, given all else in it.
+
+    The window begins with what the one before has drawn, and moves by `stride`; the last ends with the sequence. So
+    every letter is drawn by a network that is shown `window` letters, of which at least the first `window - stride` are
+    known. That is exact if the source is stationary and remembers no more than those. Of a template that reaches beyond
+    the window its own letters stay, but they are not seen from afar.
+
+    Args:
+        request: what to draw; L is more than `window`.
+        window: positions that the network is shown at once.
+        stride: by how much the window moves, less than `window`.
+        draw: a sampler, which draws the free letters of its request.
+
+    Returns:
+        Tokens (B, L).
+    """
+    length = request.template.shape[1]
+    position = torch.arange(length, device=request.template.device)
+    tokens = request.template
+    for start in (*range(0, length - window, stride), length - window):
+        inside = (position >= start) & (position < start + window)
+        free = request.free & inside & (tokens == request.alphabet.mask_id)
+        if free.any():
+            tokens = draw(replace(request, template=tokens, free=free, span=slice(start, start + window)))
+    return tokens

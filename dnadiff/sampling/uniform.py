@@ -1,0 +1,52 @@
+"""Sampling of uniform noise, where letters turn into other letters.
+
+D3PM (Austin et al. 2021, arXiv 2107.03006), UDLM (Schiff et al. 2024, arXiv 2412.10193).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dnadiff.noise import Stream
+from dnadiff.sampling.request import Request, pick
+
+
+def uniform(request: Request, steps: int) -> Tensor:
+    """Ancestral sampling: from uniform letters, each redrawn in every step. Returns tokens (B, L).
+
+    The step from t to s (noise levels, 1 - alpha) draws each free letter from
+
+        p(z_s | z_t) ~ [ a (z_s = z_t) + (1 - a)/K ] [ alpha_s mu(z_s) + (1 - alpha_s)/K ],   a = alpha_t / alpha_s,
+
+    where mu is the law of the clean letter given the noisy ones of all *other* positions; the error is of order 1/T.
+
+    A noisy letter looks like a clean one. So the network is always given each position's evidence, q(z | x) for every
+    letter x, and that is also how it learns what is certain: where a letter is fixed the evidence is one-hot, and where
+    letters are restricted it is 0 for all others. With the exact denoiser, fixed and restricted letters are therefore
+    both exact conditionals.
+
+    Args:
+        request: what to draw.
+        steps: T, at least 1; a call each.
+    """
+    size, free, first_id = len(request.alphabet), request.free, request.alphabet.first_id
+    possible = request.possible()
+    tokens = request.template.clone()
+    tokens[free] = (request.numbers(Stream.LETTER)[free] * size).long() + first_id
+    for step in range(steps, 0, -1):
+        t, s = step / steps, (step - 1) / steps
+        here = F.one_hot(request.alphabet.letter_index(tokens[:, request.span]), size).double()
+        evidence = _noised(here, t) * possible
+        time = torch.full_like(evidence[:, 0, 0], t)
+        answer = request.answer(tokens, free, time, evidence / evidence.sum(-1, keepdim=True))
+        clean = (answer.log_mu + answer.log_mass[:, None]).exp()
+        law = _noised(here[free[:, request.span]], (t - s) / (1 - s)) * _noised(clean, s)
+        tokens[free] = pick(law.log(), request.numbers(Stream.LETTER, step)[free]) + first_id
+    return tokens
+
+
+def _noised(law: Tensor, rate: float) -> Tensor:
+    """The law (..., K) of letters of which each was redrawn with this probability."""
+    return (1 - rate) * law + rate / law.shape[-1]

@@ -1,0 +1,113 @@
+"""The exact laws of T-step samplers on a short sequence, by enumerating every state; shares no code with them."""
+
+import itertools
+from functools import cache
+
+import numpy as np
+import torch
+from closed_forms import JointSource
+from scipy.stats import chisquare
+from torch import Tensor
+
+from dnadiff.alphabet import DNA
+
+MASK = 4  # the fifth state of a position
+
+
+class Source(JointSource):
+    """Answers rows that are alike only once: of a short sequence there are few states, and a test asks thousands."""
+
+    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
+        asked = tokens.double() if soft is None else torch.cat([tokens.double(), soft.flatten(1)], 1)
+        key = asked @ torch.rand(asked.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        _, first, place = np.unique(key.numpy(), return_index=True, return_inverse=True)
+        return super().__call__(tokens[first], soft=None if soft is None else soft[first])[place]
+
+
+def skewed_source() -> Source:
+    """The distribution of three letters for which the tests' figures were computed."""
+    source = Source(length=3)
+    source.table = torch.from_numpy(np.random.default_rng(2).dirichlet(np.ones(64) * 0.3).reshape(4, 4, 4))
+    return source
+
+
+def distance(law: Tensor, source: JointSource) -> float:
+    """Total variation between a law (4^L,) and the source."""
+    return float((law - source.table.reshape(-1)).abs().sum() / 2)
+
+
+def p_value(drawn, source, law):
+    """Of a chi-square test; cells of which fewer than five are expected are taken together."""
+    counts = torch.bincount(source.index(drawn), minlength=len(law)).double()
+    expected = law * len(drawn)
+    rare = expected < 5
+    counts, expected = (torch.cat([x[~rare], x[rare].sum()[None]]) for x in (counts, expected))
+    keep = expected > 0
+    return chisquare(counts[keep].numpy(), expected[keep].numpy()).pvalue
+
+
+def absorbing_law(source: JointSource, rates: list[float], lift, again=lambda t, s: 0.0) -> Tensor:
+    """The law (4^L,) after walking down mask rates 1 = t_0 > ... > t_T = 0.
+
+    Args:
+        source: the exact denoiser.
+        rates: of masks.
+        lift: (t, s) to the probability that a mask becomes a letter.
+        again: (t, s) to the probability that a letter becomes a mask.
+    """
+    states, mu = _masked_states(source.length), _answers(source)
+    masked = (states == MASK)[..., None]
+    letters = torch.eye(5, dtype=torch.float64)[states]
+    none = torch.eye(5, dtype=torch.float64)[MASK]
+    law = torch.zeros(len(states), dtype=torch.float64)
+    law[-1] = 1.0
+    for t, s in itertools.pairwise(rates):
+        rise, fall = lift(t, s), again(t, s)
+        rows = torch.where(masked, rise * mu + (1 - rise) * none, (1 - fall) * letters + fall * none)
+        law = law @ _together(rows)
+    return law[(states != MASK).all(1)]
+
+
+def uniform_law(source: JointSource, steps: int) -> Tensor:
+    """The law (4^L,) after T steps of the ancestral sampler of uniform noise."""
+    letters = torch.eye(4, dtype=torch.float64)[source.sequences]
+    law = torch.full((len(letters),), 1.0 / len(letters), dtype=torch.float64)
+    for i in range(steps, 0, -1):
+        a_t, a_s = 1 - i / steps, 1 - (i - 1) / steps
+        mu = source(source.sequences + DNA.first_id, soft=a_t * letters + (1 - a_t) / 4).exp()
+        rows = (a_t / a_s * letters + (1 - a_t / a_s) / 4) * (a_s * mu + (1 - a_s) / 4)
+        law = law @ _together(rows / rows.sum(-1, keepdim=True))
+    return law
+
+
+def grid(steps: int) -> list[float]:
+    return [1 - i / steps for i in range(steps + 1)]
+
+
+def ancestral_lift(t: float, s: float) -> float:
+    return (t - s) / t
+
+
+def remasking_lift(again):
+    """The lift that keeps the share of masks on schedule when letters are hidden again."""
+    return lambda t, s: ((1 - s) - (1 - again(t, s)) * (1 - t)) / t
+
+
+@cache
+def _masked_states(length: int) -> Tensor:
+    return torch.cartesian_prod(*[torch.arange(5)] * length)
+
+
+def _answers(source: JointSource) -> Tensor:
+    """mu (5^L, L, 5) in every state; 0 for the mask."""
+    states = _masked_states(source.length)
+    mu = source(torch.where(states == MASK, DNA.mask_id, states + DNA.first_id)).exp()
+    return torch.nn.functional.pad(mu, (0, 1))
+
+
+def _together(rows: Tensor) -> Tensor:
+    """Transitions (S, S) of all positions from those of each (S, L, states of a position)."""
+    joint = rows[:, 0]
+    for place in range(1, rows.shape[1]):
+        joint = (joint[:, :, None] * rows[:, place, None]).flatten(1)
+    return joint
