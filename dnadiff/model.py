@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from dnadiff.backbones.weights import find_weights, read_tensors
 from dnadiff.diffusion import Objective, make_objective, name_of
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
-from dnadiff.sampling import Choice, choose, free_template, parse_template, sample
+from dnadiff.memory import free_memory
+from dnadiff.sampling import Choice, Constraints, Template, choose, read_templates, sample
 
 _TOKENS_PER_BATCH = 32_768  # that the network is shown at once
 _TOKENS_HELD = 1 << 22  # of long sequences that are drawn in windows
+_FLOATS = 40  # that a layer's call holds at once, for each token and each number of its hidden state
 
 
 class Model:
@@ -75,14 +78,11 @@ class Model:
         """Draws `num` sequences; for the options (length, template, sampler, steps, ...) see `stream`."""
         return list(self.stream(num, **options))
 
-    def choose(
-        self, *, length: int | None = None, template: str | None = None, sampler: str = "auto", **settings: Any
-    ) -> Choice:
-        """The sampler that `stream` takes if it is given these arguments, with all its settings."""
-        tokens, _ = self._template(length, template)
+    def choose(self, length: int, sampler: str = "auto", **settings: Any) -> Choice:
+        """The sampler that `stream` takes for sequences of `length` bases, with all its settings."""
         return choose(
             self.denoiser,
-            len(tokens),
+            length,
             sampler,
             objective=self.objective,
             trained=self.about.get("window"),
@@ -95,65 +95,82 @@ class Model:
         num: int = 1,
         *,
         length: int | None = None,
-        template: str | None = None,
+        template: str | Sequence[Template] | None = None,
         sampler: str = "auto",
         temperature: float = 1.0,
         top_p: float = 1.0,
         seed: int = 0,
         batch_size: int | None = None,
+        constraints: Constraints | None = None,
+        start: int = 0,
         **settings: Any,
     ) -> Iterator[str]:
-        """Draws sequences and yields each as its batch is done.
+        """Draws sequences and yields each as its batch is done: `num` of the first template, then of the next.
 
         Args:
-            num: how many.
+            num: how many, of each template.
             length: of each, in bases; 1,024 where there is no template either.
-            template: IUPAC letters: A, C, G, T are fixed, N is free, other codes restrict.
+            template: IUPAC letters: A, C, G, T are fixed, N is free, other codes restrict. Or a FASTA file of such, or
+                templates from `dnadiff.sampling.read_templates`.
             sampler: see `dnadiff.sampling.sample`; "auto" fits the objective and the length, see `choose`.
             temperature: 1 samples the model as it is.
             top_p: 1 samples the model as it is.
-            seed: sequence i of a seed is the same whatever `num` and `batch_size`.
-            batch_size: sequences drawn together; by default as many as show the network 32,768 bases at once.
+            seed: sequence i of a template and a seed is the same whatever `num` and `batch_size`.
+            batch_size: sequences drawn together; by default as many as show the network 32,768 bases at once, or fewer
+                where memory is scarce.
+            constraints: what every sequence keeps to.
+            start: leave out so many sequences at the beginning.
             settings: steps, remask, eta, window and stride of the sampler; see `dnadiff.sampling.sample`.
 
         Raises:
+            InputError: if a template or a constraint cannot be kept.
             UsageError: if `length` contradicts the template, or an argument is out of range.
         """
-        tokens, allowed = self._template(length, template)
         if num < 1:
             raise UsageError(f"the number of sequences must be at least 1, not {num}")
-        choice = self.choose(length=length, template=template, sampler=sampler, **settings)
-        most = min(_TOKENS_PER_BATCH // (choice.window or len(tokens)), _TOKENS_HELD // len(tokens))
-        batch = batch_size or max(1, most)
-        for start in range(0, num, batch):
-            index = torch.arange(start, min(start + batch, num), device=self.device)
-            drawn = sample(
-                self.denoiser,
-                tokens.to(self.device).expand(len(index), -1),
-                None if allowed is None else allowed.to(self.device).expand(len(index), -1, -1),
-                sampler=choice.sampler,
-                temperature=temperature,
-                seed=seed,
-                index=index,
-                alphabet=self.alphabet,
-                top_p=top_p,
-                objective=self.objective,
-                window=choice.window,
-                stride=choice.stride,
-                **choice.settings,
-            )
-            yield from (self.alphabet.decode(row) for row in drawn)
+        if template is None or isinstance(template, str):
+            template = read_templates(template, length=length, alphabet=self.alphabet)
+        rows = islice(((one, i) for one in template for i in range(num)), start, None)
+        for same, group in groupby(rows, key=lambda row: len(row[0].tokens)):
+            choice = self.choose(same, sampler, **settings)
+            while batch := list(islice(group, batch_size or self._batch(same, choice))):
+                templates = [one for one, _ in batch]
+                try:
+                    drawn = sample(
+                        self.denoiser,
+                        torch.stack([one.tokens for one in templates]).to(self.device),
+                        self._allowed(templates),
+                        sampler=choice.sampler,
+                        temperature=temperature,
+                        seed=seed,
+                        index=torch.tensor([one.number << 32 | i for one, i in batch], device=self.device),
+                        alphabet=self.alphabet,
+                        top_p=top_p,
+                        objective=self.objective,
+                        window=choice.window,
+                        stride=choice.stride,
+                        constraints=constraints,
+                        **choice.settings,
+                    )
+                except InputError as error:
+                    if len(template) == 1:
+                        raise
+                    names = " to ".join(dict.fromkeys((templates[0].name, templates[-1].name)))
+                    raise InputError(f"template {names}: {error}") from error
+                yield from (self.alphabet.decode(row) for row in drawn)
 
-    def _template(self, length: int | None, template: str | None) -> tuple[Tensor, Tensor | None]:
-        if template is not None:
-            tokens, allowed = parse_template(template, self.alphabet)
-            if length not in (None, len(tokens)):
-                raise UsageError(f"--length {length} contradicts a template of {len(tokens)} bases: leave it out")
-            return tokens, allowed
-        length = 1024 if length is None else length
-        if length < 1:
-            raise UsageError(f"length must be at least 1, not {length}")
-        return free_template(1, length, self.alphabet)[0], None
+    def _allowed(self, templates: Sequence[Template]) -> Tensor | None:
+        """The letters (B, L, K) that templates allow, or None where none restricts."""
+        if all(one.allowed is None for one in templates):
+            return None
+        every = torch.ones(len(templates[0].tokens), len(self.alphabet), dtype=torch.bool)
+        return torch.stack([every if one.allowed is None else one.allowed for one in templates]).to(self.device)
+
+    def _batch(self, length: int, choice: Choice) -> int:
+        """How many sequences of a length are drawn together."""
+        config = self.denoiser.lm.config
+        most = min(_TOKENS_PER_BATCH, int(free_memory(self.device) / 2 / (_FLOATS * 4 * config.d_model)))
+        return max(1, min(most // (choice.window or length), _TOKENS_HELD // length))
 
     def score(self, sequences: Sequence[str], *, draws: int = 8, seed: int = 0) -> pd.DataFrame:
         """A bound on the negative log-likelihood of each sequence.

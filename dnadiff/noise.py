@@ -31,6 +31,9 @@ class Stream(IntEnum):
     EVAL = 9
     FATE = 10
     NOISE = 11
+    REDRAW = 12
+    PLACE = 13
+    POPULATION = 15
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -36,7 +36,8 @@ def bars(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
 
     def move(description: str, done: int, total: int) -> None:
         if description not in known:
-            known[description] = progress.add_task(description, total=None, rate="")
+            # What was there when it began says nothing of the speed.
+            known[description] = progress.add_task(description, total=None, completed=done, rate="")
         speed = progress.tasks[known[description]].speed
         rate = f"{speed:,.0f}/s" if speed else ""
         progress.update(known[description], completed=done, total=total or None, rate=rate)

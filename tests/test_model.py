@@ -186,7 +186,7 @@ def test_auto_fits_objective_and_length():
     held = model()  # trained on windows of 64
     assert str(held.choose(length=64)) == "sampler=ancestral steps=128"
     assert str(held.choose(length=65)) == "sampler=ancestral steps=128 window=64 stride=32"
-    assert str(held.choose(template="N" * 65, steps=3)) == "sampler=ancestral steps=3 window=64 stride=32"
+    assert str(held.choose(65, steps=3)) == "sampler=ancestral steps=3 window=64 stride=32"
     assert str(held.choose(length=65, sampler="first_hitting")) == "sampler=first_hitting"
     assert str(held.choose(length=65, window=32)) == "sampler=ancestral steps=128 window=32 stride=16"
     assert held.generate(2, length=70, steps=3) == held.generate(

@@ -15,13 +15,14 @@ from typing import Any
 
 from dnadiff import __version__
 from dnadiff.files import cache_folder
+from dnadiff.memory import system_memory
 
 EXTRAS = {
     "triton": ("kernels on a GPU", "comes with torch for CUDA, or pip install triton"),
     "mamba_ssm": ("scan of that package", "pip install 'dnadiff[mamba]'"),
     "causal_conv1d": ("convolution of that package", "pip install causal-conv1d"),
     "genomic_benchmarks": ("data of benchmark tasks", "pip install 'dnadiff[benchmarks]'"),
-    "pysam": ("variants", "pip install 'dnadiff[variants]'"),
+    "twobitreader": ("genomes in .2bit files", "pip install 'dnadiff[twobit]'"),
     "mambapy": ("comparison of speed", "pip install 'dnadiff[bench]'"),
 }
 """Packages that dnadiff does without: what each is for, and how to get it."""
@@ -50,7 +51,7 @@ def diagnose(*, quiet: bool = True) -> dict[str, Any]:
         "versions": {"dnadiff": __version__, "python": platform.python_version(), "torch": str(torch.__version__)},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": {"cores": _cores(), "instructions": _instructions()},
-        "memory": _memory(),
+        "memory": system_memory(),
         "gpus": _gpus(),
         "cache": _cache(cache_folder()),
         "extras": [_extra(package) for package in EXTRAS],
@@ -70,15 +71,6 @@ def _instructions() -> list[str]:
     tests = {"AVX512 bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}  # not in every version
     more = [name for name, test in tests.items() if getattr(torch.cpu, test, bool)()]
     return [torch.backends.cpu.get_cpu_capability(), *more]
-
-
-def _memory() -> dict[str, int | None]:
-    if not Path("/proc/meminfo").exists():
-        pages = os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}) else None
-        return {"total": pages and pages * os.sysconf("SC_PAGE_SIZE"), "available": None}
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    kibibytes = {words[0]: int(words[1]) for words in lines}
-    return {"total": 1024 * kibibytes["MemTotal:"], "available": 1024 * kibibytes["MemAvailable:"]}
 
 
 def _gpus() -> list[dict[str, Any]]:

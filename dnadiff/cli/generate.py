@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from textwrap import wrap
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
+from dnadiff.cli.fasta_out import fasta_out
 from dnadiff.cli.runs import init_means_checkpoint, newest_run
-from dnadiff.errors import InputError, UsageError
-from dnadiff.files import whole
+from dnadiff.errors import UsageError
+
+if TYPE_CHECKING:
+    from dnadiff.genome.fasta import Genome
+    from dnadiff.sampling import Choice, Constraints, Template
 
 
 def generate(
@@ -19,6 +20,7 @@ def generate(
     length: int | None = None,
     num: int = 1,
     template: str | None = None,
+    genome: str | None = None,
     sampler: Literal[
         "auto",
         "ancestral",
@@ -37,6 +39,12 @@ def generate(
     stride: int | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    avoid: list[str] | None = None,
+    require: list[str] | None = None,
+    gc: list[str] | None = None,
+    max_homopolymer: int | None = None,
+    unique_kmer: int | None = None,
+    approximate: bool = False,
     batch_size: int | None = None,
     seed: int = 0,
     out: str = "-",
@@ -46,9 +54,13 @@ def generate(
 
     Args:
         checkpoint: a run folder, a model folder or hf:OWNER/NAME; by default the newest run under ./runs.
-        length: bases of each sequence; 1,024 by default.
-        num: how many sequences.
-        template: IUPAC letters: A, C, G and T stay, N is free, other codes restrict; instead of --length.
+        length: bases of each sequence, 1,024 by default; or of the window around each interval of a BED file, by
+            default what the model was trained on.
+        num: how many sequences, of each template.
+        template: IUPAC letters: A, C, G and T stay, N is free, other codes restrict; instead of --length. Or a FASTA
+            file of such templates. Or, with --genome, a BED file of what to redesign: drawn anew, given the bases on
+            both sides of it.
+        genome: FASTA file, plain or bgzipped, around the intervals of a BED file.
         sampler: auto fits the model's objective, and slides a window over what is longer than it was trained on.
         steps: network calls at most, for each window; 128 by default. More steps, less error. first_hitting and
             autoregressive take one call for each base instead.
@@ -59,55 +71,92 @@ def generate(
         temperature: 1 samples the model as it is, less than 1 prefers likely letters.
         top_p: 1 samples the model as it is, less leaves out the least likely letters, whose share of the probability is
             together at most 1 minus this.
-        batch_size: sequences drawn together; by default as many as show the network 32,768 bases at once.
+        avoid: a site that must occur on neither strand: IUPAC letters, the name of a restriction enzyme (BsaI), or a
+            file of them, FASTA or one on a line. Repeatable.
+        require: a motif that every sequence has, on the strand as written, where the template leaves room; in the words
+            of --avoid. Repeatable.
+        gc: LOW:HIGH, bounds on the share of G and C, e.g. 0.4:0.6; LOW:HIGH:WINDOW for every window of so many bases.
+            Repeatable.
+        max_homopolymer: longest run of one letter.
+        unique_kmer: no k-mer of this length twice, on either strand.
+        approximate: draw the letters that a template restricts one after another, not from their joint distribution;
+            always so under --avoid, --gc, --max-homopolymer and --unique-kmer.
+        batch_size: sequences drawn together; by default as many as show the network 32,768 bases at once, or fewer
+            where memory is scarce.
         seed: determines the sequences.
-        out: a FASTA file that does not exist yet, or - for stdout.
+        out: a FASTA file that does not exist yet, or - for stdout. What is drawn is kept in FILE.part until all is
+            there; the same command goes on from it.
         quiet: no progress bar.
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
+    if num < 1:
+        raise UsageError(f"--num must be at least 1, not {num}")
     from dnadiff.model import load
     from dnadiff.progress import bar
+    from dnadiff.sampling import Constraints, read_templates
 
-    wanted: dict[str, Any] = {"length": length, "template": template, "sampler": sampler, "steps": steps}
-    wanted |= {"remask": remask, "eta": eta, "window": window, "stride": stride}
-    folder = newest_run() if checkpoint is None else Path(checkpoint)
-    with _destination(out) as file:
-        model = load(folder)
-        choice = model.choose(**wanted)
-        if sampler == "auto":
-            print(f"{choice} (choose with --sampler)", file=sys.stderr)
-        sequences = model.stream(num, temperature=temperature, top_p=top_p, seed=seed, batch_size=batch_size, **wanted)
-        nucleus = f" top_p={top_p:g}" if top_p < 1 else ""
-        made = f"model={model.digest} {choice} temperature={temperature:g}{nucleus} seed={seed}"
-        with bar("generate", quiet=quiet or out == "-") as progress:
-            for record in _records(sequences, made, lambda done: progress(done, num)):
-                file.write(record)
+    constraints = Constraints(
+        avoid=avoid or [],
+        require=require or [],
+        gc=gc or [],
+        max_homopolymer=max_homopolymer,
+        unique_kmer=unique_kmer,
+        approximate=approximate,
+    )
+    around = _opened(genome, quiet)
+    model = load(newest_run() if checkpoint is None else Path(checkpoint))
+    length = model.about.get("window") if around is not None and length is None else length
+    templates = read_templates(template, length=length, genome=around)
+    settings: dict[str, Any] = {"steps": steps, "remask": remask, "eta": eta, "window": window, "stride": stride}
+    choices = [model.choose(len(one.tokens), sampler, **settings) for one in templates]
+    if sampler == "auto":
+        print(f"{choices[0]} (choose with --sampler)", file=sys.stderr)
+    nucleus = f" top_p={top_p:g}" if top_p < 1 else ""
+    run = f"temperature={temperature:g}{nucleus} seed={seed} {constraints}".strip()
+    made = [f"model={model.digest} {_made(*each, run, constraints)}" for each in zip(templates, choices, strict=True)]
+
+    def header(record: int) -> str | None:
+        which, i = divmod(record, num)
+        return f"{templates[which].name}_{i} {made[which]} index={i}" if which < len(made) else None
+
+    total = num * len(templates)
+    with fasta_out(out, header) as (done, write), bar("generate", quiet=quiet or out == "-") as progress:
+        sequences = model.stream(
+            num,
+            template=templates,
+            sampler=sampler,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            batch_size=batch_size,
+            constraints=constraints,
+            start=done,
+            **settings,
+        )
+        progress(done, total)
+        for count, sequence in enumerate(sequences, done + 1):
+            write(sequence)
+            progress(count, total)
 
 
-def _records(sequences: Iterable[str], made: str, tell: Callable[[int], None]) -> Iterator[str]:
-    for i, sequence in enumerate(sequences):
-        lines = "\n".join(wrap(sequence, 60))
-        yield f">sample_{i} {made} index={i} length={len(sequence)}\n{lines}\n"
-        tell(i + 1)
+def _made(template: Template, choice: Choice, run: str, constraints: Constraints) -> str:
+    """What the headers of a template's records say of how they were made, and where they lie."""
+    from dnadiff.sampling import letters_drawn
+
+    restricted = "" if template.allowed is None else f" letters={letters_drawn(template, choice, constraints)}"
+    window = "" if template.window is None else f" within={template.window}"
+    return f"{choice} {run}{restricted}{window}"
 
 
-@contextmanager
-def _destination(out: str) -> Iterator[TextIO]:
-    """Stdout, or a new file that appears whole or not at all."""
-    if out == "-":
-        yield sys.stdout
-        return
-    path = Path(out)
-    if path.exists():
-        raise InputError(f"{path}: exists already; remove it or choose another --out")
-    with whole(path) as temporary:
-        try:
-            file = temporary.open("w", encoding="ascii")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-        with file:
-            yield file
+def _opened(genome: str | None, quiet: bool) -> Genome | None:
+    from dnadiff.genome.fasta import Genome
+    from dnadiff.progress import bar
+
+    if genome is None:
+        return None
+    with bar(f"index {Path(genome).name}", quiet=quiet) as progress:
+        return Genome.open(genome, progress=progress)
 
 
 prepare = init_means_checkpoint

@@ -9,11 +9,13 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from Bio.bgzf import BgzfReader
+from Bio.SeqIO.FastaIO import SimpleFastaParser
 from pyfaidx import Faidx, FastaIndexingError
 
 from dnadiff.downloads import hint
@@ -104,6 +106,26 @@ def indexed(path: Path, report: Share = lambda share: None) -> Iterator[tuple[Fa
             records = read_fai(names[0])
             _check_records(path, records)
             yield faidx, records
+
+
+def parse_fasta(path: Path, text: str) -> list[tuple[str, str]]:
+    """Name and letters, as written, of each record of a small FASTA text.
+
+    Raises:
+        InputError: naming the file, and the record where there is one: not FASTA, a record without name or letters, two
+            of one name.
+    """
+    if not text.startswith(">"):
+        raise InputError(f"{path}: not FASTA, its first line does not begin with '>'; a FASTA file is needed")
+    records: dict[str, str] = {}
+    for title, letters in SimpleFastaParser(StringIO(text)):
+        name = (title.split() or [""])[0]
+        if not name or not letters:
+            raise InputError(f"{path}: record {name or len(records) + 1} has no {'letters' if name else 'name'}")
+        if name in records:
+            raise InputError(f"{path}: two records are called {name}; give each its own name")
+        records[name] = letters
+    return list(records.items())
 
 
 def read_fai(path: Path) -> list[Record]:

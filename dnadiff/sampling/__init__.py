@@ -1,7 +1,19 @@
-"""From a trained denoiser to sequences: one file per sampler."""
+"""From a trained denoiser to sequences: one file per sampler, and one per kind of constraint."""
 
 from dnadiff.sampling.choice import SAMPLERS, Choice, choose
-from dnadiff.sampling.sample import sample
-from dnadiff.sampling.templates import free_template, parse_template
+from dnadiff.sampling.constraints import Constraints
+from dnadiff.sampling.sample import letters_drawn, sample
+from dnadiff.sampling.templates import Template, free_template, parse_template, read_templates
 
-__all__ = ["SAMPLERS", "Choice", "choose", "free_template", "parse_template", "sample"]
+__all__ = [
+    "SAMPLERS",
+    "Choice",
+    "Constraints",
+    "Template",
+    "choose",
+    "free_template",
+    "letters_drawn",
+    "parse_template",
+    "read_templates",
+    "sample",
+]

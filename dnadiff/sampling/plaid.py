@@ -8,7 +8,11 @@ from torch import Tensor
 from dnadiff.diffusion.plaid import Plaid, lost, noise, signal
 from dnadiff.errors import UsageError
 from dnadiff.noise import Stream, uniform
-from dnadiff.sampling.request import Request, pick
+from dnadiff.sampling.ancestral import on_grid
+from dnadiff.sampling.request import Request
+from dnadiff.sampling.reveal import unmask_times
+
+_GROUPS = 32  # so that what a constraint enforces is not all at the end of a sequence
 
 
 def plaid(request: Request, steps: int) -> Tensor:
@@ -16,7 +20,7 @@ def plaid(request: Request, steps: int) -> Tensor:
 
     What a template says of a letter is evidence like any other: minus infinity for every letter that it rules out. With
     the exact denoiser the error is of order 1 / `steps` and the limit is the exact conditional distribution, for fixed
-    letters and for restricted ones.
+    letters and for restricted ones. Constraints are kept when the embeddings become letters, in a random order.
 
     Args:
         request: what to draw, of a network that was trained with `Plaid`.
@@ -45,9 +49,18 @@ def plaid(request: Request, steps: int) -> Tensor:
         answer = possible.double() / possible.sum(-1, keepdim=True)
         log_p = (log_mu + evidence[free[:, request.span]]).log_softmax(-1)
         answer[free[:, request.span]] = log_p.exp()
-    drawn = tokens.clone()
-    drawn[free] = pick(log_p, request.numbers(Stream.LETTER)[free]) + request.alphabet.first_id
-    return drawn
+    return _letters(request, log_p)
+
+
+def _letters(request: Request, log_p: Tensor) -> Tensor:
+    """Draws the free letters from their laws (M, K). Returns tokens (B, L)."""
+    tokens, quantile = request.template.clone(), request.numbers(Stream.LETTER)
+    laws = torch.zeros(*tokens.shape, log_p.shape[-1], dtype=log_p.dtype, device=tokens.device)
+    laws[request.free] = log_p
+    group = on_grid(unmask_times(request), _GROUPS).group.masked_fill(~request.free, -1)
+    for step in range(_GROUPS):
+        request.draw_from(tokens, group == step, quantile, laws)
+    return tokens
 
 
 def transition(z: Tensor, denoised: Tensor, gamma: Tensor, earlier: Tensor, normal: Tensor) -> Tensor:

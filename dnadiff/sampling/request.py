@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from dnadiff.alphabet import Alphabet
 from dnadiff.diffusion import Denoiser, Objective
 from dnadiff.noise import Stream, uniform
+from dnadiff.sampling.constraints import Draft
 
 # Matrix products of fewer rows than this take another path, with another rounding, in common CPU libraries.
 _FEWEST_TOKENS = 16
@@ -52,6 +53,7 @@ class Request:
         temperature: divides log mu.
         top_p: draws are from the likeliest letters that together have this share of mu.
         alphabet: the letters.
+        draft: where the letters are drawn, if they have to keep to constraints.
         span: the positions that the network is shown; all `free` ones are among them.
     """
 
@@ -66,6 +68,7 @@ class Request:
     temperature: float
     top_p: float
     alphabet: Alphabet
+    draft: Draft | None = None
     span: slice = field(default_factory=lambda: slice(None))
 
     def numbers(self, stream: Stream, step: int = 0) -> Tensor:
@@ -83,7 +86,9 @@ class Request:
         return torch.where(self.alphabet.scorable(template)[..., None], own, open_)
 
     def draw(self, tokens: Tensor, now: Tensor, time: Tensor, quantile: Tensor, log_mu: Tensor | None = None) -> None:
-        """Draws letters in place, each independently of the others.
+        """Draws letters in place, each independently of the others, or so that together they break no constraint.
+
+        Under constraints letters that were drawn before may be drawn again, anywhere in the span.
 
         Args:
             tokens: (B, L) int64 token ids as the network is to see them.
@@ -92,9 +97,23 @@ class Request:
             quantile: (B, L) float64 in (0, 1).
             log_mu: (M, K) of these places, row by row, if they are known; the network is asked otherwise.
         """
-        if log_mu is None:
-            log_mu = self.answer(tokens, now, time).log_mu
-        tokens[now] = pick(log_mu, quantile[now]) + self.alphabet.first_id
+
+        def ask(where: Tensor) -> Tensor:
+            return log_mu if log_mu is not None and where is now else self.answer(tokens, where, time).log_mu
+
+        if self.draft is None:
+            tokens[now] = pick(ask(now), quantile[now]) + self.alphabet.first_id
+        else:
+            shown = torch.zeros_like(now)
+            shown[:, self.span] = True
+            self.draft.draw(tokens, now, quantile, ask, shown)
+
+    def draw_from(self, tokens: Tensor, now: Tensor, quantile: Tensor, log_p: Tensor) -> None:
+        """The same from laws (B, L, K) that stay as they are whatever is drawn; only `free` letters are drawn again."""
+        if self.draft is None:
+            tokens[now] = pick(log_p[now], quantile[now]) + self.alphabet.first_id
+        else:
+            self.draft.draw(tokens, now, quantile, lambda where: log_p[where], self.free)
 
     def answer(self, tokens: Tensor, where: Tensor, time: Tensor, soft: Tensor | None = None) -> Answer:
         """Asks the network about the places where a (B, L) tensor is True; rows without any are not shown to it.

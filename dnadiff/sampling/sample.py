@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,13 +10,13 @@ from torch import Tensor
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion import Denoiser, Objective
 from dnadiff.errors import UsageError
-from dnadiff.sampling.ancestral import on_grid
 from dnadiff.sampling.choice import SAMPLERS, Choice, choose
-from dnadiff.sampling.first_hitting import one_by_one
+from dnadiff.sampling.constraints import Constraints, Draft, place_motifs
 from dnadiff.sampling.remasking import Strategy
 from dnadiff.sampling.request import Request
-from dnadiff.sampling.reveal import reveal, unmask_times
+from dnadiff.sampling.restricted import MOST, combinations, one_after_another, settle
 from dnadiff.sampling.semi_autoregressive import semi_autoregressive
+from dnadiff.sampling.templates import Template
 
 
 @torch.no_grad()
@@ -39,6 +38,7 @@ def sample(
     eta: float | None = None,
     window: int | None = None,
     stride: int | None = None,
+    constraints: Constraints | None = None,
 ) -> Tensor:
     """Draws a sequence for each row of a template.
 
@@ -46,8 +46,8 @@ def sample(
         denoiser: see `dnadiff.diffusion.Denoiser`.
         template: (B, L) int64 token ids; the mask id is free, every other id is fixed context.
         allowed: (B, L, K) bool, the letters that may be drawn at each place; all by default. Under absorbing noise
-            restricted letters are drawn before all others: the restriction always holds, but the distribution is an
-            approximation.
+            restricted letters are drawn before all others: from their joint distribution, or one after another where
+            `constraints` is not exact.
         label: (B,) class labels, for a network trained with them.
         sampler: a name in `SAMPLERS`, each with a file of its own. "auto" takes the objective's own: "ancestral" for
             absorbing noise ("analytic" for a network that may answer "mask"), "uniform" for uniform noise, "plaid",
@@ -66,13 +66,15 @@ def sample(
         eta: how many of them; 1/steps by default.
         window: a sequence longer than this is drawn a window at a time, with any sampler.
         stride: by how much the window moves; half of it by default.
+        constraints: what the sequences must keep to.
 
     Returns:
         (B, L) token ids; fixed letters are kept, drawn ones are letters of the alphabet.
 
     Raises:
         UsageError: if a name is unknown, a number out of range, a setting belongs to another sampler, the sampler
-            cannot be right for this denoiser, or no letter is allowed at a place.
+            cannot be right for this denoiser, or for what is asked of it, or no letter is allowed at a place.
+        InputError: naming a constraint that cannot be kept.
     """
     if not temperature > 0:
         raise UsageError(f"temperature must be above 0, not {temperature}")
@@ -93,6 +95,16 @@ def sample(
         stride=stride,
         alphabet=alphabet,
     )
+    constraints = Constraints(alphabet=alphabet) if constraints is None else constraints
+    if choice.sampler == "autoregressive":
+        _check_left_to_right(constraints, allowed is not None and not allowed[template == alphabet.mask_id].all())
+    index = torch.arange(template.shape[0], device=template.device) if index is None else index
+    draft = None
+    if constraints.require:
+        template, allowed = place_motifs(template, allowed, constraints, seed=seed, index=index)
+    if constraints.enforced:
+        draft = Draft(template, allowed, constraints, seed=seed, index=index)
+        draft.check()
     request = Request(
         denoiser,
         template,
@@ -101,36 +113,53 @@ def sample(
         label=label,
         objective=objective,
         seed=seed,
-        index=torch.arange(template.shape[0], device=template.device) if index is None else index,
+        index=index,
         temperature=temperature,
         top_p=top_p,
         alphabet=alphabet,
+        draft=draft,
     )
     if objective is not None:
         objective.check(denoiser)
     if not request.free.any():
         return template.clone()
     if choice.window is None or choice.stride is None:
-        return _draw(request, choice)
-    return semi_autoregressive(request, choice.window, choice.stride, partial(_draw, choice=choice))
+        return _draw(request, choice, constraints.exact)
+    draw = partial(_draw, choice=choice, exact=constraints.exact)
+    return semi_autoregressive(request, choice.window, choice.stride, draw)
 
 
-def _draw(request: Request, choice: Choice) -> Tensor:
+def letters_drawn(template: Template, choice: Choice, constraints: Constraints) -> str:
+    """How the restricted letters of a template are drawn: "exact", "resampled" (from a population), "approximate"."""
+    if constraints.enforced:
+        return "approximate"
+    if SAMPLERS[choice.sampler].noise in ("uniform", "gaussian"):
+        return "exact"
+    if constraints.approximate or template.allowed is None:
+        return "approximate"
+    restricted = template.allowed[(template.allowed.sum(-1) > 1) & ~template.allowed.all(-1)]
+    return "exact" if combinations(restricted) <= MOST else "resampled"
+
+
+def _check_left_to_right(constraints: Constraints, restricted: bool) -> None:
+    """Refuses what needs letters to be drawn in another order than from left to right."""
+    if constraints.enforced or constraints.require:
+        raise UsageError(
+            "autoregressive sampling cannot go back to a letter, as constraints need: take a model trained with masks,"
+            " or leave the constraints out"
+        )
+    if restricted and constraints.exact:
+        raise UsageError(
+            "from left to right, restricted letters cannot have their exact distribution (the letters before them are"
+            " drawn without regard to them): say --approximate, or take a model trained with masks"
+        )
+
+
+def _draw(request: Request, choice: Choice, exact: bool) -> Tensor:
     """All free letters of a request, by a sampler that is settled."""
     draw, noise, _ = SAMPLERS[choice.sampler]
-    if noise == "absorbing" and request.allowed is not None:
-        request = _restricted_first(request, request.allowed, choice.settings.get("steps"))
+    allowed = request.allowed
+    if noise == "absorbing" and allowed is not None:  # others are told what is possible, and need no more
+        steps = choice.settings.get("steps")
+        request = settle(request, allowed) if exact else one_after_another(request, allowed, steps)
     return draw(request, **choice.settings)
-
-
-def _restricted_first(request: Request, allowed: Tensor, steps: int | None) -> Request:
-    """The request with its restricted letters drawn, which conditions the rest on them.
-
-    That respects the restriction but is not the exact conditional distribution.
-    """
-    restricted = replace(request, free=request.free & ~allowed.all(-1))
-    times = unmask_times(restricted)
-    plan = one_by_one(times) if steps is None else on_grid(times, steps)
-    # They are drawn at the beginning of time, while all else is hidden.
-    tokens = reveal(restricted, plan._replace(time=torch.ones_like(plan.time)))
-    return replace(request, template=tokens, free=request.free & allowed.all(-1))

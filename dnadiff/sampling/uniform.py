@@ -27,14 +27,18 @@ def uniform(request: Request, steps: int) -> Tensor:
     letters are restricted it is 0 for all others. With the exact denoiser, fixed and restricted letters are therefore
     both exact conditionals.
 
+    Under constraints every state keeps to them, the first too: a letter that would break one by turning into another
+    is drawn among those that do not.
+
     Args:
         request: what to draw.
         steps: T, at least 1; a call each.
     """
-    size, free, first_id = len(request.alphabet), request.free, request.alphabet.first_id
+    size, free = len(request.alphabet), request.free
     possible = request.possible()
     tokens = request.template.clone()
-    tokens[free] = (request.numbers(Stream.LETTER)[free] * size).long() + first_id
+    log_p = torch.zeros(*tokens.shape, size, dtype=torch.float64, device=tokens.device)
+    request.draw_from(tokens, free, request.numbers(Stream.LETTER), log_p)
     for step in range(steps, 0, -1):
         t, s = step / steps, (step - 1) / steps
         here = F.one_hot(request.alphabet.letter_index(tokens[:, request.span]), size).double()
@@ -43,8 +47,17 @@ def uniform(request: Request, steps: int) -> Tensor:
         answer = request.answer(tokens, free, time, evidence / evidence.sum(-1, keepdim=True))
         clean = (answer.log_mu + answer.log_mass[:, None]).exp()
         law = _noised(here[free[:, request.span]], (t - s) / (1 - s)) * _noised(clean, s)
-        tokens[free] = pick(law.log(), request.numbers(Stream.LETTER, step)[free]) + first_id
+        log_p[free] = law.log()
+        _move(request, tokens, request.numbers(Stream.LETTER, step), log_p)
     return tokens
+
+
+def _move(request: Request, tokens: Tensor, quantile: Tensor, log_p: Tensor) -> None:
+    """Draws every free letter; under constraints those that stay are there before those that change are drawn."""
+    drawn = pick(log_p[request.free], quantile[request.free]) + request.alphabet.first_id
+    changing = tokens != tokens.masked_scatter(request.free, drawn)
+    tokens[changing] = request.alphabet.mask_id
+    request.draw_from(tokens, changing, quantile, log_p)
 
 
 def _noised(law: Tensor, rate: float) -> Tensor:

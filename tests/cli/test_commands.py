@@ -1,6 +1,9 @@
 """The three commands in little, on a genome made here and on real yeast."""
 
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +114,64 @@ def test_templates_are_kept(here, capsys, sampler):
     assert all(re.fullmatch("..TATA[AT]A[AG]...", s) for s in sequences)
 
 
+def test_a_killed_command_goes_on_without_a_duplicate(here, tmp_path):
+    flags = ["generate", "--length", "40", "--steps", "4", "--num", "3000", "--seed", "3"]
+    out, part = tmp_path / "new.fa", tmp_path / "new.fa.part"
+    process = subprocess.Popen([sys.executable, "-m", "dnadiff", *flags, "--batch-size", "7", "--out", str(out)])
+    try:
+        deadline = time.monotonic() + 120
+        while not (part.exists() and part.stat().st_size > 2000):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    assert not out.exists() and part.read_text().count(">") < 3000
+    assert main([*flags, "--out", str(out)]) == 0 and not part.exists()
+    assert main([*flags, "--out", str(tmp_path / "straight.fa")]) == 0
+    assert out.read_text() == (tmp_path / "straight.fa").read_text()
+    assert len(set(re.findall(r"index=(\d+)", out.read_text()))) == 3000
+
+
+def test_constraints_are_kept_and_recorded(here, tmp_path):
+    words = ["--avoid", "BsaI", "--avoid", "GAATTC", "--require", "TATAWAAG", "--gc", "0.4:0.6", "--gc", "0.2:0.8:20"]
+    words += ["--max-homopolymer", "4", "--unique-kmer", "10"]
+    for name, flags in {"a": [], "b": ["--batch-size", "2"]}.items():
+        assert main(["generate", "--length", "120", "--num", "5", *words, *flags, "--out", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+    for description, sequence in fasta(tmp_path / "a").values():
+        assert re.search("TATA[AT]AAG", sequence) and not re.search("GGTCTC|GAGACC|GAATTC", sequence)
+        assert (
+            "avoid=BsaI,GAATTC require=TATAWAAG gc=0.4:0.6,0.2:0.8:20 max_homopolymer=4 unique_kmer=10" in description
+        )
+
+
+def test_templates_from_files(here, tmp_path):
+    (tmp_path / "designs.fa").write_text(">a\nACGTNNNNRR\n>b\nNNNNNNNNNNTTT\n>c\nNNNNNNNNNNAAA\n")
+    flags = ["generate", "--template", str(tmp_path / "designs.fa"), "--num", "2", "--steps", "4", "--out"]
+    assert main([*flags, str(tmp_path / "all")]) == 0
+    drawn = fasta(tmp_path / "all")
+    assert list(drawn) == ["a_0", "a_1", "b_0", "b_1", "c_0", "c_1"]
+    assert re.fullmatch("ACGT....[AG][AG]", drawn["a_1"][1]) and " letters=exact " in drawn["a_1"][0]
+    assert drawn["b_0"][1].endswith("TTT") and "letters" not in drawn["b_0"][0]
+    assert drawn["b_0"][1][:10] != drawn["c_0"][1][:10]  # templates do not share their random numbers
+    assert main([*flags, str(tmp_path / "one"), "--batch-size", "1"]) == 0
+    assert main([*flags, str(tmp_path / "fast"), "--approximate"]) == 0
+    assert (tmp_path / "one").read_text() == (tmp_path / "all").read_text()
+    assert " letters=approximate " in fasta(tmp_path / "fast")["a_0"][0]
+
+
+def test_an_interval_of_a_genome_is_redesigned(here, tmp_path):
+    (tmp_path / "sites.bed").write_text("one\t100\t120\n")
+    flags = ["--template", str(tmp_path / "sites.bed"), "--genome", "tiny.fa", "--length", "60"]
+    assert main(["generate", *flags, "--num", "2", "--steps", "4", "--out", str(tmp_path / "new.fa")]) == 0
+    genome, drawn = fasta("tiny.fa")["one"][1], fasta(tmp_path / "new.fa")
+    assert list(drawn) == ["one:100-120_0", "one:100-120_1"]
+    for description, sequence in drawn.values():
+        assert sequence[:20] == genome[80:100] and sequence[40:] == genome[120:140]
+        assert sequence[20:40] != genome[100:120] and "within=one:80-140" in description
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
@@ -125,6 +186,11 @@ def test_templates_are_kept(here, capsys, sampler):
         (["--top-p", "0"], 2, "top_p must be above 0"),
         (["--window", "8", "--stride", "8"], 2, "stride must be from 1 to 7"),
         (["--batch-size", "0"], 2, "--batch-size"),
+        (["--template", "NNGGTCTCNN", "--avoid", "BsaI"], 1, "--avoid BsaI (GGTCTC): the template's letters break it"),
+        (["--length", "9", "--avoid", "EcoR1"], 1, "did you mean EcoRI"),
+        (["--gc", "60"], 2, "--gc 60: LOW:HIGH"),
+        (["--template", "sites.bed"], 2, "sites.bed: a BED file needs the genome"),
+        (["--genome", "tiny.fa"], 2, "--genome goes with a BED file"),
         (["--out", "tiny.fa"], 1, "tiny.fa: exists already"),
         (["--out", "tiny.fa/x"], 1, "choose another --out"),
     ],

@@ -23,7 +23,7 @@ def test_tables(capsys):
             line.split() for line in lines if line.startswith(f"{kernel} ") and " cpu " in line and "takes it" in line
         )
         assert automatic[1:5] == ["cpu", "cpu", "takes", "it"] and automatic[-1] == "ok"
-    assert "pip install 'dnadiff[variants]'" in out or "pysam" in sys.modules
+    assert "pip install 'dnadiff[twobit]'" in out or "twobitreader" in sys.modules
     assert "WRONG" not in out and "\x1b" not in out
     assert err == ""
 
@@ -80,15 +80,15 @@ def test_a_wrong_kernel_is_exit_1(capsys, monkeypatch):
 def test_a_package_that_is_there_but_broken(capsys, monkeypatch, error):
     class Broken:
         def find_spec(self, name, path=None, target=None):
-            if name == "pysam":
+            if name == "twobitreader":
                 raise error
 
-    monkeypatch.delitem(sys.modules, "pysam", raising=False)
+    monkeypatch.delitem(sys.modules, "twobitreader", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     assert main(["doctor", "--json"]) == 0
     extras = {extra["package"]: extra for extra in json.loads(capsys.readouterr().out)["extras"]}
-    assert extras["pysam"]["problem"] == f"broken: {type(error).__name__}: {error}"
-    assert extras["pysam"]["version"] is None
+    assert extras["twobitreader"]["problem"] == f"broken: {type(error).__name__}: {error}"
+    assert extras["twobitreader"]["version"] is None
 
 
 def test_a_gpu_is_named_and_checked(capsys, monkeypatch):

@@ -10,7 +10,7 @@ from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
 from dnadiff.diffusion import Autoregressive
 from dnadiff.errors import UsageError
 from dnadiff.model import Model
-from dnadiff.sampling import choose, free_template, parse_template, sample
+from dnadiff.sampling import Constraints, choose, free_template, parse_template, sample
 
 
 class Chain(CausalMarkovSource):
@@ -76,7 +76,7 @@ def test_a_prefix_gives_the_exact_conditional(chain):
 def test_allowed_letters_and_temperature():
     source = Chain(length=6)
     tokens, allowed = parse_template("NNRNWN")
-    drawn = sample(source, tokens.repeat(500, 1), allowed.repeat(500, 1, 1))
+    drawn = sample(source, tokens.repeat(500, 1), allowed.repeat(500, 1, 1), constraints=Constraints(approximate=True))
     assert set(drawn[:, 2].tolist()) == {7, 9} and set(drawn[:, 4].tolist()) == {7, 10}
     cold = sample(source, free_template(3, 6), temperature=1e-4)
     for place in range(6):
@@ -147,3 +147,16 @@ def test_a_model_that_was_trained_from_left_to_right_is_sampled_so():
     for sampler in ("ancestral", "first_hitting"):
         with pytest.raises(UsageError, match=f"trained from left to right, and {sampler} shows it masks"):
             held.generate(1, length=20, sampler=sampler)
+
+
+@pytest.mark.parametrize("spec", [{"avoid": ["BsaI"]}, {"require": ["TATA"]}, {"gc": ["0.4:0.6"]}])
+def test_letters_cannot_be_taken_back(spec):
+    with pytest.raises(UsageError, match="cannot go back"):
+        sample(Chain(9), free_template(1, 9), constraints=Constraints(**spec))
+
+
+def test_restricted_letters_are_drawn_approximately_or_not_at_all():
+    tokens, allowed = parse_template("NNRN")
+    with pytest.raises(UsageError, match="say --approximate"):
+        sample(Chain(4), tokens[None], allowed[None])
+    assert sample(Chain(4), tokens[None], torch.ones_like(allowed[None])).shape == (1, 4)  # nothing is restricted

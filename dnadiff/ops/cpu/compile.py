@@ -30,7 +30,7 @@ def kernel(function: Callable) -> Any:
     except RuntimeError:
         return numba.njit(parallel=True)(function)
     # To see whether code is out of date Numba looks at the kernel's own file alone, but other files are in it too.
-    compiled._cache._cache_file._source_stamp = _stamp()
+    compiled._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
     compiled._cache.load_overload = _announced(compiled._cache.load_overload)
     return compiled
 
@@ -52,9 +52,9 @@ def _announce() -> None:
     logger.info("compiling kernels for this CPU, once: half a minute")
 
 
-def _stamp() -> bytes:
-    """Changes whenever a file of this folder does."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+def _stamp(folder: Path) -> bytes:
+    """Changes whenever a file of the kernel's folder or of this one does."""
+    sources = sorted({*folder.glob("*.py"), *Path(__file__).parent.glob("*.py")})
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
 
 

@@ -43,7 +43,7 @@ def test_a_kernel_is_compiled_once_until_the_sources_change(tmp_path, monkeypatc
     assert caplog.messages == ["compiling kernels for this CPU, once: half a minute"]
     assert use(load_module(path)) == (1, 0)
     assert len(caplog.messages) == 1
-    monkeypatch.setattr(compiling, "_stamp", lambda: b"another")
+    monkeypatch.setattr(compiling, "_stamp", lambda _: b"another")
     assert use(load_module(path)) == (0, 1)
 
 
