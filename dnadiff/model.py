@@ -28,7 +28,7 @@ from dnadiff.sampling import Choice, Constraints, Template, choose, read_templat
 
 _TOKENS_PER_BATCH = 32_768  # that the network is shown at once
 _TOKENS_HELD = 1 << 22  # of long sequences that are drawn in windows
-_FLOATS = 40  # that a layer's call holds at once, for each token and each number of its hidden state
+_FLOATS = 32  # held at once for each token and number of its hidden state: twice what was measured
 
 
 class Model:

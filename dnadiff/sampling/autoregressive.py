@@ -15,30 +15,73 @@ from torch import Tensor
 from dnadiff.diffusion import Denoiser
 from dnadiff.errors import UsageError
 from dnadiff.noise import Stream
+from dnadiff.sampling.constraints import Draft
+from dnadiff.sampling.constraints.draft import REDRAWS, reach
 from dnadiff.sampling.request import Request, repetitions
+
+_BACK = 32  # letters at most that are drawn again where a constraint leaves none
 
 
 def autoregressive(request: Request) -> Tensor:
     """Draws the free end of each row. Returns tokens (B, L).
 
     Where letters are restricted the restriction holds, but letters before it are drawn without regard to it: that is
-    not the exact conditional distribution.
+    not the exact conditional distribution. Neither is what comes of constraints: letters that would break one are
+    masked, and where none is left the last ones are drawn again, over a distance that grows.
 
     Args:
         request: what to draw.
 
     Raises:
+        InputError: naming a constraint that leaves no letter.
         UsageError: if the network sees both sides or is told a noise level, or a free place has a fixed one behind it.
     """
     _check(request.denoiser, request.free)
     quantile = request.numbers(Stream.LETTER)
-    tokens, state, clean = request.template.clone(), None, torch.zeros_like(quantile[:, 0])
-    for place in range(tokens.shape[1]):
-        logits, state = _next(request.denoiser, tokens, place, state, request.label)
+    tokens, clean = request.template.clone(), torch.zeros_like(quantile[:, 0])
+    corners = None if request.draft is None else _Corners(request.draft, tokens)
+    said: dict[int, tuple[Tensor, Any]] = {-1: (quantile, None)}  # by the network, at the last places
+    place = 0
+    while place < tokens.shape[1]:
+        if place not in said:
+            said[place] = _next(request.denoiser, tokens, place, said[place - 1][1], request.label)
+            said.pop(place - (1 if corners is None else _BACK + 1), None)
         now = torch.zeros_like(request.free)
-        now[:, place] = request.free[:, place]
-        request.draw(tokens, now, clean, quantile, request.read(logits[now[:, place]], now, clean).log_mu)
+        now[:, place] = request.free[:, place] & (tokens[:, place] == request.alphabet.mask_id)
+        log_mu = request.read(said[place][0][now[:, place]], now, clean).log_mu
+        if corners is None:
+            request.draw(tokens, now, clean, quantile, log_mu)
+            place += 1
+            continue
+        stuck = corners.draft.attempt(tokens, now, quantile, log_mu)
+        place = corners.back(tokens, quantile, stuck, place) if stuck.any() else place + 1
+        said = {at: words for at, words in said.items() if at <= place}
     return tokens
+
+
+class _Corners:
+    """Goes back from places where no letter fits. All rows go back together, but only the stuck ones draw anew."""
+
+    def __init__(self, draft: Draft, tokens: Tensor) -> None:
+        self.draft = draft
+        self.furthest = torch.full_like(tokens[:, 0], -1)
+        self.tries = torch.zeros_like(self.furthest)
+
+    def back(self, tokens: Tensor, quantile: Tensor, stuck: Tensor, place: int) -> int:
+        """Wipes out the last letters of stuck rows (B,) bool. Returns the place to go on from."""
+        rows = stuck.nonzero()[:, 0]
+        self.tries[rows[self.furthest[rows] < place]] = 0
+        self.furthest[rows] = self.furthest[rows].clamp(min=place)
+        first = place
+        for row in rows.tolist():
+            if self.tries[row] == REDRAWS:
+                self.draft.give_up(row, place)
+            start = max(0, place - min(reach(int(self.tries[row])), _BACK))
+            tokens[row, start:place].masked_fill_(self.draft.open[row, start:place], self.draft.alphabet.mask_id)
+            first = min(first, start)
+        self.tries[rows] += 1
+        quantile[rows] = self.draft.numbers_again(rows)
+        return first
 
 
 def _next(denoiser: Any, tokens: Tensor, place: int, state: Any, label: Tensor | None) -> tuple[Tensor, Any]:

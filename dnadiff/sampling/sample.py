@@ -142,11 +142,11 @@ def letters_drawn(template: Template, choice: Choice, constraints: Constraints) 
 
 
 def _check_left_to_right(constraints: Constraints, restricted: bool) -> None:
-    """Refuses what needs letters to be drawn in another order than from left to right."""
-    if constraints.enforced or constraints.require:
+    """Refuses what letters to the left would have to know of letters to the right."""
+    if constraints.require:
         raise UsageError(
-            "autoregressive sampling cannot go back to a letter, as constraints need: take a model trained with masks,"
-            " or leave the constraints out"
+            "from left to right, the letters before a motif are drawn without regard to it: leave --require out, or"
+            " take a model trained with masks"
         )
     if restricted and constraints.exact:
         raise UsageError(

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from checker import violations
 from closed_forms import CausalMarkovSource, MarkovSource
 from scipy.stats import chisquare
 
@@ -8,9 +9,10 @@ from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
 from dnadiff.diffusion import Autoregressive
-from dnadiff.errors import UsageError
+from dnadiff.errors import InputError, UsageError
 from dnadiff.model import Model
 from dnadiff.sampling import Constraints, choose, free_template, parse_template, sample
+from dnadiff.sampling.constraints import Draft
 
 
 class Chain(CausalMarkovSource):
@@ -149,10 +151,56 @@ def test_a_model_that_was_trained_from_left_to_right_is_sampled_so():
             held.generate(1, length=20, sampler=sampler)
 
 
-@pytest.mark.parametrize("spec", [{"avoid": ["BsaI"]}, {"require": ["TATA"]}, {"gc": ["0.4:0.6"]}])
-def test_letters_cannot_be_taken_back(spec):
-    with pytest.raises(UsageError, match="cannot go back"):
-        sample(Chain(9), free_template(1, 9), constraints=Constraints(**spec))
+TIGHT = {"avoid": ["ACG", "TTNAA"], "gc": ["0.4:0.6:20"], "max_homopolymer": 2, "unique_kmer": 8}
+
+
+@pytest.mark.parametrize("chain", [Chain, RecurrentChain])
+def test_constraints_are_kept_by_going_back(chain):
+    source, template, constraints = chain(120), free_template(24, 120), Constraints(**TIGHT)
+    drawn = sample(source, template, constraints=constraints, seed=5)
+    assert [violations(DNA.decode(row), **TIGHT) for row in drawn] == [[]] * 24
+    assert len(drawn.unique(dim=0)) == 24
+    for part in torch.arange(24).split(5):
+        again = sample(source, template[part], constraints=constraints, seed=5, index=part)
+        assert torch.equal(again, drawn[part])
+    free = sample(source, template, seed=5)
+    loose = sample(source, template, seed=5, constraints=Constraints(max_homopolymer=119))
+    assert torch.equal(free, loose)
+
+
+def test_mamba_goes_back_to_the_state_that_it_had():
+    """Letters behind a corner are those that the network, asked anew, gives for the letters that are there now."""
+    denoiser, template, constraints = mamba(), free_template(20, 60), Constraints(**TIGHT)
+    asked = []
+
+    attempt = Draft.attempt
+
+    def recorded(self, tokens, now, quantile, logits):
+        before = tokens.clone()
+        asked.append((before, now, logits, attempt(self, tokens, now, quantile, logits)))
+        return asked[-1][-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Draft, "attempt", recorded)
+        drawn = sample(denoiser, template, constraints=constraints)
+    assert [violations(DNA.decode(row), **TIGHT) for row in drawn] == [[]] * 20
+    assert sum(int(stuck.sum()) for *_, stuck in asked) > 3
+    for before, now, logits, _ in asked[:: len(asked) // 40]:
+        expected = denoiser(before)[now].double().log_softmax(-1)
+        assert torch.allclose(logits, expected, atol=1e-4)
+
+
+def test_a_corner_without_a_way_out():
+    with pytest.raises(InputError, match="--max-homopolymer 1: no letter fits at position"):
+        sample(Chain(30), free_template(2, 30), constraints=Constraints(max_homopolymer=1, avoid=DEAD))
+
+
+DEAD = ["AC", "AG", "AT", "CA", "CG", "GA", "GC", "TA"]
+
+
+def test_a_motif_cannot_be_planned_for():
+    with pytest.raises(UsageError, match="leave --require out"):
+        sample(Chain(9), free_template(1, 9), constraints=Constraints(require=["TATA"]))
 
 
 def test_restricted_letters_are_drawn_approximately_or_not_at_all():

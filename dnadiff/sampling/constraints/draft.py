@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numba
 import numpy as np
@@ -18,7 +18,13 @@ from dnadiff.ops.cpu.compile import kernel, threads
 from dnadiff.sampling.constraints import gc, kmers, sites
 from dnadiff.sampling.constraints.constraints import Constraints
 
-_REDRAWS = 200  # of one corner, before it is given up
+REDRAWS = 200
+"""How often one corner is drawn again before it is given up."""
+
+
+def reach(attempt: int) -> int:
+    """Letters on each side of a corner that are drawn again at an attempt, counted from 0."""
+    return 4 + attempt // 2
 
 
 class _State(NamedTuple):
@@ -73,6 +79,7 @@ class Draft:
         index: (B,) sample numbers.
 
     Attributes:
+        open: (B, L) bool, the places that are drawn.
         broken: (B,) int64, the first place where a template alone breaks a constraint, whatever is drawn; -1 for none.
         redraws: (B,) int64, how often letters of each sequence had to be drawn again.
 
@@ -85,12 +92,13 @@ class Draft:
     ) -> None:
         self.alphabet = constraints.alphabet
         self.seed, self.index = seed, index
+        self.open = template == self.alphabet.mask_id
         self.redraws = torch.zeros_like(index)
         rows, length = template.shape
         patterns, self._site_names = sites.compile_sites(constraints.avoid, self.alphabet)
         self._share_names = [share.name for share in constraints.gc]
         self._state = _State(
-            (template == self.alphabet.mask_id).numpy(force=True),
+            self.open.numpy(force=True),
             open_letters(template, allowed, self.alphabet),
             np.full(template.shape, (1 << len(self.alphabet)) - 1),
             patterns,
@@ -141,21 +149,40 @@ class Draft:
             InputError: naming the constraint, if a corner has no way out.
         """
         within = torch.ones_like(now) if within is None else within
-        for attempt in range(_REDRAWS + 1):
-            width = -1 if attempt == _REDRAWS else 4 + attempt // 2
+        for attempt in range(REDRAWS + 1):
+            width = -1 if attempt == REDRAWS else reach(attempt)
             now, corners = self._pass(tokens, now, quantile, logits(now), within, width)
             rows = now.any(1).nonzero()[:, 0]
             if len(rows) == 0:
                 return
-            self.redraws[rows] += 1
             quantile = torch.zeros_like(quantile)
-            step = self.redraws[rows]
-            quantile[rows] = uniform(self.seed, Stream.REDRAW, self.index[rows], now.shape[1], step=step)
-        row = int(rows[0])
-        place = int(corners[row])
+            quantile[rows] = self.numbers_again(rows)
+        self.give_up(int(rows[0]), int(corners[rows[0]]))
+
+    def attempt(self, tokens: Tensor, now: Tensor, quantile: Tensor, logits: Tensor) -> Tensor:
+        """Draws in place at most one letter of each row, and wipes out none.
+
+        Args:
+            tokens, now, quantile: as for `draw`.
+            logits: (M, K), of the places to draw.
+
+        Returns:
+            (B,) bool, the rows in which no letter fits.
+        """
+        again, _ = self._pass(tokens, now, quantile, logits, now, -1)
+        return again.any(1)
+
+    def numbers_again(self, rows: Tensor) -> Tensor:
+        """Random numbers (R, L) to draw letters of these rows (R,) with once more."""
+        self.redraws[rows] += 1
+        length = self._state.sets.shape[1]
+        return uniform(self.seed, Stream.REDRAW, self.index[rows], length, step=self.redraws[rows])
+
+    def give_up(self, row: int, place: int) -> NoReturn:
+        """Ends with an error that names what forbids all letters at a place of a row."""
         raise InputError(
             f"{self.culprits(row, place)}: no letter fits at position {place + 1} of sample {int(self.index[row])},"
-            f" though its neighbours were drawn {_REDRAWS} times; loosen a constraint"
+            f" though its neighbours were drawn {REDRAWS} times; loosen a constraint"
         )
 
     def culprits(self, row: int, place: int) -> str:
