@@ -40,22 +40,27 @@ def autoregressive(request: Request) -> Tensor:
     quantile = request.numbers(Stream.LETTER)
     tokens, clean = request.template.clone(), torch.zeros_like(quantile[:, 0])
     corners = None if request.draft is None else _Corners(request.draft, tokens)
-    said: dict[int, tuple[Tensor, Any]] = {-1: (quantile, None)}  # by the network, at the last places
+    said: dict[int, tuple[Tensor, Any]] = {}  # by the network, at the last places
+    recurrent = getattr(request.denoiser, "recurrent", False)
     place = 0
     while place < tokens.shape[1]:
-        if place not in said:
-            said[place] = _next(request.denoiser, tokens, place, said[place - 1][1], request.label)
-            said.pop(place - (1 if corners is None else _BACK + 1), None)
+        # Who goes back again and again comes to where it is not known any more: a network with a state begins anew there.
+        for at in range(0 if recurrent and place - 1 not in said else place, place + 1):
+            if at not in said:
+                said[at] = _next(
+                    request.denoiser, tokens, at, said[at - 1][1] if recurrent and at else None, request.label
+                )
         now = torch.zeros_like(request.free)
         now[:, place] = request.free[:, place] & (tokens[:, place] == request.alphabet.mask_id)
         log_mu = request.read(said[place][0][now[:, place]], now, clean).log_mu
         if corners is None:
             request.draw(tokens, now, clean, quantile, log_mu)
-            place += 1
-            continue
-        stuck = corners.draft.attempt(tokens, now, quantile, log_mu)
-        place = corners.back(tokens, quantile, stuck, place) if stuck.any() else place + 1
-        said = {at: words for at, words in said.items() if at <= place}
+            place, kept = place + 1, place
+        else:
+            stuck = corners.draft.attempt(tokens, now, quantile, log_mu)
+            place = corners.back(tokens, quantile, stuck, place) if stuck.any() else place + 1
+            kept = place - 1 - _BACK
+        said = {at: words for at, words in said.items() if kept <= at <= place}
     return tokens
 
 
@@ -64,13 +69,13 @@ class _Corners:
 
     def __init__(self, draft: Draft, tokens: Tensor) -> None:
         self.draft = draft
-        self.furthest = torch.full_like(tokens[:, 0], -1)
-        self.tries = torch.zeros_like(self.furthest)
+        self.furthest = torch.zeros_like(tokens[:, 0])
+        self.tries = torch.zeros_like(tokens[:, 0])
 
     def back(self, tokens: Tensor, quantile: Tensor, stuck: Tensor, place: int) -> int:
         """Wipes out the last letters of stuck rows (B,) bool. Returns the place to go on from."""
         rows = stuck.nonzero()[:, 0]
-        self.tries[rows[self.furthest[rows] < place]] = 0
+        self.tries[rows[self.furthest[rows] < place - _BACK]] = 0
         self.furthest[rows] = self.furthest[rows].clamp(min=place)
         first = place
         for row in rows.tolist():

@@ -151,7 +151,7 @@ def test_a_model_that_was_trained_from_left_to_right_is_sampled_so():
             held.generate(1, length=20, sampler=sampler)
 
 
-TIGHT = {"avoid": ["ACG", "TTNAA"], "gc": ["0.4:0.6:20"], "max_homopolymer": 2, "unique_kmer": 8}
+TIGHT = {"avoid": ["ACG", "TTNAA"], "gc": ["0.4:0.6:20", "0.4:0.6:5"], "max_homopolymer": 2, "unique_kmer": 5}
 
 
 @pytest.mark.parametrize("chain", [Chain, RecurrentChain])
@@ -170,7 +170,7 @@ def test_constraints_are_kept_by_going_back(chain):
 
 def test_mamba_goes_back_to_the_state_that_it_had():
     """Letters behind a corner are those that the network, asked anew, gives for the letters that are there now."""
-    denoiser, template, constraints = mamba(), free_template(20, 60), Constraints(**TIGHT)
+    denoiser, template, constraints = mamba(), free_template(20, 120), Constraints(**TIGHT)
     asked = []
 
     attempt = Draft.attempt
