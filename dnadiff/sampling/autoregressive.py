@@ -40,28 +40,62 @@ def autoregressive(request: Request) -> Tensor:
     quantile = request.numbers(Stream.LETTER)
     tokens, clean = request.template.clone(), torch.zeros_like(quantile[:, 0])
     corners = None if request.draft is None else _Corners(request.draft, tokens)
-    said: dict[int, tuple[Tensor, Any]] = {}  # by the network, at the last places
-    recurrent = getattr(request.denoiser, "recurrent", False)
+    network = _Network(request.denoiser, request.label, remembers=0 if corners is None else _BACK)
     place = 0
     while place < tokens.shape[1]:
-        # Who goes back again and again comes to where it is not known any more: a network with a state begins anew there.
-        for at in range(0 if recurrent and place - 1 not in said else place, place + 1):
-            if at not in said:
-                said[at] = _next(
-                    request.denoiser, tokens, at, said[at - 1][1] if recurrent and at else None, request.label
-                )
         now = torch.zeros_like(request.free)
         now[:, place] = request.free[:, place] & (tokens[:, place] == request.alphabet.mask_id)
-        log_mu = request.read(said[place][0][now[:, place]], now, clean).log_mu
+        log_mu = request.read(network.logits(tokens, place)[now[:, place]], now, clean).log_mu
         if corners is None:
             request.draw(tokens, now, clean, quantile, log_mu)
-            place, kept = place + 1, place
+            place += 1
         else:
             stuck = corners.draft.attempt(tokens, now, quantile, log_mu)
             place = corners.back(tokens, quantile, stuck, place) if stuck.any() else place + 1
-            kept = place - 1 - _BACK
-        said = {at: words for at, words in said.items() if kept <= at <= place}
     return tokens
+
+
+class _Network:
+    """A causal network, asked for the letter at one place after another.
+
+    A denoiser whose attribute `recurrent` is true has `begin` and `step`, as `LMDenoiser` has.
+
+    Args:
+        denoiser: the network.
+        label: (B,) class labels, or None.
+        remembers: over how many places one may go back without running a recurrent network from the start.
+    """
+
+    def __init__(self, denoiser: Any, label: Tensor | None, remembers: int) -> None:
+        self.denoiser, self.label, self.remembers = denoiser, label, remembers
+        self.recurrent = getattr(denoiser, "recurrent", False)
+        self.said: dict[int, tuple[Tensor, Any]] = {}  # logits, and the state behind the letters before
+
+    def logits(self, tokens: Tensor, place: int) -> Tensor:
+        """Logits (B, outputs) of the letter at `place`, one more than at the last call or less, given those before."""
+        self.said = {at: words for at, words in self.said.items() if place - 1 - self.remembers <= at <= place}
+        if not self.recurrent:
+            repeats = repetitions(len(tokens) * (place + 1))
+            return self.denoiser(tokens[:, : place + 1].repeat(repeats, 1), label=self._label(repeats))[
+                : len(tokens), place
+            ]
+        for at in range(place if place - 1 in self.said else 0, place + 1):
+            if at not in self.said:
+                self.said[at] = self._step(tokens, at)
+        return self.said[place][0]
+
+    def _step(self, tokens: Tensor, place: int) -> tuple[Tensor, Any]:
+        rows = len(tokens)
+        repeats = repetitions(rows)
+        if place == 0:
+            logits, state = self.denoiser.begin(rows * repeats, label=self._label(repeats))
+        else:
+            logits, state = self.denoiser.step(tokens[:, place - 1].repeat(repeats), self.said[place - 1][1])
+        return logits[:rows], state
+
+    def _label(self, repeats: int) -> Tensor | None:
+        """The labels of rows that are repeated: few rows would be rounded otherwise than many."""
+        return None if self.label is None else self.label.repeat(repeats)
 
 
 class _Corners:
@@ -87,24 +121,6 @@ class _Corners:
         self.tries[rows] += 1
         quantile[rows] = self.draft.numbers_again(rows)
         return first
-
-
-def _next(denoiser: Any, tokens: Tensor, place: int, state: Any, label: Tensor | None) -> tuple[Tensor, Any]:
-    """Logits (B, outputs) of the letter at `place` given those before it, and what a recurrent network remembers.
-
-    A denoiser whose attribute `recurrent` is true has `begin` and `step`, as `LMDenoiser` has. Rows are repeated where
-    there are so few that rounding would depend on the batch.
-    """
-    rows, recurrent = len(tokens), getattr(denoiser, "recurrent", False)
-    repeats = repetitions(rows if recurrent else rows * (place + 1))
-    label = None if label is None else label.repeat(repeats)
-    if not recurrent:
-        return denoiser(tokens[:, : place + 1].repeat(repeats, 1), label=label)[:rows, place], None
-    if place == 0:
-        logits, state = denoiser.begin(rows * repeats, label=label)
-    else:
-        logits, state = denoiser.step(tokens[:, place - 1].repeat(repeats), state)
-    return logits[:rows], state
 
 
 def _check(denoiser: Denoiser, free: Tensor) -> None:
