@@ -1,6 +1,6 @@
 """What each sampler costs and how good its sequences are, at several numbers of calls.
 
-    python benchmarks/sampling.py --checkpoint RUN --json sampling.json
+    python benchmarks/sampling.py --checkpoint RUN ... --json sampling.json --png sampling.png
 
 Every row draws 64 sequences. Calls are network calls for each sequence; seconds are of wall clock. Quality is the
 Jensen-Shannon divergence, in nats, between the 6-mers of the drawn sequences and those of the run's test split, both
@@ -23,17 +23,20 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from timing import Others, machine, table
 
 from dnadiff import load
 from dnadiff.alphabet import DNA
 from dnadiff.benchmark.kmers import canonical_kmers
+from dnadiff.diffusion import name_of
 from dnadiff.files import read_json, write_json
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.markov import MarkovModel
@@ -64,32 +67,39 @@ def main(arguments: list[str] | None = None) -> dict:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    began = time.monotonic()
-    model = load(options.checkpoint)
-    facts = {"model": model.digest, "sequences": options.num, "length": options.length, **machine()}
-    result = resume(options.json, facts)
-    yardstick = Yardstick(options.checkpoint, options.num, options.length)
-    result |= {"real": yardstick.real(), "markov": yardstick.markov()}
+    end = time.monotonic() + 60 * options.minutes
+    result = resume(options.json, {"sequences": options.num, "length": options.length, **machine()})
+    for run in options.checkpoint:
+        add(result, run, options, end)
+    print(report(result))
+    if options.png:
+        picture(result).savefig(options.png, dpi=150)
+    return result
+
+
+def add(result: dict, run: Path, options: argparse.Namespace, end: float) -> None:
+    """Measures the rows of a run that are missing, from the cheapest on, as far as they come to an end in time."""
+    model = load(run)
+    found = result["runs"].setdefault(model.digest, {"objective": name_of(model.objective), "rows": {}})
+    missing = {name: row for name, row in rows(model, options).items() if name not in found["rows"]}
+    if not missing:
+        return
+    yardstick = Yardstick(run, options.num, options.length)
+    found |= {"real": yardstick.real(), "markov": yardstick.markov()}
     call = seconds_per_call(model, options.num, options.length)
-    wanted = {
-        n: row for n, row in rows(model, options).items() if not options.samplers or n.split()[0] in options.samplers
-    }
-    missing = {name: row for name, row in wanted.items() if name not in result["rows"]}
     for name, row in sorted(missing.items(), key=lambda item: item[1].calls):
-        if time.monotonic() - began + row.calls * call > 60 * options.minutes:
-            print(f"left out: {name}, about {row.calls * call / 60:.1f} minutes")
+        if time.monotonic() + row.calls * call > end:
+            print(f"left out: {found['objective']} {name}, about {row.calls * call / 60:.1f} minutes")
             continue
-        result["rows"][name] = measure(model, row, yardstick, options)
+        found["rows"][name] = measure(model, row, yardstick, options)
         if options.json:
             write_json(options.json, result)
-    print(report(result))
-    return result
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a run folder, whose genome is still there")
+    parser.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="run folders, with their genome")
     parser.add_argument("--num", type=int, default=64, help="sequences of each row (64)")
     parser.add_argument("--length", type=int, default=1024, help="their bases (1024)")
     parser.add_argument("--calls", type=int, nargs="+", default=[1024, 256, 64, 16], help="steps (1024 256 64 16)")
@@ -98,6 +108,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="8 sequences of 128 bases, at 16 and 4 steps")
     parser.add_argument("--threads", type=int, default=2, help="threads (2)")
     parser.add_argument("--json", type=Path, help="keep the rows here, and go on from there")
+    parser.add_argument("--png", type=Path, help="draw divergence against calls")
     options = parser.parse_args(arguments)
     if options.quick:
         options.num, options.length, options.calls = 8, 128, [16, 4]
@@ -107,7 +118,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def resume(path: Path | None, facts: dict) -> dict:
     """What the file already holds; or nothing but the facts."""
     if path is None or not path.exists():
-        return {**facts, "rows": {}}
+        return {**facts, "runs": {}}
     found = read_json(path)
     for name, value in facts.items():
         if found.get(name) != value:
@@ -133,6 +144,8 @@ def rows(model: Model, options: argparse.Namespace) -> dict[str, Row]:
     for steps in [] if model.objective.causal else options.calls:  # three windows of half the length
         windows = {"sampler": "semi_autoregressive", "steps": steps, "window": n // 2}
         result[f"semi_autoregressive {steps}"] = Row(windows, 1.5 * steps * (1 - (1 - 1 / steps) ** (n / 3)))
+    if options.samplers:
+        result = {name: row for name, row in result.items() if name.split()[0] in options.samplers}
     return result
 
 
@@ -238,18 +251,43 @@ def jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
 
 def report(result: dict) -> str:
     """The table."""
-    lines = [["", "", "calls", "seconds per 1,024 bases", "6-mer divergence", "error"]]
-    real, markov = result["real"], result["markov"]
-    lines.append(["test windows", f"mean and deviation of {real['of']} samples", "", "", *digits(real)])
-    lines.append(["order-6 Markov", "", "", "", *digits(markov)])
-    for row in sorted(result["rows"].values(), key=lambda row: (row["sampler"].split()[0], -row["calls"])):
-        name, _, settings = row["sampler"].removeprefix("sampler=").partition(" ")
-        costs = [f"{row['calls']:.1f}", f"{row['seconds per 1,024 bases']:.3f}"]
-        lines.append([name, settings, *costs, *digits(row)])
-    busy = max((row["cores used by others"] or 0.0 for row in result["rows"].values()), default=0.0)
-    what = f"{result['sequences']} sequences of {result['length']:,} bases a row"
-    head = f"model {result['model']}, {what}, {result['threads']} threads"
-    return f"{head}\n{table(lines)}\nother processes used at most {busy:.2f} cores meanwhile"
+    lines = [["trained with", "sampler", "", "calls", "seconds per 1,024 bases", "6-mer divergence", "error"]]
+    for run in result["runs"].values():
+        if not run["rows"]:
+            continue
+        real = ["test windows", "", f"mean and deviation of {run['real']['of']} samples", "", "", *digits(run["real"])]
+        for line in (real, ["order-6 Markov", "", "", "", "", *digits(run["markov"])]):
+            lines += [line] if line not in lines else []
+        for row in sorted(run["rows"].values(), key=lambda row: (row["sampler"].split()[0], -row["calls"])):
+            name, _, settings = row["sampler"].removeprefix("sampler=").partition(" ")
+            costs = [f"{row['calls']:.1f}", f"{row['seconds per 1,024 bases']:.3f}"]
+            lines.append([run["objective"], name, settings, *costs, *digits(row)])
+    every = [row["cores used by others"] or 0.0 for run in result["runs"].values() for row in run["rows"].values()]
+    what = f"{result['sequences']} sequences of {result['length']:,} bases a row, {result['threads']} threads"
+    return f"{what}\n{table(lines)}\nother processes used at most {max(every, default=0.0):.2f} cores meanwhile"
+
+
+def picture(result: dict) -> Figure:
+    """Divergence against calls, a line for each sampler, beside what real windows have."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for run in result["runs"].values():
+        by_sampler = defaultdict(list)
+        for name, row in run["rows"].items():
+            by_sampler[" ".join(word for word in name.split() if not word.isdigit())].append(row)
+        for sampler, points in by_sampler.items():
+            points.sort(key=lambda row: row["calls"])
+            calls, height, error = zip(*((p["calls"], p["divergence"], p["error"]) for p in points), strict=True)
+            label = f"{run['objective']}, {sampler}"
+            axes.errorbar(calls, height, error, marker="o", markersize=4, linewidth=1, capsize=2, label=label)
+    real, markov = next((run["real"], run["markov"]) for run in result["runs"].values() if run["rows"])
+    low, high = real["divergence"] - real["error"], real["divergence"] + real["error"]
+    axes.axhspan(low, high, color="0.8", label="real windows, deviation between samples")
+    axes.axhline(markov["divergence"], color="0.4", linestyle=":", label="order-6 Markov chain")
+    axes.set(xscale="log", xlabel="network calls for a sequence", ylabel="6-mer divergence, nats")
+    axes.set_title(f"{result['sequences']} sequences of {result['length']:,} bases against the test split")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 def digits(row: dict) -> list[str]:

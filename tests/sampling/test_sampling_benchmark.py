@@ -30,9 +30,11 @@ def script(monkeypatch):
 
 def test_a_table_with_a_row_for_each_sampler_and_number_of_calls(run, script, tmp_path, capsys):
     flags = ["--checkpoint", str(run), "--quick", "--json", str(tmp_path / "rows.json")]
-    result = script.main(flags)
+    result = script.main([*flags, "--png", str(tmp_path / "rows.png")])
     out = capsys.readouterr().out
-    rows = result["rows"]
+    (of_run,) = result["runs"].values()
+    rows = of_run["rows"]
+    assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
     assert {name.split()[0] for name in rows} == {
         "ancestral", "first_hitting", "analytic", "remasking", "semi_autoregressive"
     }  # fmt: skip
@@ -42,9 +44,9 @@ def test_a_table_with_a_row_for_each_sampler_and_number_of_calls(run, script, tm
     assert all(row["divergence"] > 0 and row["seconds per 1,024 bases"] > 0 for row in rows.values())
     assert "order-6 Markov" in out and "remask=loop" in out
     # The letters of this genome are random, which a model that has learned nothing does as well as a Markov chain.
-    real = result["real"]["divergence"]
+    real = of_run["real"]["divergence"]
     assert rows["ancestral 16"]["divergence"] == pytest.approx(real, rel=0.3)
-    assert result["markov"]["divergence"] == pytest.approx(real, rel=0.3)
+    assert of_run["markov"]["divergence"] == pytest.approx(real, rel=0.3)
 
 
 def test_it_goes_on_from_what_is_there(run, script, tmp_path, monkeypatch, capsys):
@@ -52,13 +54,13 @@ def test_it_goes_on_from_what_is_there(run, script, tmp_path, monkeypatch, capsy
     flags = ["--checkpoint", str(run), "--quick", "--json", str(path)]
     script.main([*flags, "--minutes", "0"])
     assert capsys.readouterr().out.count("left out") == 15 and not path.exists()
-    only = script.main([*flags[:-2], "--samplers", "analytic"])["rows"]
-    assert [*only] == ["analytic 4", "analytic 16"]
+    (only,) = script.main([*flags[:-2], "--samplers", "analytic"])["runs"].values()
+    assert [*only["rows"]] == ["analytic 4", "analytic 16"]
     first = script.main(flags)
     assert json.loads(path.read_text()) == first
     monkeypatch.setattr(script, "measure", None)  # nothing is left to measure
-    assert script.main(flags)["rows"] == first["rows"]
-    path.write_text(path.read_text().replace(first["model"], "another"))
+    assert script.main(flags)["runs"] == first["runs"]
+    path.write_text(path.read_text().replace('"sequences": 8', '"sequences": 9'))
     with pytest.raises(SystemExit, match="choose another --json"):
         script.main(flags)
 
