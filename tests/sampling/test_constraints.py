@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from dnadiff.alphabet import DNA, Alphabet
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.diffusion import UDLM, Plaid
 from dnadiff.errors import InputError, UsageError
 from dnadiff.noise import Stream, uniform
@@ -66,6 +68,13 @@ def test_a_thousand_sequences_under_five_constraints_at_once():
     # The constraints were needed: without them hardly a sequence keeps to all.
     free = sample(MarkovSource(1024), free_template(20, 1024), steps=8)
     assert sum(not violations(DNA.decode(row), **FIVE) for row in free) == 0
+
+
+def test_sequences_of_caduceus():
+    torch.manual_seed(0)
+    denoiser = LMDenoiser(CaduceusLM(CaduceusConfig(8, 1)))
+    drawn = sample(denoiser, free_template(16, 512), steps=16, constraints=Constraints(**FIVE))
+    assert [violations(DNA.decode(row), **FIVE) for row in drawn] == [[]] * 16
 
 
 @pytest.mark.parametrize(
