@@ -166,7 +166,8 @@ def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Name
     divergence, error = yardstick.divergence(drawn)
     return {
         "sampler": str(model.choose(length=options.length, **row.options)),
-        "calls": asked / options.num,
+        # A network with a state is asked for one letter at a time, past the hook.
+        "calls": asked / options.num if asked else float(options.length),
         "seconds per 1,024 bases": seconds * 1024 / options.num / options.length,
         "divergence": divergence,
         "error": error,
