@@ -182,6 +182,21 @@ def test_a_sequence_depends_on_seed_and_number_alone(sampler):
         torch.set_num_threads(threads)
 
 
+def test_batches_fit_into_the_memory_that_there_is(monkeypatch):
+    held, sizes = model(), []
+    held.denoiser.register_forward_hook(lambda module, inputs, logits: sizes.append(len(inputs[0])))
+    options = {"length": 50, "steps": 1}
+    together = held.generate(12, **options)
+    assert set(sizes) == {12}
+    for memory, batch in ((3e6, 12), (1.15e6, 7), (1e3, 1)):
+        sizes.clear()
+        monkeypatch.setattr("dnadiff.model.free_memory", lambda device, memory=memory: int(memory))
+        assert held.generate(12, **options) == together
+        assert max(sizes) == batch
+    monkeypatch.undo()
+    assert held.generate(12, start=5, **options) == together[5:]
+
+
 def test_auto_fits_objective_and_length():
     held = model()  # trained on windows of 64
     assert str(held.choose(length=64)) == "sampler=ancestral steps=128"
