@@ -285,8 +285,11 @@ def picture(result: dict) -> Figure:
     low, high = real["divergence"] - real["error"], real["divergence"] + real["error"]
     axes.axhspan(low, high, color="0.8", label="real windows, deviation between samples")
     axes.axhline(markov["divergence"], color="0.4", linestyle=":", label="order-6 Markov chain")
-    axes.set(xscale="log", xlabel="network calls for a sequence", ylabel="6-mer divergence, nats")
+    axes.set(xscale="log", yscale="log", xlabel="network calls for a sequence", ylabel="6-mer divergence, nats")
     axes.set_title(f"{result['sequences']} sequences of {result['length']:,} bases against the test split")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
