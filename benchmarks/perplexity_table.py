@@ -122,7 +122,7 @@ def rescored(folder: Path) -> pd.DataFrame:
         recipe, model = Recipe.read(folder / "config.yaml"), dnadiff.load(folder)
         sample = read_data(recipe, lambda text: None, quiet=True).held_out["test"]
         rows = torch.arange(sample.windows).split(recipe.batch_size)
-        batches = (sample.tokens(part) for part in rows)
+        batches = ((sample.tokens(part), None) for part in rows)
         bound: Bound = corpus_bound(
             MDLM().bound, model.denoiser, batches, draws=recipe.eval_draws, seed=recipe.seed, device=model.device
         )

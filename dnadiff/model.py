@@ -24,7 +24,7 @@ from dnadiff.diffusion import Objective, make_objective, name_of
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
 from dnadiff.memory import free_memory
-from dnadiff.sampling import Choice, Constraints, Template, choose, read_templates, sample
+from dnadiff.sampling import Choice, Constraints, Guide, Template, choose, read_templates, sample, steer
 
 _TOKENS_PER_BATCH = 32_768  # that the network is shown at once
 _TOKENS_HELD = 1 << 22  # of long sequences that are drawn in windows
@@ -78,10 +78,19 @@ class Model:
         """Draws `num` sequences; for the options (length, template, sampler, steps, ...) see `stream`."""
         return list(self.stream(num, **options))
 
-    def choose(self, length: int, sampler: str = "auto", **settings: Any) -> Choice:
+    def choose(
+        self,
+        length: int,
+        sampler: str = "auto",
+        *,
+        label: str | None = None,
+        guidance: float | None = None,
+        guide: Guide | None = None,
+        **settings: Any,
+    ) -> Choice:
         """The sampler that `stream` takes for sequences of `length` bases, with all its settings."""
         return choose(
-            self.denoiser,
+            steer(self.denoiser, label, guidance, guide, self.objective)[0],
             length,
             sampler,
             objective=self.objective,
@@ -102,6 +111,9 @@ class Model:
         seed: int = 0,
         batch_size: int | None = None,
         constraints: Constraints | None = None,
+        label: str | None = None,
+        guidance: float | None = None,
+        guide: Guide | None = None,
         start: int = 0,
         **settings: Any,
     ) -> Iterator[str]:
@@ -119,27 +131,33 @@ class Model:
             batch_size: sequences drawn together; by default as many as show the network 32,768 bases at once, or fewer
                 where memory is scarce.
             constraints: what every sequence keeps to.
+            label: the class to draw sequences of, by name; of a model with labels, or of the guide.
+            guidance: weight of the class; 1, the default, is the class as it was learned, more exaggerates it. See
+                `dnadiff.sampling.guidance`.
+            guide: a classifier that leads to the class (`dnadiff.training.guide.fit_guide`), instead of the labels.
             start: leave out so many sequences at the beginning.
             settings: steps, remask, eta, window and stride of the sampler; see `dnadiff.sampling.sample`.
 
         Raises:
             InputError: if a template or a constraint cannot be kept.
-            UsageError: if `length` contradicts the template, or an argument is out of range.
+            UsageError: if `length` contradicts the template, there is no such class, or an argument is out of range.
         """
         if num < 1:
             raise UsageError(f"the number of sequences must be at least 1, not {num}")
         if template is None or isinstance(template, str):
             template = read_templates(template, length=length, alphabet=self.alphabet)
+        steered, told = steer(self.denoiser, label, guidance, guide, self.objective)
         rows = islice(((one, i) for one in template for i in range(num)), start, None)
         for same, group in groupby(rows, key=lambda row: len(row[0].tokens)):
-            choice = self.choose(same, sampler, **settings)
+            choice = self.choose(same, sampler, label=label, guidance=guidance, guide=guide, **settings)
             while batch := list(islice(group, batch_size or self._batch(same, choice))):
                 templates = [one for one, _ in batch]
                 try:
                     drawn = sample(
-                        self.denoiser,
+                        steered,
                         torch.stack([one.tokens for one in templates]).to(self.device),
                         self._allowed(templates),
+                        None if told is None else torch.full((len(batch),), told, device=self.device),
                         sampler=choice.sampler,
                         temperature=temperature,
                         seed=seed,
@@ -227,19 +245,11 @@ class Model:
         out = np.empty((len(sequences), self.denoiser.lm.config.d_model), np.float32)
         done = 0
         for index, tokens in self._batches(sequences):
-            out[index] = self._pooled(tokens).float().cpu().numpy()
+            out[index] = self.denoiser.pooled(tokens).float().cpu().numpy()
             done += len(index)
             if progress is not None:
                 progress(done, len(sequences))
         return out
-
-    def _pooled(self, tokens: Tensor) -> Tensor:
-        """Mean over positions and strands (B, d). PS computes both strands anyway; others are shown each in turn."""
-        lm = self.denoiser.lm
-        if lm.strands == 1:
-            tokens = torch.cat([tokens, self.alphabet.reverse_complement(tokens)])
-        forward, reverse = self.denoiser.states(tokens).mean(1).chunk(2)
-        return (forward + reverse) / 2
 
     def _batches(self, sequences: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
         """Places and tokens (B, L) of sequences of one length each, in batches; sequences of equal length together."""

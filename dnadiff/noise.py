@@ -33,6 +33,7 @@ class Stream(IntEnum):
     NOISE = 11
     REDRAW = 12
     PLACE = 13
+    LABEL = 14
     POPULATION = 15
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from dnadiff.alphabet import DNA
-from dnadiff.backbones.language_model import LanguageModel, Norm, embed
+from dnadiff.backbones.language_model import LanguageModel, Norm, complement_weights, embed
 from dnadiff.ops import DirectionWeights, MixerState, mamba_mixer_fn, mamba_mixer_step
 
 
@@ -271,7 +271,7 @@ class CaduceusMixer(nn.Module):
         x = embed(ids, soft, self.embedding, guess)
         if not self.config.rcps:
             return x
-        opposite = None if soft is None else _complement_weights(soft).flip(1)
+        opposite = None if soft is None else complement_weights(soft).flip(1)
         return torch.cat([x, embed(self.complement[ids].flip(-1), opposite, self.embedding, guess)])
 
     def begin(self, batch: int) -> list[MixerState]:
@@ -292,13 +292,6 @@ class CaduceusMixer(nn.Module):
     @property
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.layers))
-
-
-def _complement_weights(soft: Tensor) -> Tensor:
-    """Weights (B, L, K), (B, L, K + 1) or (B, L, 2 K) of `embed` on the complements of what they were on."""
-    letters = [i - DNA.first_id for i in (DNA.complement_ids[letter] for letter in DNA.ids)]
-    order = letters + [len(DNA) + i for i in letters]
-    return soft[..., order[: soft.shape[-1]] if soft.shape[-1] != len(DNA) + 1 else [*letters, len(DNA)]]
 
 
 def _exchange(x: Tensor) -> Tensor:

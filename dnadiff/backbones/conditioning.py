@@ -67,6 +67,12 @@ class Conditioning(nn.Module):
         out = self.scale_shift(nn.functional.silu(told))
         return out.view(batch, self.norms, 2, self.d_model).permute(1, 2, 0, 3)
 
+    def add_labels_to(self, trained: Conditioning) -> None:
+        """Takes over what `trained` makes of the noise level; the classes, which it is not told, start at zero."""
+        assert self.label is not None
+        self.time, self.scale_shift = trained.time, trained.scale_shift
+        nn.init.zeros_(self.label.weight)
+
     def _features(self, sigma: Tensor) -> Tensor:
         """Waves (B, 2 F) of the log-odds that a letter is noise, log(e^sigma - 1): both ends of time are spread out."""
         sigma = sigma.float()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dnadiff.alphabet import DNA
 from dnadiff.backbones.conditioning import Conditioning
-from dnadiff.backbones.language_model import LanguageModel
+from dnadiff.backbones.language_model import LanguageModel, complement_weights
 
 
 class LMDenoiser(nn.Module):
@@ -69,13 +69,25 @@ class LMDenoiser(nn.Module):
         guess = None if self.guess is None else self.guess.weight
         return self.lm.denoise(tokens, soft, modulation, self._ids, guess)
 
-    def states(self, tokens: Tensor) -> Tensor:
-        """Last hidden states (strands * B, L, d_model) of clean tokens (B, L), each strand in its own direction.
+    def pooled(self, tokens: Tensor, sigma: Tensor | None = None, soft: Tensor | None = None) -> Tensor:
+        """Last hidden states (B, d_model) of tokens (B, L), averaged over positions and over both strands.
 
-        A network that is told the noise level is told that there is none.
+        PS computes both strands anyway; another network is shown each in turn. No class is told.
+
+        Args:
+            tokens: (B, L) int64 ids.
+            sigma: (B,) noise level; that there is none by default.
+            soft: as for `forward`, or (B, L, K + 1) with a weight on the mask.
         """
-        sigma = torch.zeros(len(tokens), device=tokens.device) if self.needs_sigma else None
-        return self.lm.states(tokens, modulation=self._modulation(sigma, None, len(tokens)))
+        if self.lm.strands == 1:
+            tokens = torch.cat([tokens, DNA.reverse_complement(tokens)])
+            sigma = None if sigma is None else sigma.repeat(2)
+            soft = None if soft is None else torch.cat([soft, complement_weights(soft).flip(1)])
+        if sigma is None and self.needs_sigma:
+            sigma = torch.zeros(len(tokens), device=tokens.device)
+        states = self.lm.states(tokens, soft, self._modulation(sigma, None, len(tokens)))
+        forward, reverse = states.mean(1).chunk(2)
+        return (forward + reverse) / 2
 
     def begin(self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None) -> tuple[Tensor, Any]:
         """Of a recurrent network: logits (B, outputs) of the first letter of `batch` sequences, and its state.

@@ -128,6 +128,13 @@ def embed(ids: Tensor, soft: Tensor | None, embedding: Tensor, guess: Tensor | N
         return torch.where(replaced[..., None], soft.to(table.dtype) @ table, x)
 
 
+def complement_weights(soft: Tensor) -> Tensor:
+    """Weights (B, L, K), (B, L, K + 1) or (B, L, 2 K) of `embed` on the complements of what they were on."""
+    letters = [i - DNA.first_id for i in (DNA.complement_ids[letter] for letter in DNA.ids)]
+    order = letters + [len(DNA) + i for i in letters]
+    return soft[..., order[: soft.shape[-1]] if soft.shape[-1] != len(DNA) + 1 else [*letters, len(DNA)]]
+
+
 class Norm(nn.Module):
     """RMSNorm or LayerNorm of a residual stream, fused with the addition before it."""
 

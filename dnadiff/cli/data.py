@@ -75,9 +75,8 @@ def audit(
         quiet: no progress bar.
     """
     from dnadiff.files import write_text
-    from dnadiff.genome.audit import audit_splits, table, to_csv
-    from dnadiff.progress import bar
-    from dnadiff.training.pretrain import read_data
+    from dnadiff.genome.audit import table, to_csv
+    from dnadiff.training.pretrain import audit, read_data
     from dnadiff.training.recipe import Recipe
 
     recipe = Recipe(
@@ -92,8 +91,7 @@ def audit(
         max_steps=1,
     )
     data = read_data(recipe, lambda text: print(text, file=sys.stderr), quiet)
-    with bar("audit", quiet=quiet) as progress:
-        found = audit_splits(data.sources, data.held_out, windows=windows, progress=progress)
+    found = audit(data, windows, quiet)
     if out is not None:
         write_text(out, to_csv(found))
     print(table(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +13,7 @@ from dnadiff.errors import UsageError
 
 if TYPE_CHECKING:
     from dnadiff.genome.fasta import Genome
+    from dnadiff.model import Model
     from dnadiff.sampling import Choice, Constraints, Template
 
 
@@ -45,6 +47,9 @@ def generate(
     max_homopolymer: int | None = None,
     unique_kmer: int | None = None,
     approximate: bool = False,
+    label: str | None = None,
+    guidance: float | None = None,
+    guide: str | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     out: str = "-",
@@ -81,6 +86,10 @@ def generate(
         unique_kmer: no k-mer of this length twice, on either strand.
         approximate: draw the letters that a template restricts one after another, not from their joint distribution;
             always so under --avoid, --gc, --max-homopolymer and --unique-kmer.
+        label: the class to draw sequences of, for a model that was trained with --labels.
+        guidance: weight of the class; 1, the default, draws it as it was learned, more exaggerates it, 0 ignores it.
+        guide: CSV or TSV with columns label and sequence; a classifier is fitted to them and leads to --label, for a
+            model that was trained with masks and without labels.
         batch_size: sequences drawn together; by default as many as show the network 32,768 bases at once, or fewer
             where memory is scarce.
         seed: determines the sequences.
@@ -92,6 +101,8 @@ def generate(
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
     if num < 1:
         raise UsageError(f"--num must be at least 1, not {num}")
+    if label is None and guide is not None:
+        raise UsageError("--guide goes with --label: say which class")
     from dnadiff.model import load
     from dnadiff.progress import bar
     from dnadiff.sampling import Constraints, read_templates
@@ -109,11 +120,12 @@ def generate(
     length = model.about.get("window") if around is not None and length is None else length
     templates = read_templates(template, length=length, genome=around)
     settings: dict[str, Any] = {"steps": steps, "remask": remask, "eta": eta, "window": window, "stride": stride}
+    settings |= _class(model, label, guidance, guide, quiet)
     choices = [model.choose(len(one.tokens), sampler, **settings) for one in templates]
     if sampler == "auto":
         print(f"{choices[0]} (choose with --sampler)", file=sys.stderr)
     nucleus = f" top_p={top_p:g}" if top_p < 1 else ""
-    run = f"temperature={temperature:g}{nucleus} seed={seed} {constraints}".strip()
+    run = f"temperature={temperature:g}{nucleus} seed={seed}{_said(label, guidance, guide)} {constraints}".strip()
     made = [f"model={model.digest} {_made(*each, run, constraints)}" for each in zip(templates, choices, strict=True)]
 
     def header(record: int) -> str | None:
@@ -157,6 +169,28 @@ def _opened(genome: str | None, quiet: bool) -> Genome | None:
         return None
     with bar(f"index {Path(genome).name}", quiet=quiet) as progress:
         return Genome.open(genome, progress=progress)
+
+
+def _class(model: Model, label: str | None, guidance: float | None, guide: str | None, quiet: bool) -> dict[str, Any]:
+    """What leads to the class: of a table, the classifier that is fitted to it; stderr is told how good that is."""
+    wanted: dict[str, Any] = {"label": label, "guidance": guidance}
+    if guide is None:
+        return wanted
+    from dnadiff.progress import bar
+    from dnadiff.training.guide import fit_guide
+
+    with bar("guide", quiet=quiet) as progress:
+        fitted = fit_guide(model, guide, label, progress=progress)
+    if not quiet:
+        print(*fitted.skills, sep="\n", file=sys.stderr)
+    return wanted | {"guide": fitted}
+
+
+def _said(label: str | None, guidance: float | None, guide: str | None) -> str:
+    """What the header of a record says of the class."""
+    words = {"label": label, "guidance": None if label is None else f"{1.0 if guidance is None else guidance:g}"}
+    words["guide"] = None if guide is None else Path(guide).name
+    return "".join(f" {name}={shlex.quote(word)}" for name, word in words.items() if word is not None)
 
 
 prepare = init_means_checkpoint

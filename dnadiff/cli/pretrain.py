@@ -11,7 +11,9 @@ from dnadiff.training.recipe import Recipe
 
 
 def pretrain(out: str | None = None, resume: str | None = None, quiet: bool = False, **settings: Any) -> None:
-    """Trains a diffusion language model on a genome, evaluates it on held-out chromosomes, and writes a run folder.
+    """Trains a diffusion language model on a genome, or on sequences with classes, and writes a run folder.
+
+    Held-out chromosomes, or sequences, are evaluated at the end.
 
     Args:
         out: the run folder, absent or empty; by default runs/GENOME-OBJECTIVE-DATE.
@@ -30,6 +32,7 @@ def pretrain(out: str | None = None, resume: str | None = None, quiet: bool = Fa
         print(
             f"{folder}: test {sign} {test['nats_per_base']:.4f} +- {test['se'] or float('nan'):.4f} nats per base, "
             f"perplexity {test['ppl']:.3f} ({test['windows']:,} windows)"
+            + (f"; no class told {sign} {test['untold']['nats_per_base']:.4f}" if "untold" in test else "")
         )
 
 
@@ -53,7 +56,7 @@ def prepare(words: list[str]) -> list[str]:
 
 
 def _new_run(recipe: Recipe) -> Path:
-    stem = Path(recipe.genome[0]).name.split(".")[0]
+    stem = Path(recipe.labels or recipe.genome[0]).name.split(".")[0]
     return Path("runs") / f"{stem}-{recipe.objective}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
 
 

@@ -10,7 +10,7 @@ from dnadiff.diffusion.corpus import CorpusBound, corpus_bound, summarise
 from dnadiff.diffusion.d3pm import D3PM
 from dnadiff.diffusion.masked_lm import MaskedLM
 from dnadiff.diffusion.mdlm import MDLM
-from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Loss, Objective
+from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Loss, Objective, told
 from dnadiff.diffusion.plaid import Plaid
 from dnadiff.diffusion.sedd import SEDD
 from dnadiff.diffusion.udlm import UDLM
@@ -84,4 +84,5 @@ __all__ = [
     "make_objective",
     "name_of",
     "summarise",
+    "told",
 ]

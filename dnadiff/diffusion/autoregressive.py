@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion.absorbing import cross_entropy
-from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Objective
+from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Objective, of_rows
 from dnadiff.errors import UsageError
 
 _PROBED = 64
@@ -47,7 +47,7 @@ class Autoregressive(Objective):
             UsageError: if the network sees what it is to predict.
         """
         self.check(denoiser)
-        self._probe(denoiser, tokens[:1, :_PROBED])
+        self._probe(of_rows(denoiser, slice(1)), tokens[:1, :_PROBED])
         nats = self.nats(denoiser, tokens).double().sum(1)
         return Bound(nats, torch.zeros_like(nats), self.alphabet.scorable(tokens).sum(1), "exact")
 

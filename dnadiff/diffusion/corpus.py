@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dnadiff.diffusion.objective import Bound, Denoiser, Kind
+from dnadiff.diffusion.objective import Bound, Denoiser, Kind, told
 
 
 class CorpusBound(NamedTuple):
@@ -57,19 +57,20 @@ def summarise(bound: Bound) -> CorpusBound:
 def corpus_bound(
     bound: Callable[..., Bound],
     denoiser: Denoiser,
-    batches: Iterable[Tensor],
+    batches: Iterable[tuple[Tensor, Tensor | None]],
     *,
     draws: int,
     seed: int,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Bound:
-    """The bound of each window of `batches`, each (B, L) tokens, on the CPU.
+    """The bound of each window of `batches`, on the CPU.
 
     Args:
         bound: an objective's method `bound`, or another with its arguments.
         denoiser: the network, in evaluation mode.
-        batches: windows in a fixed order: the noise of each is a function of its place in it.
+        batches: tokens (B, L) of windows in a fixed order, as the noise of each is a function of its place in it; and
+            their classes (B,), or None for a bound without.
         draws: network calls for each window.
         seed: of the estimate.
         device: where the network is.
@@ -80,9 +81,10 @@ def corpus_bound(
     """
     parts: list[Bound] = []
     done = 0
-    for tokens in batches:
+    for tokens, label in batches:
         index = torch.arange(done, done + len(tokens), device=device)
-        parts.append(bound(denoiser, tokens.to(device), draws=draws, seed=seed, index=index))
+        asked = told(denoiser, None if label is None else label.to(device))
+        parts.append(bound(asked, tokens.to(device), draws=draws, seed=seed, index=index))
         done += len(tokens)
         if progress is not None:
             progress(done)

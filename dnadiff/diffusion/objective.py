@@ -53,6 +53,42 @@ class Denoiser(Protocol):
         ...
 
 
+class Told:
+    """A denoiser that is told the class of each row of a batch, whoever asks it about this batch.
+
+    Args:
+        denoiser: trained with labels.
+        label: (B,) classes; their number where none is told.
+    """
+
+    def __init__(self, denoiser: Denoiser, label: Tensor) -> None:
+        self.denoiser, self.label = denoiser, label
+        self.causal, self.needs_sigma, self.outputs = denoiser.causal, denoiser.needs_sigma, denoiser.outputs
+        self.self_conditioned = getattr(denoiser, "self_conditioned", False)
+
+    def __call__(
+        self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, L, outputs); the label is its own.
+
+        Raises:
+            ValueError: if there are not as many rows as it knows classes.
+        """
+        if len(tokens) != len(self.label):
+            raise ValueError(f"{len(self.label)} classes are known, for {len(tokens)} rows")
+        return self.denoiser(tokens, sigma=sigma, label=self.label, soft=soft)
+
+
+def told(denoiser: Denoiser, label: Tensor | None) -> Denoiser:
+    """The denoiser that knows the classes (B,) of a batch; itself where there are none."""
+    return denoiser if label is None else Told(denoiser, label)
+
+
+def of_rows(denoiser: Denoiser, rows: Tensor | slice) -> Denoiser:
+    """The denoiser of some rows of a batch, for an objective that asks about those alone."""
+    return Told(denoiser.denoiser, denoiser.label[rows]) if isinstance(denoiser, Told) else denoiser
+
+
 class Loss(NamedTuple):
     """One training step's loss: `value` (scalar) to minimise, and `nats_per_base` for the log."""
 

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion.absorbing import cross_entropy
-from dnadiff.diffusion.objective import Denoiser, Draw, Objective
+from dnadiff.diffusion.objective import Denoiser, Draw, Objective, of_rows
 from dnadiff.noise import Stream
 
 _BINS = 32
@@ -224,8 +224,9 @@ class Plaid(Objective):
         hidden = tokens.masked_fill(self.alphabet.scorable(tokens), self.alphabet.mask_id)
         guess = torch.zeros_like(evidence)
         if self.self_conditioning and _can_be_shown(denoiser) and twice.any():
+            some = of_rows(denoiser, twice)
             with torch.no_grad():
-                guess[twice] = self.log_posterior(denoiser, hidden[twice], evidence[twice], gamma[twice]).exp()
+                guess[twice] = self.log_posterior(some, hidden[twice], evidence[twice], gamma[twice]).exp()
         return self.log_posterior(denoiser, hidden, evidence, gamma, guess), F.log_softmax(evidence, -1)
 
     def _by_chance(self, letters: Tensor, normal: Tensor) -> Tensor:

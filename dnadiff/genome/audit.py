@@ -1,7 +1,8 @@
 """What splits have in common: bases, which should be none, and exact long k-mers, which repeats and copies share.
 
-Bases are compared interval by interval, which is exact. Of k-mers those of a sample of held-out windows are compared,
-exactly, with every k-mer of the other split, on both strands.
+Bases are compared interval by interval, which is exact; those of labelled windows, by looking for whole windows. Of
+k-mers those of a sample of held-out windows are compared, exactly, with every k-mer of the other split, on both
+strands.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dnadiff.alphabet import DNA
 from dnadiff.genome.intervals import merge, overlap
 from dnadiff.genome.kmers import KmerSet
+from dnadiff.genome.labelled import LabelledWindows, fingerprint
 from dnadiff.genome.places import Sources
 from dnadiff.genome.store import UNKNOWN
 from dnadiff.genome.windows import HeldOut
 
 _PIECE = 1 << 22  # bases that stream past at a time
 _COPIED = 0.5  # share of its k-mers that makes a window a copy
+_OTHERS = {"train": ("valid", "test"), "valid": ("test",)}  # which splits are compared with which
 
 
 @dataclass(frozen=True)
@@ -78,22 +82,35 @@ def audit_splits(
     """
     if windows < 1:
         raise ValueError(f"an audit of {windows} windows is none")
-    texts = {split: _codes(sample, windows) for split, sample in samples.items()}
-    kmers = KmerSet(np.concatenate([text.reshape(-1) for text in texts.values()]), k)
-    pieces = {other: [*_pieces(genomes, other, k)] for other in ("train", "valid")}
-    total = sum(len(piece) for some in pieces.values() for piece in some)
-    done = 0
-    found = []
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for other, splits in {"train": ("valid", "test"), "valid": ("test",)}.items():
-            kmers.forget()
-            for piece, _ in zip(pieces[other], pool.map(kmers.see, pieces[other]), strict=True):
-                done += len(piece)
-                if progress is not None:
-                    progress(done, total)
-            marks = _by_window(kmers, texts)
-            found += [_shared(genomes, split, other, k, *marks[split]) for split in splits]
-    return found
+    texts = {split: _codes(sample.tokens(slice(windows))) for split, sample in samples.items()}
+    pieces = {other: [*_pieces(genomes, other, k)] for other in _OTHERS}
+    return _compare(texts, pieces, lambda split, other: _bases(genomes, split, other), k, progress)
+
+
+def audit_labelled(
+    windows: Mapping[str, LabelledWindows],
+    *,
+    limit: int,
+    k: int = 31,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Shared]:
+    """Compares labelled windows in the same way; a base is shared if the other split has its whole window.
+
+    Args:
+        windows: of "train", "valid" and "test".
+        limit: of how many windows of a held-out split to look for k-mers, at most; a random choice.
+        k: bases of a k-mer, 1 to 31.
+        progress: called with (bases done, bases in all).
+    """
+    forms = {split: _forms(some) for split, some in windows.items()}
+
+    def bases(split: str, other: str) -> tuple[int, int]:
+        known = {form for form, _ in forms[other]}
+        return sum(size for _, size in forms[split]), sum(size for form, size in forms[split] if form in known)
+
+    texts = {split: _codes(windows[split].limited(limit).tokens(slice(None))) for split in ("valid", "test")}
+    pieces = {other: [run for some in windows[other].batches() for run in _known(_codes(some))] for other in _OTHERS}
+    return _compare(texts, pieces, bases, k, progress)
 
 
 def table(found: list[Shared]) -> str:
@@ -121,10 +138,50 @@ def to_csv(found: list[Shared]) -> str:
     return out.getvalue()
 
 
-def _codes(sample: HeldOut, windows: int) -> np.ndarray:
-    """Codes (windows, length + 1) of the first windows of a sample, each followed by an unknown base."""
-    codes = (sample.tokens(slice(windows)) - DNA.first_id).numpy().astype(np.uint8)
+def _compare(
+    texts: Mapping[str, np.ndarray],
+    pieces: Mapping[str, list[np.ndarray]],
+    bases: Callable[[str, str], tuple[int, int]],
+    k: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[Shared]:
+    """Looks for the k-mers of texts, codes (windows, length + 1) of held-out splits, in known bases of other splits.
+
+    `bases` tells of a split and another how many bases the former has, and how many of them are the latter's too.
+    """
+    kmers = KmerSet(np.concatenate([text.reshape(-1) for text in texts.values()]), k)
+    total = sum(len(piece) for some in pieces.values() for piece in some)
+    done = 0
+    found = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for other, splits in _OTHERS.items():
+            kmers.forget()
+            for piece, _ in zip(pieces[other], pool.map(kmers.see, pieces[other]), strict=True):
+                done += len(piece)
+                if progress is not None:
+                    progress(done, total)
+            marks = _by_window(kmers, texts)
+            found += [_shared(split, other, bases(split, other), k, *marks[split]) for split in splits]
+    return found
+
+
+def _codes(tokens: Tensor) -> np.ndarray:
+    """Codes (windows, length + 1) of token ids (windows, length), each window followed by an unknown base."""
+    codes = torch.where(DNA.scorable(tokens), DNA.letter_index(tokens), UNKNOWN).numpy().astype(np.uint8)
     return np.pad(codes, ((0, 0), (0, 1)), constant_values=UNKNOWN)
+
+
+def _known(codes: np.ndarray) -> Iterator[np.ndarray]:
+    """The runs of known bases of codes (windows, length + 1), each row of which ends with an unknown base."""
+    flat = codes.reshape(-1)
+    edges = np.flatnonzero(np.diff(flat == UNKNOWN, prepend=True))
+    return (flat[start:end] for start, end in edges.reshape(-1, 2).tolist())
+
+
+def _forms(windows: LabelledWindows) -> list[tuple[bytes, int]]:
+    """Of each window what its strands have in common, and how many known bases it has."""
+    rows = ((fingerprint(row), row) for tokens in windows.batches() for row in tokens)
+    return [(form, int(DNA.scorable(row).sum())) for form, row in rows]
 
 
 def _pieces(genomes: Sources, split: str, k: int) -> Iterator[np.ndarray]:
@@ -146,11 +203,15 @@ def _by_window(kmers: KmerSet, texts: Mapping[str, np.ndarray]) -> dict[str, tup
     }
 
 
-def _shared(genomes: Sources, split: str, other: str, k: int, known: np.ndarray, seen: np.ndarray) -> Shared:
+def _bases(genomes: Sources, split: str, other: str) -> tuple[int, int]:
+    """Bases of a split, and those that are bases of the other too."""
     bases = sum(len(interval) for _, splits in genomes for interval in merge(splits[split]))
-    shared = sum(overlap(splits[split], splits[other]) for _, splits in genomes)
+    return bases, sum(overlap(splits[split], splits[other]) for _, splits in genomes)
+
+
+def _shared(split: str, other: str, bases: tuple[int, int], k: int, known: np.ndarray, seen: np.ndarray) -> Shared:
     copies = int(((known > 0) & (seen >= _COPIED * known)).sum())
-    return Shared(split, other, bases, shared, len(known), k, int(known.sum()), int(seen.sum()), copies)
+    return Shared(split, other, *bases, len(known), k, int(known.sum()), int(seen.sum()), copies)
 
 
 def _percent(part: int, whole: int) -> str:

@@ -13,8 +13,10 @@ from dnadiff.genome.folds import block_folds, contig_folds, registered_folds
 from dnadiff.genome.intervals import BedRow, Interval, merge, overlap, read_bed, subtract
 
 SPLITS = ("train", "valid", "test")
-_SPELLINGS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid",
-              "test": "test", "testing": "test"}  # fmt: skip
+SPELLINGS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid",
+             "test": "test", "testing": "test"}  # fmt: skip
+"""How a table may spell a split, in lower case."""
+
 _PUBLISHED = 1 << 20  # bases to which the published loader extends each interval
 
 
@@ -112,7 +114,7 @@ def split_by_intervals(genome: Genome, bed: str | Path, test_fold: str | None = 
     """
     rows = sorted(read_bed(bed, genome, partial=True), key=lambda row: row.interval)
     folds = _folds(rows)
-    spelling = _SPELLINGS if folds is None else _roles(folds, bed, test_fold)
+    spelling = SPELLINGS if folds is None else _roles(folds, bed, test_fold)
     if folds is None and test_fold is not None:
         raise UsageError(f"--test-fold: the split column of {bed} holds no folds")
     owned = [(row.interval, _split_of(row, bed, spelling)) for row in rows]
@@ -142,7 +144,7 @@ def published_splits(genome: Genome, bed: str | Path) -> Splits:
     for row in read_bed(bed, genome, partial=True):
         chrom, start, end = row.interval.chrom, row.interval.start, row.interval.end
         end = min(max(end, start + _PUBLISHED), genome.contigs[chrom])
-        owned[_split_of(row, bed, _SPELLINGS)].append(Interval(chrom, start, end))
+        owned[_split_of(row, bed, SPELLINGS)].append(Interval(chrom, start, end))
     how = f"published intervals of {Path(bed).name}, extended to {_PUBLISHED:,} bases: LEAKS, for comparison only"
     return Splits(owned, how, leaky=True)
 
@@ -186,7 +188,7 @@ def summary(genome: Genome, splits: Splits) -> str:
 def _folds(rows: list[BedRow]) -> list[str] | None:
     """The labels of the split column in order, if they are folds: at least three, and none of them a split or empty."""
     labels = sorted({row.split for row in rows}, key=lambda label: (len(label), label))
-    return labels if len(labels) > 2 and all(labels) and not _SPELLINGS.keys() & {*map(str.lower, labels)} else None
+    return labels if len(labels) > 2 and all(labels) and not SPELLINGS.keys() & {*map(str.lower, labels)} else None
 
 
 def _roles(folds: list[str], bed: str | Path, test_fold: str | None) -> dict[str, str]:

@@ -29,6 +29,14 @@ class Location(NamedTuple):
     strand: str
 
 
+class Drawn(NamedTuple):
+    """Windows for training: tokens (B, length); weights (B, length) of their bases, or None; labels (B,), or None."""
+
+    tokens: Tensor
+    weight: Tensor | None = None
+    label: Tensor | None = None
+
+
 class Windows:
     """Training windows of a split, as a pure function of (seed, index).
 
@@ -92,8 +100,8 @@ class Windows:
         """
         return _tokens(self._lottery.places.genomes, *self._place(index), self.length)
 
-    def draw(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, length) of windows, and the weights of their bases in the loss: float32, or None where all are 1.
+    def draw(self, index: Tensor) -> Drawn:
+        """Windows, and the weights of their bases in the loss: float32, or None where all are 1. They have no labels.
 
         Raises:
             ValueError: if an index is negative.
@@ -102,7 +110,7 @@ class Windows:
         weights = None
         if self.soft_mask_weight != 1:
             weights = _weights(genomes, *place, self.length, self.soft_mask_weight)
-        return _tokens(genomes, *place, self.length), weights
+        return Drawn(_tokens(genomes, *place, self.length), weights)
 
     def locate(self, index: Tensor) -> list[Location]:
         """Where the windows `index` (B,) lie."""

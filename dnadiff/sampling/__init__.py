@@ -2,6 +2,7 @@
 
 from dnadiff.sampling.choice import SAMPLERS, Choice, choose
 from dnadiff.sampling.constraints import Constraints
+from dnadiff.sampling.guidance import Guide, steer
 from dnadiff.sampling.sample import letters_drawn, sample
 from dnadiff.sampling.templates import Template, free_template, parse_template, read_templates
 
@@ -9,6 +10,7 @@ __all__ = [
     "SAMPLERS",
     "Choice",
     "Constraints",
+    "Guide",
     "Template",
     "choose",
     "free_template",
@@ -16,4 +18,5 @@ __all__ = [
     "parse_template",
     "read_templates",
     "sample",
+    "steer",
 ]

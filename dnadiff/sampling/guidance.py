@@ -1,38 +1,63 @@
-"""Steering a sampler towards a class, by a denoiser that wraps a denoiser: any masked-diffusion sampler can use it.
+"""Steering a sampler towards a class, by a denoiser that wraps a denoiser.
 
-Both kinds change which letter is drawn, never when: with absorbing noise the rate at which letters are unmasked does
-not depend on the class. (The published classifier guidance normalises over letters and mask together, which inflates
-that rate.)
+Guidance with weight w draws from p(. | class)^w p(.)^(1 - w), normalised. What is mixed so is the law of what a step of
+the sampler draws:
+
+    absorbing noise   a letter, given that it is drawn now; also from left to right
+    uniform noise     the noisy letter z_s, given z_t: the reverse kernels, not the laws mu of clean letters
+    Gaussian noise    the noisy embedding z_s, given z_t. The kernels are Gaussians of one variance, whose means are
+                      linear in the estimate x^ of the clean embedding: their mixture has w x^(class) + (1 - w) x^
+
+Under absorbing noise any sampler can use the wrapped denoiser as it is: guidance changes which letter is drawn, never
+when, and the rate at which masks are lifted is that of the network that is told the class. (The published classifier
+guidance normalises over letters and mask together, which inflates that rate.) Samplers of the other noises ask each
+network for itself (`terms`) and mix what they make of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA, Alphabet
-from dnadiff.diffusion import Denoiser
+from dnadiff.diffusion import Denoiser, Objective
+from dnadiff.errors import UsageError
+from dnadiff.sampling.request import Request
 
 LogClass = Callable[[Tensor, Tensor | None], Tensor]
-"""A classifier of noised sequences: tokens (B, L) and `soft` (B, L, K) or None to log p(class | tokens), (B,)."""
+"""A classifier of masked sequences: tokens (B, L), and `soft` (B, L, K + 1) with the mask last or
+None, to log p(class) (B,), which can be differentiated by `soft`."""
 
 _LEAST = -1e4  # a letter that one of two networks excludes stays excluded, and infinity minus infinity does not arise
+
+
+class Guide(Protocol):
+    """A classifier of noised sequences into several classes."""
+
+    labels: tuple[str, ...]
+
+    def of(self, label: str) -> LogClass:
+        """The log-probability of one class."""
+        ...
 
 
 class _Guided:
     """What a wrapped denoiser has in common with the one inside."""
 
-    causal, outputs = False, len(DNA)
+    causal = False
 
     def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser, self.needs_sigma = denoiser, denoiser.needs_sigma
+        self.denoiser, self.needs_sigma, self.outputs = denoiser, denoiser.needs_sigma, denoiser.outputs
 
 
 class ClassifierFree(_Guided):
-    """Classifier-free guidance (Ho and Salimans 2022) of masked diffusion.
+    """Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) of absorbing noise, or from left to right.
 
         p(letter) ~ p(letter | class)^weight  p(letter)^(1 - weight)
 
@@ -47,21 +72,34 @@ class ClassifierFree(_Guided):
     def __init__(self, denoiser: Denoiser, weight: float) -> None:
         super().__init__(denoiser)
         self.weight = weight
+        self.causal, self.recurrent = denoiser.causal, getattr(denoiser, "recurrent", False)
 
     def __call__(
         self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, L, K), normalised; `label` (B,) is the class to go to."""
-        told = F.log_softmax(self.denoiser(tokens, sigma=sigma, label=label, soft=soft), -1)
-        if self.weight == 1.0:
-            return told
-        untold = F.log_softmax(self.denoiser(tokens, sigma=sigma, soft=soft), -1)
-        mixed = self.weight * told.clamp(min=_LEAST) + (1.0 - self.weight) * untold.clamp(min=_LEAST)
-        return F.log_softmax(mixed, -1)
+        """Logits (B, L, outputs); `label` (B,) is the class to go to."""
+        told = self.denoiser(tokens, sigma=sigma, label=label, soft=soft)
+        return told if self.weight == 1.0 else self._mixed(told, self.denoiser(tokens, sigma=sigma, soft=soft))
+
+    def begin(self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Of a recurrent network: as `LMDenoiser.begin`, with the states of both."""
+        inside: Any = self.denoiser
+        told, untold = inside.begin(batch, sigma, label), inside.begin(batch, sigma)
+        return self._mixed(told[0], untold[0]), (told[1], untold[1])
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """As `LMDenoiser.step`."""
+        inside: Any = self.denoiser
+        told, untold = (inside.step(tokens, one) for one in state)
+        return self._mixed(told[0], untold[0]), (told[1], untold[1])
+
+    def _mixed(self, told: Tensor, untold: Tensor) -> Tensor:
+        weights = [self.weight, 1.0 - self.weight]
+        return _drawn_by(mixture(weights, [_letters(told), _letters(untold)]), told)
 
 
 class ClassifierGuided(_Guided):
-    """Classifier guidance of masked diffusion by a classifier of noised sequences.
+    """Guidance of absorbing noise by a classifier of masked sequences (Schiff et al. 2024, arXiv 2412.10193).
 
         p(letter b at l) ~ p(letter b at l) p(class | sequence with b at l)^weight,   over the letters
 
@@ -93,10 +131,100 @@ class ClassifierGuided(_Guided):
     def __call__(
         self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, L, K), normalised; the class is the classifier's, so `label` goes to the network as it is."""
-        log_p = F.log_softmax(self.denoiser(tokens, sigma=sigma, label=label, soft=soft), -1)
+        """Logits (B, L, outputs); the class is the classifier's, so `label` goes to the network as it is."""
+        logits = self.denoiser(tokens, sigma=sigma, label=label, soft=soft)
         gain = self.gains(self.classifier, tokens, self.alphabet).clamp(min=_LEAST)
-        return F.log_softmax(log_p.clamp(min=_LEAST) + self.weight * gain, -1)
+        return _drawn_by(_letters(logits).clamp(min=_LEAST) + self.weight * gain, logits)
+
+
+def steer(
+    denoiser: Denoiser,
+    label: str | None,
+    weight: float | None,
+    guide: Guide | None,
+    objective: Objective,
+) -> tuple[Denoiser, int | None]:
+    """The denoiser that draws sequences of a class, and the number of the class that it is to be told.
+
+    Args:
+        denoiser: the network; its `labels` are the names of the classes that it can be told.
+        label: the class that is wanted; None for any.
+        weight: of the guidance, 1 if None. Without a guide, 1 is the network as it was trained, in one call.
+        guide: a classifier, instead of the network's own labels.
+        objective: what the network was trained for.
+
+    Raises:
+        UsageError: if there is no such class, or something is given that has no meaning without a class.
+    """
+    if label is None:
+        if weight is not None or guide is not None:
+            raise UsageError(f"--{'guide' if weight is None else 'guidance'} goes with --label: say which class")
+        return denoiser, None
+    names = getattr(denoiser, "labels", ()) if guide is None else guide.labels
+    if not names:
+        raise UsageError("this model was trained without labels: leave --label out, or give --guide TABLE")
+    if label not in names:
+        raise UsageError(f"no class {label!r}; there are {', '.join(names)}")
+    weight = 1.0 if weight is None else weight
+    if not 0 <= weight < math.inf:
+        raise UsageError(f"guidance must be 0 or more, not {weight}")
+    if guide is not None:
+        check_guidable(objective)
+        return ClassifierGuided(denoiser, guide.of(label), weight), None
+    if weight == 0:
+        return denoiser, None
+    return denoiser if weight == 1 else ClassifierFree(denoiser, weight), names.index(label)
+
+
+def check_guidable(objective: Objective) -> None:
+    """Whether a classifier of masked sequences can guide a model.
+
+    Raises:
+        UsageError: if it was not trained with masks.
+    """
+    if objective.noise != "absorbing":
+        raise UsageError(
+            f"--guide is for models trained with masks, and this one was trained with {objective.noise} noise: train "
+            f"it with --labels instead"
+        )
+
+
+def terms(request: Request) -> list[tuple[float, Request]]:
+    """Weights, which sum to 1, and requests whose laws a sampler is to mix; without guidance, the request alone.
+
+    Raises:
+        UsageError: for guidance by a classifier.
+    """
+    guided = request.denoiser
+    if isinstance(guided, ClassifierGuided):
+        raise UsageError("guidance by a classifier is for absorbing noise")
+    if not isinstance(guided, ClassifierFree):
+        return [(1.0, request)]
+    told = replace(request, denoiser=guided.denoiser)
+    both = [(guided.weight, told), (1.0 - guided.weight, replace(told, label=None))]
+    return [(weight, one) for weight, one in both if weight != 0]
+
+
+def mixture(weights: Sequence[float], log_laws: Sequence[Tensor]) -> Tensor:
+    """Logarithm of the product of laws (..., K), each to its power; normalised."""
+    if len(weights) == 1:
+        return log_laws[0].log_softmax(-1)
+    terms = [weight * law.clamp(min=_LEAST) for weight, law in zip(weights, log_laws, strict=True)]
+    return torch.stack(terms).sum(0).log_softmax(-1)
+
+
+def _letters(logits: Tensor) -> Tensor:
+    """Log-probabilities (..., K) of the letters of logits (..., outputs)."""
+    return F.log_softmax(logits[..., : len(DNA)], -1)
+
+
+def _drawn_by(log_p: Tensor, logits: Tensor) -> Tensor:
+    """Logits (..., outputs) whose letters follow log_p (..., K), with the mass and the mask of `logits`.
+
+    On these the rate depends at which masks are lifted, for scores (SEDD) and for networks that may answer "mask".
+    """
+    mass = logits[..., : len(DNA)].logsumexp(-1, keepdim=True)
+    return torch.cat([log_p.log_softmax(-1) + mass, logits[..., len(DNA) :]], -1)
 
 
 def _each_letter(classifier: LogClass, tokens: Tensor, alphabet: Alphabet) -> Tensor:

@@ -9,6 +9,7 @@ from dnadiff.diffusion.plaid import Plaid, lost, noise, signal
 from dnadiff.errors import UsageError
 from dnadiff.noise import Stream, uniform
 from dnadiff.sampling.ancestral import on_grid
+from dnadiff.sampling.guidance import mixture, terms
 from dnadiff.sampling.request import Request
 from dnadiff.sampling.reveal import unmask_times
 
@@ -16,15 +17,19 @@ _GROUPS = 32  # so that what a constraint enforces is not all at the end of a se
 
 
 def plaid(request: Request, steps: int) -> Tensor:
-    """From Gaussian noise to embeddings to letters; `steps` + 1 calls. Returns tokens (B, L).
+    """From Gaussian noise to embeddings to letters. Returns tokens (B, L).
 
     What a template says of a letter is evidence like any other: minus infinity for every letter that it rules out. With
     the exact denoiser the error is of order 1 / `steps` and the limit is the exact conditional distribution, for fixed
     letters and for restricted ones. Constraints are kept when the embeddings become letters, in a random order.
 
+    Towards a class (`guidance`) the laws of z_s are mixed, which is to mix the estimates x^ = P E with the weights w
+    and 1 - w; and in the end the laws of the letters. Each network is shown its own earlier answer.
+
     Args:
         request: what to draw, of a network that was trained with `Plaid`.
-        steps: from gamma(1) to gamma(0). A self-conditioned network is shown its answer of the step before.
+        steps: from gamma(1) to gamma(0); a call each and one more, and with guidance twice as many. A self-conditioned
+            network is shown its answer of the step before.
 
     Raises:
         UsageError: if the objective is not known, which has the embedding and the schedule.
@@ -36,20 +41,23 @@ def plaid(request: Request, steps: int) -> Tensor:
     possible = request.possible()
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=tokens.device)
     levels = objective.schedule(times).gamma[:, None].expand(-1, len(tokens))
-    z, answer = _normal(objective, request, 0), torch.zeros_like(possible, dtype=torch.float64)
+    weights, asked = zip(*terms(request), strict=True)
+    z, answers = _normal(objective, request, 0), [torch.zeros_like(possible, dtype=torch.float64) for _ in asked]
     for step, gamma in enumerate(levels):
         if step > 0:
-            fresh = _normal(objective, request, step)
-            z = transition(z, answer @ objective.embedding, levels[step - 1], gamma, fresh)
+            denoised = sum(w * answer for w, answer in zip(weights, answers, strict=True)) @ objective.embedding
+            z = transition(z, denoised, levels[step - 1], gamma, _normal(objective, request, step))
         evidence = objective.evidence(z, gamma).masked_fill(~possible, -torch.inf)
-        soft = evidence.softmax(-1)
-        if objective.self_conditioned:
-            soft = torch.cat([soft, answer], -1)
-        log_mu = request.answer(hidden, free, lost(gamma), soft).log_mu
-        answer = possible.double() / possible.sum(-1, keepdim=True)
-        log_p = (log_mu + evidence[free[:, request.span]]).log_softmax(-1)
-        answer[free[:, request.span]] = log_p.exp()
-    return _letters(request, log_p)
+        laws = []
+        for i, one in enumerate(asked):
+            soft = evidence.softmax(-1)
+            if objective.self_conditioned:
+                soft = torch.cat([soft, answers[i]], -1)
+            log_mu = one.answer(hidden, free, lost(gamma), soft).log_mu
+            laws.append((log_mu + evidence[free[:, request.span]]).log_softmax(-1))
+            answers[i] = possible.double() / possible.sum(-1, keepdim=True)
+            answers[i][free[:, request.span]] = laws[i].exp()
+    return _letters(request, mixture(weights, laws))
 
 
 def _letters(request: Request, log_p: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dnadiff.noise import Stream
+from dnadiff.sampling.guidance import mixture, terms
 from dnadiff.sampling.request import Request, pick
 
 
@@ -30,12 +31,16 @@ def uniform(request: Request, steps: int) -> Tensor:
     Under constraints every state keeps to them, the first too: a letter that would break one by turning into another
     is drawn among those that do not.
 
+    Towards a class these laws of z_s are mixed (`guidance`), as p(z_s | z_t, class)^w p(z_s | z_t)^(1 - w). To mix mu
+    instead is another chain.
+
     Args:
         request: what to draw.
-        steps: T, at least 1; a call each.
+        steps: T, at least 1; a call each, or two with guidance.
     """
     size, free = len(request.alphabet), request.free
     possible = request.possible()
+    asked = terms(request)
     tokens = request.template.clone()
     log_p = torch.zeros(*tokens.shape, size, dtype=torch.float64, device=tokens.device)
     request.draw_from(tokens, free, request.numbers(Stream.LETTER), log_p)
@@ -44,10 +49,12 @@ def uniform(request: Request, steps: int) -> Tensor:
         here = F.one_hot(request.alphabet.letter_index(tokens[:, request.span]), size).double()
         evidence = _noised(here, t) * possible
         time = torch.full_like(evidence[:, 0, 0], t)
-        answer = request.answer(tokens, free, time, evidence / evidence.sum(-1, keepdim=True))
-        clean = (answer.log_mu + answer.log_mass[:, None]).exp()
-        law = _noised(here[free[:, request.span]], (t - s) / (1 - s)) * _noised(clean, s)
-        log_p[free] = law.log()
+        kept = _noised(here[free[:, request.span]], (t - s) / (1 - s))
+        laws = []
+        for _, one in asked:
+            answer = one.answer(tokens, free, time, evidence / evidence.sum(-1, keepdim=True))
+            laws.append((kept * _noised((answer.log_mu + answer.log_mass[:, None]).exp(), s)).log())
+        log_p[free] = mixture([weight for weight, _ in asked], laws)
         _move(request, tokens, request.numbers(Stream.LETTER, step), log_p)
     return tokens
 

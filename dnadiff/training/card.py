@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from dnadiff.genome.fasta import Genome
+from dnadiff.genome.labelled import LabelledTable
 from dnadiff.genome.splits import Splits
 from dnadiff.model import Model
 from dnadiff.training.recipe import Recipe
 
 
-def model_card(model: Model, recipe: Recipe, sources: list[tuple[Genome, Splits]], summary: dict[str, Any]) -> str:
+def model_card(
+    model: Model,
+    recipe: Recipe,
+    sources: list[tuple[Genome, Splits]],
+    table: LabelledTable | None,
+    summary: dict[str, Any],
+) -> str:
     """The README.md of a model folder."""
+    data = [_source(genome, splits) for genome, splits in sources]
+    data += [] if table is None else [_classes(table)]
+    bounds = [_row(split, summary[split]) for split in ("valid", "test")]
+    bounds += [
+        _row(f"{split}, no class told", summary[split]["untold"]) for split in ("valid", "test") if table is not None
+    ]
     return f"""\
 # {_title(recipe.objective)}
 
@@ -23,7 +36,7 @@ def model_card(model: Model, recipe: Recipe, sources: list[tuple[Genome, Splits]
 
 ## Data
 
-{chr(10).join(_source(genome, splits) for genome, splits in sources)}
+{chr(10).join(data)}
 
 Windows of {recipe.window:,} bases. N is visible context; it is never masked, scored or sampled.
 
@@ -36,8 +49,7 @@ repeat it is in `../config.yaml`. The weights are an exponential moving average.
 
 | split | nats per base | standard error | perplexity | kind | windows | bases |
 |---|---|---|---|---|---|---|
-{_row("valid", summary["valid"])}
-{_row("test", summary["test"])}
+{chr(10).join(bounds)}
 
 The standard error is over windows. "upper" says that the true value is at or below the figure. No choice was made by
 looking at the test split.
@@ -56,6 +68,10 @@ def _title(objective: str) -> str:
 
 def _source(genome: Genome, splits: Splits) -> str:
     return f"* {genome.name} (SHA-256 `{genome.digest[:16]}`): {splits.how}"
+
+
+def _classes(table: LabelledTable) -> str:
+    return f"* {table.name} (SHA-256 `{table.digest[:16]}`): {table.how}; classes {', '.join(table.names)}"
 
 
 def _row(split: str, bound: dict[str, Any]) -> str:

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hyena import ImplicitFilter
-from dnadiff.diffusion import Objective
+from dnadiff.diffusion import Objective, told
 from dnadiff.errors import InputError
+from dnadiff.noise import Stream, uniform
 from dnadiff.training.batches import Batch
 from dnadiff.training.budget import Budget, learning_rate
 from dnadiff.training.recipe import Recipe
+
+_UNTOLD = 0.1  # of the rows of a run with labels
 
 
 class Pretraining(lightning.LightningModule):
@@ -29,7 +32,7 @@ class Pretraining(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, in nats per base."""
         loss = self.objective.loss(
-            self.denoiser,
+            told(self.denoiser, self.shown_label(batch)),
             batch.tokens,
             seed=self.recipe.seed,
             step=batch.step,
@@ -40,9 +43,20 @@ class Pretraining(lightning.LightningModule):
         self.train_nats.append(self.latest)
         return loss.value
 
+    def shown_label(self, batch: Batch) -> Tensor | None:
+        """The classes (B,) that the network is told in training, of a tenth of the rows none.
+
+        So it also learns the law of all classes together, which guidance needs (Ho and Salimans 2022).
+        """
+        if batch.label is None:
+            return None
+        untold = uniform(self.recipe.seed, Stream.LABEL, batch.rows, 1)[:, 0] < _UNTOLD
+        return batch.label.masked_fill(untold, len(self.denoiser.labels))
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Nats and bases of valid windows, gathered for the log."""
-        bound = self.objective.bound(self.denoiser, batch.tokens, draws=1, seed=self.recipe.seed, index=batch.rows)
+        denoiser = told(self.denoiser, batch.label)
+        bound = self.objective.bound(denoiser, batch.tokens, draws=1, seed=self.recipe.seed, index=batch.rows)
         self.valid_nats.append(torch.stack([bound.nats.sum(), bound.bases.sum()]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,12 @@ from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
 from dnadiff.backbones.language_model import LanguageModel
 from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
 from dnadiff.diffusion import Bound, CorpusBound, MaskedLM, Objective, corpus_bound, make_objective, summarise
+from dnadiff.diffusion.corpus import ratio
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import empty_folder, write_json, write_text
-from dnadiff.genome.audit import audit_splits, table, to_csv
+from dnadiff.genome.audit import Shared, audit_labelled, audit_splits, table, to_csv
 from dnadiff.genome.fasta import Genome
+from dnadiff.genome.labelled import LabelledTable, LabelledWindows, read_labelled
 from dnadiff.genome.splits import Splits, make_splits, summary
 from dnadiff.genome.windows import HeldOut, Windows, held_out
 from dnadiff.memory import keep_freed_memory
@@ -48,11 +50,17 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Data:
-    """What a run reads: random training windows, and fixed samples of held-out ones."""
+    """What a run reads: random training windows, and fixed samples of held-out ones; with labels, those of a table."""
 
     sources: list[tuple[Genome, Splits]]
-    train: Windows
-    held_out: dict[str, HeldOut]
+    train: Windows | LabelledWindows
+    held_out: Mapping[str, HeldOut | LabelledWindows]
+    table: LabelledTable | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes."""
+        return () if self.table is None else self.table.names
 
 
 def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -74,7 +82,7 @@ def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bo
     log: Log = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
     data = read_data(recipe, log, quiet)
     objective = make_objective(recipe.objective, recipe.objective_options)
-    denoiser = build(recipe, objective)
+    denoiser = build(recipe, objective, data.labels)
     log(_plan(recipe, denoiser))
     folder = Path(out)
     checkpoint = _checkpoint(folder) if resume else None
@@ -101,6 +109,8 @@ def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
         splits = splits_of(recipe, genome)
         log(summary(genome, splits))
         sources.append((genome, splits))
+    if recipe.labels is not None:
+        return _labelled(recipe, sources, log)
     size, seed = recipe.window, recipe.seed
     train = Windows(
         sources,
@@ -124,6 +134,20 @@ def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
     return Data(sources, train, samples)
 
 
+def _labelled(recipe: Recipe, sources: list[tuple[Genome, Splits]], log: Log) -> Data:
+    """The windows of a labelled table, all of them for training and a sample of the held-out ones."""
+    assert recipe.labels is not None
+    source = sources[0] if sources else None
+    found = read_labelled(
+        recipe.labels, recipe.window, recipe.seed, source, reverse_complement=recipe.reverse_complement
+    )
+    for note in found.notes:
+        log(f"note: {note}")
+    log(str(found))
+    samples = {split: found.windows[split].limited(recipe.eval_windows) for split in ("valid", "test")}
+    return Data(sources, found.windows["train"], samples, found)
+
+
 def splits_of(recipe: Recipe, genome: Genome) -> Splits:
     """What is train, valid and test of one of the run's genomes; see `make_splits` for errors."""
     return make_splits(
@@ -136,10 +160,18 @@ def splits_of(recipe: Recipe, genome: Genome) -> Splits:
     )
 
 
+def audit(data: Data, windows: int, quiet: bool) -> list[Shared]:
+    """What the splits share; the k-mers of at most so many held-out windows of each are looked for in the others."""
+    with bar("audit", quiet=quiet) as progress:
+        if data.table is not None:
+            return audit_labelled(data.table.windows, limit=windows, progress=progress)
+        samples = {split: some for split, some in data.held_out.items() if isinstance(some, HeldOut)}
+        return audit_splits(data.sources, samples, windows=windows, progress=progress)
+
+
 def _audit(data: Data, folder: Path, log: Log, quiet: bool) -> None:
     """Writes what the splits share into the run folder, and says it."""
-    with bar("audit", quiet=quiet) as progress:
-        found = audit_splits(data.sources, data.held_out, windows=_AUDITED, progress=progress)
+    found = audit(data, _AUDITED, quiet)
     write_text(folder / "audit.csv", to_csv(found))
     log(table(found))
 
@@ -157,11 +189,17 @@ def _plan(recipe: Recipe, denoiser: LMDenoiser) -> str:
     )
 
 
-def build(recipe: Recipe, objective: Objective) -> LMDenoiser:
+def build(recipe: Recipe, objective: Objective, labels: tuple[str, ...] = ()) -> LMDenoiser:
     """The network: new, with weights that the seed determines, or started from `recipe.init`.
 
     What `recipe.init` was not told and this objective tells starts at zero: at first the network computes what it did.
-    What both are told goes on as it was; so do the weights of the objective, if it is the same one.
+    What both are told goes on as it was; so do the weights of the objective, if it is the same one. Other classes than
+    the model's own are new, and its own are then forgotten.
+
+    Args:
+        recipe: of the run.
+        objective: what it minimises.
+        labels: the classes that the network is told.
 
     Raises:
         UsageError: if it cannot carry the objective.
@@ -172,19 +210,22 @@ def build(recipe: Recipe, objective: Objective) -> LMDenoiser:
     if told and objective.causal:
         raise UsageError(f"{recipe.objective} has no noise level to tell: leave --time-conditioning out")
     if recipe.init is None:
-        denoiser = _denoiser(_new_network(recipe, causal=objective.causal), objective, told=told)
+        denoiser = _denoiser(_new_network(recipe, causal=objective.causal), objective, told, labels)
     else:
-        denoiser = _continued(load(recipe.init, device="cpu"), objective, told=told)
+        denoiser = _continued(load(recipe.init, device="cpu"), objective, told, labels)
     objective.check(denoiser)
     return denoiser.train()
 
 
-def _continued(model: Model, objective: Objective, *, told: bool) -> LMDenoiser:
+def _continued(model: Model, objective: Objective, told: bool, labels: tuple[str, ...]) -> LMDenoiser:
     """A trained network for this objective; the objective's own weights are taken over where they fit."""
     before = model.denoiser
-    denoiser = _denoiser(before.lm, objective, told=told)
-    if before.needs_sigma == told and not before.labels:
+    denoiser = _denoiser(before.lm, objective, told, labels)
+    if before.needs_sigma == told and before.labels == labels:
         denoiser.conditioning = before.conditioning
+    elif before.needs_sigma and told and not before.labels:
+        assert denoiser.conditioning is not None and before.conditioning is not None
+        denoiser.conditioning.add_labels_to(before.conditioning)
     if before.self_conditioned == denoiser.self_conditioned:
         denoiser.guess = before.guess
     if (type(model.objective), model.objective.options) == (type(objective), objective.options):
@@ -192,8 +233,10 @@ def _continued(model: Model, objective: Objective, *, told: bool) -> LMDenoiser:
     return denoiser
 
 
-def _denoiser(lm: LanguageModel, objective: Objective, *, told: bool) -> LMDenoiser:
-    return LMDenoiser(lm, needs_sigma=told, outputs=objective.outputs, self_conditioned=objective.self_conditioned)
+def _denoiser(lm: LanguageModel, objective: Objective, told: bool, labels: tuple[str, ...]) -> LMDenoiser:
+    return LMDenoiser(
+        lm, needs_sigma=told, labels=labels, outputs=objective.outputs, self_conditioned=objective.self_conditioned
+    )
 
 
 def _new_network(recipe: Recipe, *, causal: bool) -> LanguageModel:
@@ -284,7 +327,13 @@ class _Loaders(lightning.LightningDataModule):
         """The first valid windows, in batches."""
         valid = self.data.held_out["valid"]
         chosen = torch.arange(min(_WATCHED, valid.windows)).split(self.recipe.batch_size)
-        return DataLoader([Batch(valid.tokens(rows), rows, 0) for rows in chosen], batch_size=None)  # type: ignore[arg-type]
+        batches = [Batch(valid.tokens(rows), rows, 0, label=_classes(valid, rows)) for rows in chosen]
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def _classes(sample: HeldOut | LabelledWindows, rows: Tensor | slice) -> Tensor | None:
+    """The classes (B,) of held-out windows that have some."""
+    return sample.label[rows] if isinstance(sample, LabelledWindows) else None
 
 
 def _finish(
@@ -301,6 +350,13 @@ def _finish(
             pseudo = summarise(_bound(model, sample, recipe, split, quiet, model.objective.pseudo))
             _tell(log, f"{split} pseudo-likelihood", pseudo, sample)
             figures[split]["pseudo"] = pseudo.to_dict()
+        if isinstance(sample, LabelledWindows):
+            untold = _bound(model, sample, recipe, split, quiet, tell=False)
+            worth, se, count = _worth(bounds[split], untold)
+            _tell(log, f"{split}, no class told", summarise(untold), sample)
+            log(f"{split}: the class is worth {worth:.4f} +- {se:.4f} nats per base, from {count:,} windows")
+            figures[split]["untold"] = summarise(untold).to_dict()
+            figures[split]["worth"] = {"nats_per_base": worth, "se": se if count > 1 else None, "windows": count}
     bases = steps * recipe.bases_per_step(world)
     result = {
         "params": model.params,
@@ -312,22 +368,32 @@ def _finish(
     }
     write_text(folder / "bounds.csv", _table(data, bounds))
     model.save(folder / "model")
-    write_text(folder / "model" / "README.md", model_card(model, recipe, data.sources, result))
+    write_text(folder / "model" / "README.md", model_card(model, recipe, data.sources, data.table, result))
     write_json(folder / "summary.json", result)
     log(f"model written to {folder / 'model'}")
     return result
 
 
 def _bound(
-    model: Model, sample: HeldOut, recipe: Recipe, split: str, quiet: bool, bound: Callable[..., Bound] | None = None
+    model: Model,
+    sample: HeldOut | LabelledWindows,
+    recipe: Recipe,
+    split: str,
+    quiet: bool,
+    bound: Callable[..., Bound] | None = None,
+    *,
+    tell: bool = True,
 ) -> Bound:
-    """The bound of a held-out sample, cut short to its first windows if this machine needs longer than allowed."""
-    limit = seconds(recipe.eval_max_time) / 2
+    """The bound of a held-out sample, cut short to its first windows if this machine needs longer than allowed.
+
+    `tell`: the network is told the classes, where the windows have some.
+    """
+    limit = seconds(recipe.eval_max_time) / (2 if recipe.labels is None else 4)
     with bar(f"{split} bound", quiet=quiet) as progress:
         return corpus_bound(
             bound or model.objective.bound,
             model.denoiser,
-            _timed(sample, recipe.batch_size, limit),
+            _timed(sample, recipe.batch_size, limit, tell=tell),
             draws=recipe.eval_draws,
             seed=recipe.seed,
             device=model.device,
@@ -335,16 +401,25 @@ def _bound(
         )
 
 
-def _timed(sample: HeldOut, batch_size: int, limit: float) -> Iterator[Tensor]:
+def _timed(
+    sample: HeldOut | LabelledWindows, batch_size: int, limit: float, *, tell: bool
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     clock = Budget(None, limit)
     clock.start()
     for start in range(0, sample.windows, batch_size):
         if clock.progress(0) >= 1.0:
             return
-        yield sample.tokens(slice(start, start + batch_size))
+        rows = slice(start, start + batch_size)
+        yield sample.tokens(rows), _classes(sample, rows) if tell else None
 
 
-def _tell(log: Log, split: str, bound: CorpusBound, sample: HeldOut) -> None:
+def _worth(told: Bound, untold: Bound) -> tuple[float, float, int]:
+    """By how many nats per base a class lowers the bound, the standard error, and from how many windows: of both."""
+    count = min(len(told.nats), len(untold.nats))
+    return *ratio(untold.nats[:count] - told.nats[:count], told.bases[:count]), count
+
+
+def _tell(log: Log, split: str, bound: CorpusBound, sample: HeldOut | LabelledWindows) -> None:
     sign = {"upper": "<=", "exact": "=", "pseudo": "~"}[bound.bound]
     log(
         f"{split}: {sign} {bound.nats_per_base:.4f} +- {bound.se:.4f} nats per base (perplexity {bound.ppl:.3f}), from "
@@ -362,11 +437,14 @@ def _table(data: Data, bounds: dict[str, Bound]) -> str:
 
 
 def _about(recipe: Recipe, data: Data, steps: int) -> dict[str, Any]:
-    return {
+    about = {
         "window": recipe.window,
         "steps": steps,
         "genomes": [{"name": g.name, "sha256": g.digest, "split": s.how} for g, s in data.sources],
     }
+    if data.table is not None:
+        about["table"] = {"name": data.table.name, "sha256": data.table.digest, "split": data.table.how}
+    return about
 
 
 # Lightning's remarks on choices that are made here on purpose.

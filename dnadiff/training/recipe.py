@@ -19,6 +19,8 @@ class Recipe:
 
     Attributes:
         genome: FASTA files (plain or bgzipped); several are drawn from in proportion to their size.
+        labels: CSV or TSV with columns label and sequence, or with one --genome label, chrom, start and end; perhaps
+            split. The model learns its sequences given their class.
         genome_weight: of each genome, once for each: so many of the windows are of it, instead.
         intervals: BED with a split column (train, valid, test, or folds) and perhaps a column of weights; by default
             whole chromosomes are held out.
@@ -62,6 +64,7 @@ class Recipe:
     """
 
     genome: list[str] = field(default_factory=list)
+    labels: str | None = None
     genome_weight: list[float] = field(default_factory=list)
     intervals: str | None = None
     test_fold: str | None = None
@@ -100,8 +103,8 @@ class Recipe:
     num_nodes: int = 1
 
     def __post_init__(self) -> None:
-        if not self.genome:
-            raise UsageError("no genome: give --genome FILE (FASTA, plain or bgzipped)")
+        if not self.genome and self.labels is None:
+            raise UsageError("no genome: give --genome FILE (FASTA, plain or bgzipped), or --labels TABLE")
         self._check_data()
         for name, hint in get_type_hints(Recipe).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
@@ -142,6 +145,22 @@ class Recipe:
             raise UsageError(f"--min-scorable must be in [0, 1], not {self.min_scorable}")
         if not 0 <= self.soft_mask_weight <= 1:
             raise UsageError(f"--soft-mask-weight must be in [0, 1], not {self.soft_mask_weight}")
+
+        if self.labels is not None:
+            self._check_labels()
+
+    def _check_labels(self) -> None:
+        if len(self.genome) > 1:
+            raise UsageError("--labels goes with one --genome, or with none")
+        own = {
+            "split legacy": self.split == "legacy",
+            "tiled": self.tiled,
+            "min-scorable": self.min_scorable > 0,
+            "soft-mask-weight": self.soft_mask_weight != 1,
+            "genome-weight": bool(self.genome_weight),
+        }
+        for name in (name for name, given in own.items() if given):
+            raise UsageError(f"--{name} is for windows of a genome, and --labels has its own: leave it out")
 
     @property
     def max_seconds(self) -> float | None:

@@ -95,6 +95,30 @@ def test_intervals_that_cannot_be_used(capsys, here, text):
     assert "regions.bed" in fails(capsys, here, words, BEDS[text])
 
 
+TABLES = {
+    "name,sequence\na,ACGT\n": "no column named label",
+    "label,start\na,1\n": "no column named sequence",
+    "label,sequence\na,ACGT\na,ACGA\n": "only the class 'a'",
+    "label,sequence\na,ACGT\nb,\n": "line 3: no A, C, G or T",
+    "label,sequence\na,ACGT\nb,AXGT\n": "line 3: 'X' at position 2",
+    "label,sequence\na,ACGT\nb,ACGA\n": "nothing labelled is in the",
+}
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_labels_that_cannot_be_used(capsys, here, text):
+    (here / "table.csv").write_text(text)
+    words = ["pretrain", *TINY, "--labels", "table.csv", "--out", "run"]
+    assert "table.csv" in fails(capsys, here, words, TABLES[text])
+
+
+def test_labelled_intervals_of_another_genome(capsys, here):
+    write_fasta(here / "genome.fa", CONTIGS)
+    (here / "table.csv").write_text("label,chrom,start,end\na,chr1,5,9\n")
+    words = ["pretrain", *TINY, "--labels", "table.csv", "--genome", "genome.fa", "--out", "run"]
+    fails(capsys, here, words, "table.csv, line 2: genome.fa has no chromosome 'chr1'")
+
+
 def test_short_records_and_ambiguity_codes_are_counted_and_skipped(capsys, here):
     write_fasta(here / "genome.fa", CONTIGS | {"speck": 30, "codes": "ACGTRYKM" * 100})
     assert main(["pretrain", *TINY, "--genome", "genome.fa", "--out", "run"]) == 0

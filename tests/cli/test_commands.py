@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from Bio import SeqIO
 from small import CONTIGS, write_fasta
 
 import dnadiff
+from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.cli.main import main
@@ -216,6 +218,86 @@ def test_a_causal_model_is_sampled_from_left_to_right_and_the_header_says_so(tmp
     ):
         assert main([*command, *words]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """A folder with a table of two classes, and a run that was trained on it."""
+    folder = tmp_path_factory.mktemp("classes")
+    rng, rows = torch.Generator().manual_seed(0), ["label,sequence"]
+    for name, gc in (("GC rich", 0.8), ("AT rich", 0.2)):
+        letters = torch.multinomial(torch.tensor([1 - gc, gc, gc, 1 - gc]), 200 * 40, True, generator=rng)
+        rows += [f"{name},{DNA.decode(row + DNA.first_id)}" for row in letters.view(200, 40)]
+    (folder / "gc.csv").write_text("\n".join(rows) + "\n")
+    words = ["--config", "smoke", "--window", "40", "--max-steps", "60", "--learning-rate", "0.02", "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["pretrain", *words, "--labels", "gc.csv"]) == 0
+    return folder
+
+
+def gc_content(text):
+    sequences = "".join(re.findall(r"^[ACGT]+$", text, re.M))
+    return (sequences.count("G") + sequences.count("C")) / len(sequences)
+
+
+def test_classes_are_drawn_as_they_are_and_the_header_says_so(classes, monkeypatch, capsys):
+    monkeypatch.chdir(classes)
+    command = ["generate", "--length", "40", "--num", "20", "--steps", "10"]
+    shares = {}
+    for name, flags in {
+        "none": [],
+        "GC": ["--label", "GC rich"],
+        "AT": ["--label", "AT rich"],
+        "more": ["--label", "GC rich", "--guidance", "3"],
+        "zero": ["--label", "GC rich", "--guidance", "0"],
+    }.items():
+        assert main([*command, *flags]) == 0
+        out = capsys.readouterr().out
+        shares[name] = gc_content(out)
+        label = f" label='{flags[1]}' guidance={flags[-1] if len(flags) > 2 else 1}" if flags else ""
+        assert f" seed=0{label} index=0" in out
+    assert shares["GC"] - shares["AT"] > 0.25 and 0.35 < shares["none"] < 0.65
+    assert shares["more"] > shares["GC"] + 0.02 and shares["zero"] == shares["none"]
+    (run,) = (classes / "runs").iterdir()
+    assert run.name.startswith("gc-mdlm-")
+    model = dnadiff.load(run)
+    drawn = model.generate(3, length=40, steps=10, label="GC rich", guidance=3.0, batch_size=2)
+    assert model.generate(2, length=40, steps=10, label="GC rich", guidance=3.0) == drawn[:2]
+
+
+def test_a_guide_leads_to_a_class_and_says_how_well(classes, monkeypatch, capsys):
+    monkeypatch.chdir(classes)
+    command = ["generate", "--length", "40", "--num", "8", "--steps", "8", "--guide", "gc.csv", "--guidance", "4"]
+    assert main([*command, "--label", "GC rich"]) == 0
+    out, err = capsys.readouterr()
+    assert re.findall(r"guide, (\d+)% hidden: accuracy 0\.\d+ \(most frequent class", err) == ["10", "50", "90"]
+    assert " seed=0 label='GC rich' guidance=4 guide=gc.csv index=0" in out
+    assert main([*command, "--label", "AT rich", "--quiet"]) == 0
+    assert gc_content(out) - gc_content(capsys.readouterr().out) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--label", "rich"], 2, "no class 'rich'; there are AT rich, GC rich"),
+        (["--guidance", "2"], 2, "--guidance goes with --label"),
+        (["--guide", "gc.csv"], 2, "--guide goes with --label"),
+        (["--label", "GC rich", "--guidance", "-1"], 2, "guidance must be 0 or more"),
+        (["--label", "rich", "--guide", "gc.csv"], 2, "no class 'rich' in it; there are AT rich, GC rich"),
+        (["--label", "GC rich", "--guide", "none.csv"], 1, "none.csv: No such file"),
+    ],
+)
+def test_a_class_that_cannot_be_drawn_is_named(classes, monkeypatch, capsys, flags, code, message):
+    monkeypatch.chdir(classes)
+    assert main(["generate", "--length", "40", *flags]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and message in err.splitlines()[-1]
+
+
+def test_a_model_without_labels_draws_no_class(here, capsys):
+    assert main(["generate", "--length", "40", "--label", "GC rich"]) == 2
+    assert "trained without labels: leave --label out" in capsys.readouterr().err
 
 
 def test_a_page_about_everything(here, tmp_path, capsys):

@@ -323,7 +323,8 @@ def test_soft_masked_bases_weigh_less_on_either_strand(genome_of, case, weight, 
         windows = Windows(sources, split="train", length=length, seed=5, soft_mask_weight=weight)
     except InputError:
         return
-    tokens, weights = windows.draw(first(40))
+    tokens, weights, labels = windows.draw(first(40))
+    assert labels is None
     assert torch.equal(tokens, windows.tokens(first(40)))
     assert weights.shape == tokens.shape and weights.dtype == torch.float32
     genomes, _, _ = windows._place(first(40))
@@ -334,7 +335,7 @@ def test_soft_masked_bases_weigh_less_on_either_strand(genome_of, case, weight, 
 
 
 def test_weights_of_one_are_none(sources):
-    assert Windows(sources, split="train", length=LENGTH, seed=1).draw(first(3))[1] is None
+    assert Windows(sources, split="train", length=LENGTH, seed=1).draw(first(3)).weight is None
 
 
 @pytest.mark.parametrize(

@@ -68,16 +68,43 @@ def absorbing_law(source: JointSource, rates: list[float], lift, again=lambda t,
     return law[(states != MASK).all(1)]
 
 
-def uniform_law(source: JointSource, steps: int) -> Tensor:
-    """The law (4^L,) after T steps of the ancestral sampler of uniform noise."""
-    letters = torch.eye(4, dtype=torch.float64)[source.sequences]
+def uniform_law(source: JointSource | list[tuple[float, JointSource]], steps: int) -> Tensor:
+    """The law (4^L,) after T steps of the ancestral sampler of uniform noise.
+
+    Several sources with weights: the product of their reverse kernels, each to the power of its weight.
+    """
+    terms = source if isinstance(source, list) else [(1.0, source)]
+    sequences = terms[0][1].sequences
+    letters = torch.eye(4, dtype=torch.float64)[sequences]
     law = torch.full((len(letters),), 1.0 / len(letters), dtype=torch.float64)
     for i in range(steps, 0, -1):
         a_t, a_s = 1 - i / steps, 1 - (i - 1) / steps
-        mu = source(source.sequences + DNA.first_id, soft=a_t * letters + (1 - a_t) / 4).exp()
-        rows = (a_t / a_s * letters + (1 - a_t / a_s) / 4) * (a_s * mu + (1 - a_s) / 4)
+        rows = torch.ones_like(letters)
+        for weight, one in terms:
+            mu = one(sequences + DNA.first_id, soft=a_t * letters + (1 - a_t) / 4).exp()
+            kernel = (a_t / a_s * letters + (1 - a_t / a_s) / 4) * (a_s * mu + (1 - a_s) / 4)
+            rows = rows * (kernel / kernel.sum(-1, keepdim=True)) ** weight
         law = law @ _together(rows / rows.sum(-1, keepdim=True))
     return law
+
+
+def one_by_one_law(terms: list[tuple[float, JointSource]], orders: list[tuple[int, ...]]) -> Tensor:
+    """The law (4^L,) of drawing letter after letter, in each of these orders alike often.
+
+    A letter follows the product of the sources' conditionals given the letters before it, each to its weight.
+    """
+    total = torch.zeros_like(terms[0][1].table)
+    for order in orders:
+        law = torch.ones_like(total)
+        for place, own in enumerate(order):
+            hidden = list(order[place + 1 :])
+            step = torch.ones_like(total)
+            for weight, source in terms:
+                seen = source.table.sum(hidden, keepdim=True) if hidden else source.table
+                step = step * (seen / seen.sum(own, keepdim=True)) ** weight
+            law = law * step / step.sum(own, keepdim=True)
+        total += law / len(orders)
+    return total.reshape(-1)
 
 
 def grid(steps: int) -> list[float]:

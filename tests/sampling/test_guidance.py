@@ -1,29 +1,45 @@
+import itertools
+
+import exact_laws
+import pytest
 import torch
-from closed_forms import JointSource
-from scipy.stats import chisquare
+from closed_forms import FromLogits, JointSource, with_mask_output
+from exact_laws import (
+    Source,
+    absorbing_law,
+    ancestral_lift,
+    distance,
+    grid,
+    one_by_one_law,
+    uniform_law,
+)
+from scipy.stats import chi2_contingency
 
 from dnadiff.alphabet import DNA
-from dnadiff.sampling import sample
-from dnadiff.sampling.guidance import ClassifierFree, ClassifierGuided
+from dnadiff.diffusion import MDLM, SEDD, UDLM, Autoregressive, Plaid
+from dnadiff.errors import UsageError
+from dnadiff.sampling import free_template, sample
+from dnadiff.sampling.guidance import ClassifierFree, ClassifierGuided, steer
 
-COUNT = 20_000
+COUNT = 10_000
 
 
 class TwoClasses:
     """A joint distribution of class and sequence, as a denoiser that may be told the class, and as its classifier."""
 
     causal, needs_sigma, outputs = False, False, 4
+    labels = ("first", "second")
     share = 0.3  # of class 0
 
     def __init__(self, length=3):
-        self.classes = [JointSource(length, seed=1), JointSource(length, seed=2)]
-        self.both = JointSource(length)
+        self.classes = [Source(length, seed=1), Source(length, seed=2)]
+        self.both = Source(length)
         self.both.table = self.share * self.classes[0].table + (1 - self.share) * self.classes[1].table
 
     def __call__(self, tokens, sigma=None, label=None, soft=None):
         if label is None:
-            return self.both(tokens)
-        answers = [source(tokens) for source in self.classes]
+            return self.both(tokens, soft=soft)
+        answers = [source(tokens, soft=soft) for source in self.classes]
         return torch.where((label == 0)[:, None, None], *answers)
 
     def log_first(self, tokens, soft=None):
@@ -34,18 +50,42 @@ class TwoClasses:
         return (joint / total).log()
 
 
+class LeftToRight(TwoClasses):
+    """The same, each letter given those before it; also one letter after the other."""
+
+    causal, recurrent = True, False
+
+    def __call__(self, tokens, sigma=None, label=None, soft=None):
+        tables = [self.both.table] if label is None else [source.table for source in self.classes]
+        answers = [torch.stack([self.next(t, tokens[:, :i]) for i in range(tokens.shape[1])], 1) for t in tables]
+        return answers[0] if label is None else torch.where((label == 0)[:, None, None], *answers)
+
+    def next(self, table, before):
+        hidden = list(range(before.shape[1] + 1, table.ndim))
+        seen = table.sum(hidden) if hidden else table
+        return seen[tuple(DNA.letter_index(before).T)].expand(len(before), 4).log()
+
+    def begin(self, batch, sigma=None, label=None):
+        return self.step(None, (torch.zeros(batch, 0, dtype=torch.int64), label))
+
+    def step(self, tokens, state):
+        before, label = state
+        before = before if tokens is None else torch.cat([before, tokens[:, None]], 1)
+        shown = torch.nn.functional.pad(before, (0, 1), value=DNA.mask_id)
+        return self(shown, label=label)[:, -1], (before, label)
+
+
 SOURCE = TwoClasses()
 LABEL = torch.zeros(COUNT, dtype=torch.int64)
 
 
-def drawn(denoiser, label=None, **options):
-    template = torch.full((COUNT, 3), DNA.mask_id)
-    return sample(denoiser, template, label=label, sampler="first_hitting", seed=4, **options)
+def drawn(denoiser, label=None, sampler="first_hitting", count=COUNT, seed=4, **options):
+    label = None if label is None else label[:count]
+    return sample(denoiser, free_template(count, 3), label=label, sampler=sampler, seed=seed, **options)
 
 
 def p_value(tokens, table):
-    counts = torch.bincount(SOURCE.both.index(tokens), minlength=64)
-    return chisquare(counts.numpy(), (table.reshape(-1) * len(tokens)).numpy()).pvalue
+    return exact_laws.p_value(tokens, SOURCE.both, table.reshape(-1))
 
 
 def test_classifier_free_weight_one_is_the_class_and_weight_zero_ignores_it():
@@ -96,6 +136,185 @@ def test_the_gradient_is_exact_for_a_classifier_that_is_linear_in_the_letters():
     one, other = (ClassifierGuided(SOURCE, linear, 2.0, exact=exact)(tokens) for exact in (True, False))
     hidden = tokens == DNA.mask_id
     torch.testing.assert_close(one[hidden], other[hidden], rtol=1e-5, atol=1e-5)
+
+
+def weighted(weight):
+    """The sources that guidance to class 0 mixes."""
+    return [(weight, SOURCE.classes[0]), (1 - weight, SOURCE.both)]
+
+
+def letters_of(weight):
+    """Those as a source of letters whose law in every state is written out here."""
+
+    def answer(tokens, sigma=None, label=None, soft=None):
+        mixed = sum(weight * source(tokens) for weight, source in weighted(weight))
+        return mixed.log_softmax(-1)
+
+    answer.length = 3
+    return answer
+
+
+def test_weight_two_letter_by_letter_is_the_law_of_its_chain():
+    law = one_by_one_law(weighted(2.0), list(itertools.permutations(range(3))))
+    assert p_value(drawn(ClassifierFree(SOURCE, 2.0), LABEL), law) > 1e-3
+    guided = ClassifierGuided(SOURCE, SOURCE.log_first, 2.0, exact=True)
+    assert p_value(drawn(guided), law) > 1e-3
+    # It is no power of the class: what is drawn first is sharpened without regard to what follows.
+    power = SOURCE.classes[0].table ** 2 / SOURCE.both.table
+    assert 0.01 < (law - (power / power.sum()).reshape(-1)).abs().sum() / 2 < 0.2
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "remasking", "analytic"])
+def test_weight_two_in_few_steps_is_the_law_of_its_chain(sampler):
+    law = absorbing_law(letters_of(2.0), grid(3), ancestral_lift)
+    options = {"eta": 0.0} if sampler == "remasking" else {}
+    assert p_value(drawn(ClassifierFree(SOURCE, 2.0), LABEL, sampler, steps=3, **options), law) > 1e-3
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
+def test_from_left_to_right(weight, recurrent):
+    source = LeftToRight()
+    source.recurrent = recurrent
+    guided = ClassifierFree(source, weight)
+    law = one_by_one_law(weighted(weight), [(0, 1, 2)])
+    assert p_value(drawn(guided, LABEL, "autoregressive", objective=Autoregressive()), law) > 1e-3
+    if weight < 2:
+        torch.testing.assert_close(law, weighted(weight)[weight < 1][1].table.reshape(-1))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 5.0])
+def test_under_uniform_noise_the_reverse_kernels_are_mixed(weight):
+    tokens = drawn(ClassifierFree(SOURCE, weight), LABEL, "uniform", steps=3, objective=UDLM())
+    assert p_value(tokens, uniform_law(weighted(weight), 3)) > 1e-3
+    if weight == 5.0:  # mixing the laws of clean letters is something else
+        assert p_value(tokens, uniform_law([(1.0, ByLetter(5.0))], 3)) < 1e-6
+
+
+class ByLetter:
+    """What is not done: the laws of clean letters, mixed."""
+
+    sequences = SOURCE.both.sequences
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, tokens, soft):
+        return sum(weight * source(tokens, soft=soft) for weight, source in weighted(self.weight)).log_softmax(-1)
+
+
+def test_many_steps_of_uniform_noise_lead_to_the_class():
+    assert distance(uniform_law(weighted(1.0), 128), SOURCE.classes[0]) < 0.01
+
+
+def test_gaussian_noise_without_weight_or_with_all_of_it():
+    objective = Plaid(self_conditioning=False, dimension=4)
+    options = {"sampler": "plaid", "steps": 4, "objective": objective, "count": 500}
+    for weight, alone in ((1.0, SOURCE.classes[0]), (0.0, SOURCE.both)):
+        assert torch.equal(drawn(ClassifierFree(SOURCE, weight), LABEL, **options), drawn(alone, **options))
+
+
+def test_gaussian_noise_guided_is_the_chain_with_mixed_estimates():
+    """Against a chain that is written out literally, with other random numbers."""
+    steps, weight, count, rng = 3, 2.0, 6000, torch.Generator().manual_seed(5)
+    objective = Plaid(self_conditioning=False, dimension=4)
+    embedding = objective.embedding.detach()
+    gammas = [6.0 - 9.0 * i / steps for i in range(steps + 1)]
+    z = torch.randn(count, 3, 4, generator=rng, dtype=torch.float64)
+    hidden = free_template(count, 3)
+    for i, gamma in enumerate(gammas):
+        alpha2, noise2 = 1 / (1 + torch.tensor(gamma).double().exp()), 1 / (1 + torch.tensor(-gamma).double().exp())
+        evidence = alpha2.sqrt() / noise2 * z @ embedding.T
+        log_p = [(s(hidden, soft=evidence.softmax(-1)) + evidence).log_softmax(-1) for _, s in weighted(weight)]
+        if i < steps:
+            # q(z_s | z_t, x) ~ N(z_s; alpha_s x, noise_s) N(z_t; (alpha_t / alpha_s) z_s, noise_t - (..)^2 noise_s)
+            a_s = 1 / (1 + torch.tensor(gammas[i + 1]).double().exp())
+            n_s, ratio = 1 - a_s, (alpha2 / a_s).sqrt()
+            between = noise2 - ratio**2 * n_s
+            precision = 1 / n_s + ratio**2 / between
+            clean = weight * log_p[0].exp() @ embedding + (1 - weight) * log_p[1].exp() @ embedding
+            mean = (a_s.sqrt() * clean / n_s + ratio * z / between) / precision
+            z = mean + torch.randn(z.shape, generator=rng, dtype=torch.float64) / precision.sqrt()
+    law = (weight * log_p[0] + (1 - weight) * log_p[1]).softmax(-1)
+    literal = torch.multinomial(law.reshape(-1, 4), 1, generator=rng).view(count, 3) + DNA.first_id
+    ours = drawn(ClassifierFree(SOURCE, weight), LABEL, "plaid", count, steps=steps, objective=objective)
+    plain = drawn(SOURCE, LABEL, "plaid", count, steps=steps, objective=objective)
+    counts = [torch.bincount(SOURCE.both.index(tokens), minlength=64) for tokens in (literal, ours, plain)]
+    often = counts[0] + counts[1] > 20
+    assert chi2_contingency(torch.stack(counts[:2])[:, often].numpy()).pvalue > 1e-3
+    assert chi2_contingency(torch.stack(counts[::2])[:, often].numpy()).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["labels", "classifier"])
+@pytest.mark.parametrize("mass", [1.0, 1.7])
+def test_the_rate_of_unmasking_is_that_of_the_network(kind, mass):
+    """Weight 3, through a sampler that lifts masks as fast as the scores say."""
+    scores = FromLogits(SOURCE, lambda logits: logits + torch.tensor(mass).double().log())
+    guided = ClassifierFree(scores, 3.0)
+    if kind == "classifier":
+        guided = ClassifierGuided(scores, SOURCE.log_first, 3.0, exact=True)
+    law = absorbing_law(letters_of(3.0), grid(4), lambda t, s: min(1.0, mass * ancestral_lift(t, s)) if s > 0 else 1.0)
+    tokens = drawn(guided, LABEL if kind == "labels" else None, "analytic", seed=5, steps=4, objective=SEDD())
+    assert p_value(tokens, law) > 1e-3
+
+
+def test_a_network_that_answers_mask_keeps_its_own_rate():
+    share = 0.3
+    hesitant = FromLogits(SOURCE, with_mask_output(share), outputs=5)
+
+    def lift(t, s):
+        return 1 - (s + (1 - s) * share) / (t + (1 - t) * share) if s > 0 else 1.0
+
+    for guided in (ClassifierFree(hesitant, 2.0), ClassifierGuided(hesitant, SOURCE.log_first, 2.0, exact=True)):
+        label = LABEL if isinstance(guided, ClassifierFree) else None
+        tokens = drawn(guided, label, "analytic", steps=4)
+        assert p_value(tokens, absorbing_law(letters_of(2.0), grid(4), lift)) > 1e-3
+
+
+class Words:
+    """A guide of two classes."""
+
+    labels = ("first", "second")
+
+    def of(self, label):
+        return SOURCE.log_first
+
+
+def test_what_draws_a_class():
+    assert steer(SOURCE, None, None, None, MDLM()) == (SOURCE, None)
+    assert steer(SOURCE, "second", None, None, MDLM()) == steer(SOURCE, "second", 1.0, None, MDLM()) == (SOURCE, 1)
+    assert steer(SOURCE, "second", 0.0, None, MDLM()) == (SOURCE, None)
+    guided, number = steer(SOURCE, "first", 2.5, None, UDLM())
+    assert isinstance(guided, ClassifierFree) and guided.weight == 2.5 and number == 0
+    guided, number = steer(JointSource(3), "first", None, Words(), MDLM())
+    assert isinstance(guided, ClassifierGuided) and guided.weight == 1.0 and number is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, 2.0, None, MDLM()), "--guidance goes with --label"),
+        ((None, None, Words(), MDLM()), "--guide goes with --label"),
+        (("third", None, None, MDLM()), "no class 'third'; there are first, second"),
+        (("third", None, Words(), MDLM()), "no class 'third'; there are first, second"),
+        (("first", -1.0, None, MDLM()), "guidance must be 0 or more, not -1"),
+        (("first", float("nan"), None, MDLM()), "guidance must be 0 or more"),
+        (("first", None, Words(), UDLM()), "--guide is for models trained with masks, .* with uniform noise"),
+        (("first", None, Words(), Plaid()), "with gaussian noise"),
+        (("first", None, Words(), Autoregressive()), "--guide is for models trained with masks"),
+    ],
+)
+def test_a_class_that_cannot_be_drawn(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        steer(SOURCE, *arguments)
+    with pytest.raises(UsageError, match="trained without labels: leave --label out, or give --guide"):
+        steer(JointSource(3), "first", None, None, MDLM())
+
+
+@pytest.mark.parametrize("objective", [UDLM(), Plaid(self_conditioning=False)])
+def test_a_classifier_of_masks_guides_no_other_noise(objective):
+    with pytest.raises(UsageError, match="absorbing noise"):
+        drawn(ClassifierGuided(SOURCE, SOURCE.log_first, 1.0), None, "auto", steps=2, objective=objective)
 
 
 def test_guidance_leaves_the_unmasking_alone():

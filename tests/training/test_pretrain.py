@@ -11,6 +11,7 @@ from dnadiff.alphabet import DNA
 from dnadiff.diffusion import MDLM, OBJECTIVES, SEDD, Autoregressive, Plaid
 from dnadiff.errors import InputError, UsageError
 from dnadiff.genome.fasta import Genome
+from dnadiff.genome.windows import Drawn
 from dnadiff.training.batches import Steps
 from dnadiff.training.callbacks import ema
 from dnadiff.training.module import Pretraining, decay_groups
@@ -263,7 +264,7 @@ def test_only_matrices_decay():
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_devices_share_the_windows_of_a_step(world):
-    parts = [Steps(lambda i: (i[:, None], None), 4, 3, 2, rank=rank, world=world) for rank in range(world)]
+    parts = [Steps(lambda i: Drawn(i[:, None]), 4, 3, 2, rank=rank, world=world) for rank in range(world)]
     rows = torch.cat([part[1].rows for part in parts]).sort().values
     assert rows.tolist() == list(range(4 * 4 * world, 5 * 4 * world))
     assert all(part[0].step == 3 for part in parts)
