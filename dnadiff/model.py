@@ -150,7 +150,7 @@ class Model:
         rows = islice(((one, i) for one in template for i in range(num)), start, None)
         for same, group in groupby(rows, key=lambda row: len(row[0].tokens)):
             choice = self.choose(same, sampler, label=label, guidance=guidance, guide=guide, **settings)
-            while batch := list(islice(group, batch_size or self._batch(same, choice))):
+            while batch := list(islice(group, batch_size or self._batch(same, choice, guided=guide is not None))):
                 templates = [one for one, _ in batch]
                 try:
                     drawn = sample(
@@ -184,10 +184,11 @@ class Model:
         every = torch.ones(len(templates[0].tokens), len(self.alphabet), dtype=torch.bool)
         return torch.stack([every if one.allowed is None else one.allowed for one in templates]).to(self.device)
 
-    def _batch(self, length: int, choice: Choice) -> int:
+    def _batch(self, length: int, choice: Choice, *, guided: bool) -> int:
         """How many sequences of a length are drawn together."""
         config = self.denoiser.lm.config
-        most = min(_TOKENS_PER_BATCH, int(free_memory(self.device) / 2 / (_FLOATS * 4 * config.d_model)))
+        layers = config.n_layer if guided else 1  # for a gradient all are held
+        most = min(_TOKENS_PER_BATCH, int(free_memory(self.device) / 2 / (layers * _FLOATS * 4 * config.d_model)))
         return max(1, min(most // (choice.window or length), _TOKENS_HELD // length))
 
     def score(self, sequences: Sequence[str], *, draws: int = 8, seed: int = 0) -> pd.DataFrame:
