@@ -24,9 +24,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting t
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -153,16 +154,20 @@ def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Name
     """Draws a row's sequences, and says what they cost and how good they are."""
     asked = 0
 
-    def count(network: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        nonlocal asked
-        asked += len(output)
+    def counting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(tokens: torch.Tensor, *more: Any, **others: Any) -> Any:
+            nonlocal asked
+            asked += len(tokens)
+            return call(tokens, *more, **others)
 
-    hook = model.denoiser.register_forward_hook(count)
-    with Others() as others:
+        return counted
+
+    network = model.denoiser
+    calls = {name: counting(getattr(network, name)) for name in ("forward", "step")}  # whole sequences, or letters
+    with patch.multiple(network, **calls), Others() as others:
         start = time.perf_counter()
         drawn = model.generate(options.num, length=options.length, **row.options)
         seconds = time.perf_counter() - start
-    hook.remove()
     divergence, error = yardstick.divergence(drawn)
     return {
         "sampler": str(model.choose(length=options.length, **row.options)),

@@ -171,7 +171,7 @@ class Model:
                         **choice.settings,
                     )
                 except InputError as error:
-                    if len(template) == 1:
+                    if len(template) == 1 or isinstance(error, UsageError):
                         raise
                     names = " to ".join(dict.fromkeys((templates[0].name, templates[-1].name)))
                     raise InputError(f"template {names}: {error}") from error

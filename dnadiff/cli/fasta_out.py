@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from textwrap import wrap
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
@@ -43,7 +42,7 @@ def fasta_out(out: str, headers: Headers) -> Iterator[tuple[int, Callable[[str],
     with _locked(part) as file:
         done = _whole_records(part, file, headers)
         try:
-            yield done, _writer(lambda text: file.write(text.encode()), headers, done)
+            yield done, _writer(lambda text: _append(part, file, text.encode()), headers, done)
         except BaseException:
             _leave(part, file)
             raise
@@ -64,8 +63,19 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputError(f"{part}: cannot be written ({error.strerror}); choose another --out") from error
     with held, file:
-        yield file
-        lock.unlink(missing_ok=True)
+        try:
+            yield file
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _append(part: Path, file: BinaryIO, data: bytes) -> None:
+    """Writes all of it: a disk that fills up takes the beginning, and says so only at the next attempt."""
+    try:
+        while data:
+            data = data[file.write(data) :]
+    except OSError as error:
+        raise InputError(f"{part}: cannot be written ({error.strerror}); make room and start again") from error
 
 
 def _writer(put: Callable[[str], object], headers: Headers, done: int) -> Callable[[str], None]:
@@ -73,7 +83,7 @@ def _writer(put: Callable[[str], object], headers: Headers, done: int) -> Callab
 
     def write(sequence: str) -> None:
         nonlocal done
-        lines = "\n".join(wrap(sequence, _WIDTH))
+        lines = "\n".join(sequence[i : i + _WIDTH] for i in range(0, len(sequence), _WIDTH))
         put(f">{headers(done)} length={len(sequence)}\n{lines}\n")
         done += 1
 

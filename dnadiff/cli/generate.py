@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from pathlib import Path
@@ -126,7 +127,8 @@ def generate(
         print(f"{choices[0]} (choose with --sampler)", file=sys.stderr)
     nucleus = f" top_p={top_p:g}" if top_p < 1 else ""
     run = f"temperature={temperature:g}{nucleus} seed={seed}{_said(label, guidance, guide)} {constraints}".strip()
-    made = [f"model={model.digest} {_made(*each, run, constraints)}" for each in zip(templates, choices, strict=True)]
+    digest = model.digest
+    made = [f"model={digest} {_made(*each, run, constraints)}" for each in zip(templates, choices, strict=True)]
 
     def header(record: int) -> str | None:
         which, i = divmod(record, num)
@@ -158,7 +160,18 @@ def _made(template: Template, choice: Choice, run: str, constraints: Constraints
 
     restricted = "" if template.allowed is None else f" letters={letters_drawn(template, choice, constraints)}"
     window = "" if template.window is None else f" within={template.window}"
-    return f"{choice} {run}{restricted}{window}"
+    return f"{choice} {run}{restricted}{window} design={_design(template, constraints)}"
+
+
+def _design(template: Template, constraints: Constraints) -> str:
+    """Eight digits for the letters asked for: those of a file may have changed, though its name has not."""
+    asked = repr((constraints.avoid, constraints.require, constraints.approximate)).encode()
+    allowed = b"" if template.allowed is None else template.allowed.numpy().tobytes()
+    return _digest(asked + template.tokens.numpy().tobytes() + allowed)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:8]
 
 
 def _opened(genome: str | None, quiet: bool) -> Genome | None:
@@ -189,7 +202,7 @@ def _class(model: Model, label: str | None, guidance: float | None, guide: str |
 def _said(label: str | None, guidance: float | None, guide: str | None) -> str:
     """What the header of a record says of the class."""
     words = {"label": label, "guidance": None if label is None else f"{1.0 if guidance is None else guidance:g}"}
-    words["guide"] = None if guide is None else Path(guide).name
+    words["guide"] = None if guide is None else f"{Path(guide).name}:{_digest(Path(guide).read_bytes())}"
     return "".join(f" {name}={shlex.quote(word)}" for name, word in words.items() if word is not None)
 
 

@@ -72,7 +72,8 @@ def _combinations(request: Request, allowed: Tensor, row: int, places: Tensor) -
         states = states.repeat_interleave(len(letters), 0)
         states[:, place] = (letters + request.alphabet.first_id).repeat(len(states) // len(letters))
         if not torch.isfinite(nats.min()):
-            raise InputError("the network gives no chance to any letters that the template allows; restrict less")
+            less = "restrict less" if request.top_p >= 1 else "restrict less, or raise --top-p"
+            raise InputError(f"the network gives no chance to any letters that the template allows; {less}")
         if len(states) > MOST:
             kept = _resampled((-nats).softmax(0), request.seed, place)
             states, nats = states[kept], torch.zeros(len(kept), dtype=torch.float64, device=kept.device)

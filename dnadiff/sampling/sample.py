@@ -130,8 +130,11 @@ def sample(
 
 
 def letters_drawn(template: Template, choice: Choice, constraints: Constraints) -> str:
-    """How the restricted letters of a template are drawn: "exact", "resampled" (from a population), "approximate"."""
-    if constraints.enforced:
+    """How the restricted letters of a template are drawn: "exact", "resampled" (from a population), "approximate".
+
+    In windows they are approximate: the letters of earlier windows are drawn without regard to them.
+    """
+    if constraints.enforced or choice.window is not None:
         return "approximate"
     if SAMPLERS[choice.sampler].noise in ("uniform", "gaussian"):
         return "exact"

@@ -109,8 +109,11 @@ def _from_fasta(path: str, alphabet: Alphabet) -> list[Template]:
 
 
 def _from_bed(path: str, genome: Genome, length: int, alphabet: Alphabet) -> list[Template]:
-    templates = []
+    templates: list[Template] = []
+    names: dict[str, int] = {}
     for number, row in enumerate(read_bed(path, genome)):
+        if (first := names.setdefault(str(row.interval), row.line)) != row.line:
+            raise InputError(f"{path}, line {row.line}: {row.interval} is on line {first} already; leave one out")
         window = _window(path, row, genome, length)
         tokens = genome.tokens(window.chrom, window.start, window.end)
         tokens[row.interval.start - window.start : row.interval.end - window.start] = alphabet.mask_id

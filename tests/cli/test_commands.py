@@ -67,8 +67,8 @@ def test_generate_takes_the_newest_run_and_says_so(here, capsys):
     for i, (description, sequence) in enumerate(records.values()):
         assert len(sequence) == 60 and set(sequence) <= set("ACGT")
         digest = dnadiff.load(next((here / "runs").iterdir())).digest
-        made = f"model={digest} sampler=ancestral steps=5 temperature=1 seed=0 index={i} length=60"
-        assert description == f"sample_{i} {made}"
+        made = f"model={digest} sampler=ancestral steps=5 temperature=1 seed=0"
+        assert re.fullmatch(rf"sample_{i} {made} design=[0-9a-f]{{8}} index={i} length=60", description)
 
 
 def test_what_is_longer_than_the_training_windows_is_drawn_in_such_windows(here, capsys, tmp_path):
@@ -133,6 +133,38 @@ def test_a_killed_command_goes_on_without_a_duplicate(here, tmp_path):
     assert main([*flags, "--out", str(tmp_path / "straight.fa")]) == 0
     assert out.read_text() == (tmp_path / "straight.fa").read_text()
     assert len(set(re.findall(r"index=(\d+)", out.read_text()))) == 3000
+
+
+@pytest.mark.parametrize(
+    ("begun", "other"),
+    [
+        (["--length", "20"], ["--length", "30"]),
+        (["--template", "ACGTNNNN"], ["--template", "TTTTNNNN"]),
+        (["--template", "NNNNNNRN"], ["--template", "NNNNNNYN"]),
+        (["--length", "20", "--avoid", "AAA"], ["--length", "20", "--avoid", "CCC"]),
+        (["--length", "20", "--require", "RYRY"], ["--length", "20", "--require", "RYRY", "--approximate"]),
+    ],
+    ids=lambda flags: " ".join(flags),
+)
+def test_a_command_goes_on_only_from_what_was_asked_in_the_same_words(here, tmp_path, capsys, begun, other):
+    def named(flags):  # a site comes from a file whose name stays
+        path = tmp_path / "sites.txt"
+        path.write_text(flags[-1])
+        return [str(path) if word == flags[-1] and "--avoid" in flags else word for word in flags]
+
+    out, part = tmp_path / "new.fa", tmp_path / "new.fa.part"
+    assert main(["generate", *named(begun), "--num", "2", "--steps", "2", "--out", str(out)]) == 0
+    out.rename(part)
+    before = part.read_text()
+    assert main(["generate", *named(other), "--num", "4", "--steps", "2", "--out", str(out)]) == 1
+    assert "record 1 is not of this command" in capsys.readouterr().err
+    assert part.read_text() == before and not out.exists()
+
+
+def test_wrong_usage_is_that_whatever_the_number_of_templates(here, tmp_path, capsys):
+    (tmp_path / "two.fa").write_text(">a\nACNN\n>b\nNNGT\n")
+    assert main(["generate", "--template", str(tmp_path / "two.fa"), "--temperature", "0"]) == 2
+    assert "dnadiff: temperature must be above 0" in capsys.readouterr().err
 
 
 def test_constraints_are_kept_and_recorded(here, tmp_path):

@@ -1,4 +1,5 @@
 import re
+import resource
 
 import pytest
 
@@ -41,11 +42,27 @@ def test_an_interruption_leaves_the_records_that_are_whole(tmp_path, capsys):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted(0)
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
         interrupted(2)
     assert "new.fa.part: holds what was drawn so far; the same command goes on" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["new.fa.part"]
     assert write(tmp_path / "new.fa") == 2
+
+
+@pytest.mark.parametrize(("size", "whole"), [(300, 2), (390, 3)])  # within the third record, and within the last
+def test_a_disk_that_fills_up_is_no_success(tmp_path, size, whole):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"new\.fa\.part: cannot be written \(File too large\); make room"):
+            write(tmp_path / "new.fa")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.fa.part"]
+    assert write(tmp_path / "new.fa") == whole
+    write(tmp_path / "straight.fa")
+    assert (tmp_path / "new.fa").read_bytes() == (tmp_path / "straight.fa").read_bytes()
 
 
 @pytest.mark.parametrize("found", [">other_0 seed=0 length=4\nACGT\n", ">sample_0 seed=0 length=x\nA\n", "hello\n"])

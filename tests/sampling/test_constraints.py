@@ -292,6 +292,12 @@ def test_words_that_mean_nothing_are_named(spec, error, message):
 # ---- each idea by itself ---------------------------------------------------------------------------------------------
 
 
+def test_an_enzyme_is_known_in_any_case():
+    sites = Constraints(avoid=["bsai", "ECORI", "drdv", "ggtctc"]).avoid  # drdv could be letters, but who means those
+    assert [site.letters for site in sites] == ["GGTCTC", "GAATTC", "CATGNAC", "GGTCTC"]
+    assert sites[0].name == "--avoid BsaI (GGTCTC)" and sites[3].name == "--avoid GGTCTC"
+
+
 def test_sites_are_read_from_files(tmp_path):
     listed, fasta = tmp_path / "sites.txt", tmp_path / "sites.fa"
     listed.write_text("# cloning\nBsaI\n\nTTAATTAA  # PacI\n")

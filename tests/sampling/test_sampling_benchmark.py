@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 from small import tiny_recipe, write_fasta
 
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.diffusion import Autoregressive
+from dnadiff.model import Model
 from dnadiff.training.pretrain import pretrain
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -47,6 +51,19 @@ def test_a_table_with_a_row_for_each_sampler_and_number_of_calls(run, script, tm
     real = of_run["real"]["divergence"]
     assert rows["ancestral 16"]["divergence"] == pytest.approx(real, rel=0.3)
     assert of_run["markov"]["divergence"] == pytest.approx(real, rel=0.3)
+
+
+def test_a_network_that_runs_letter_by_letter_is_called_for_each(script):
+    class Yardstick:
+        def divergence(self, sequences):
+            return float(len(sequences)), 0.0
+
+    lm = CaduceusLM(CaduceusConfig(d_model=8, n_layer=1, rcps=False, bidirectional=False))
+    model, options = Model(LMDenoiser(lm), Autoregressive()), script.parse(["--checkpoint", "none", "--quick"])
+    options.num, options.length = 16, 20  # fewer rows would be repeated
+    row = script.measure(model, script.Row({"sampler": "autoregressive"}, 20), Yardstick(), options)
+    assert row["calls"] == 20 and row["divergence"] == 16
+    assert "step" not in vars(model.denoiser)
 
 
 def test_it_goes_on_from_what_is_there(run, script, tmp_path, monkeypatch, capsys):

@@ -88,6 +88,7 @@ def write(folder, rows):
         ),
         ("one\t0\t500\n", {}, InputError, "more.bed, line 1: interval one:0-500 is out of range"),
         ("six\t0\t5\n", {}, InputError, "more.bed, line 1: .* no chromosome 'six'"),
+        ("one\t0\t5\none\t2\t7\none\t0\t5\tagain\n", {}, InputError, "more.bed, line 3: one:0-5 is on line 1 already"),
         ("one\t0\t5\n", {"genome": None}, UsageError, "more.bed: a BED file needs the genome"),
         ("one\t0\t5\n", {"source": "ACGN"}, UsageError, "--genome goes with a BED file"),
         ("one\t0\t5\n", {"source": None}, UsageError, "--genome goes with a BED file"),

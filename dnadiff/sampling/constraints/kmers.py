@@ -80,8 +80,7 @@ def _kinds(size: int, alphabet: Alphabet) -> int:
     base = len(alphabet)
     if alphabet.complement is None:
         return base**size
-    own = sum(a != b for a, b in zip(alphabet.letters, alphabet.complement, strict=True))
-    palindromes = own ** (size // 2) if size % 2 == 0 else 0
+    palindromes = base ** (size // 2) if size % 2 == 0 else 0
     return (base**size + palindromes) // 2
 
 

@@ -103,17 +103,21 @@ def culprits(sites: Sites, names: Sequence[str], sets: np.ndarray, place: int) -
 
 
 def _site(flag: str, word: str, alphabet: Alphabet) -> Site:
-    """One word: the exact name of an enzyme, or letters."""
+    """One word: the name of an enzyme, in any case, or letters."""
     from Bio.Restriction.Restriction_Dictionary import rest_dict  # takes a tenth of a second
 
-    if word in rest_dict:
-        return _named(flag, word, str(rest_dict[word]["site"]), alphabet)
+    enzymes = {name.lower(): name for name in rest_dict}
+    if enzyme := enzymes.get(word.lower()):
+        return _named(flag, enzyme, str(rest_dict[enzyme]["site"]), alphabet)
     letters = word.upper()
     if set(letters) <= {*alphabet.letters, *alphabet.ambiguity}:
         return _named(flag, "", letters, alphabet)
-    near = difflib.get_close_matches(word.lower(), [name.lower() for name in rest_dict], 3, 0.7)
-    enzymes = [name for name in rest_dict if name.lower() in near]
-    hint = f"did you mean {' or '.join(enzymes)}?" if enzymes else "give IUPAC letters, an enzyme or a file"
+    near = difflib.get_close_matches(word.lower(), enzymes, 3, 0.7)
+    hint = (
+        f"did you mean {' or '.join(sorted(enzymes[name] for name in near))}?"
+        if near
+        else "give IUPAC letters, an enzyme or a file"
+    )
     raise InputError(f"{flag} {word}: neither IUPAC letters nor a known restriction enzyme; {hint}")
 
 
