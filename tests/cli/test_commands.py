@@ -304,7 +304,7 @@ def test_a_guide_leads_to_a_class_and_says_how_well(classes, monkeypatch, capsys
     assert main([*command, "--label", "GC rich"]) == 0
     out, err = capsys.readouterr()
     assert re.findall(r"guide, (\d+)% hidden: accuracy 0\.\d+ \(most frequent class", err) == ["10", "50", "90"]
-    assert " seed=0 label='GC rich' guidance=4 guide=gc.csv index=0" in out
+    assert " seed=0 label='GC rich' guidance=4 guide=gc.csv:" in out
     assert main([*command, "--label", "AT rich", "--quiet"]) == 0
     assert gc_content(out) - gc_content(capsys.readouterr().out) > 0.2
 

@@ -112,12 +112,8 @@ def _site(flag: str, word: str, alphabet: Alphabet) -> Site:
     letters = word.upper()
     if set(letters) <= {*alphabet.letters, *alphabet.ambiguity}:
         return _named(flag, "", letters, alphabet)
-    near = difflib.get_close_matches(word.lower(), enzymes, 3, 0.7)
-    hint = (
-        f"did you mean {' or '.join(sorted(enzymes[name] for name in near))}?"
-        if near
-        else "give IUPAC letters, an enzyme or a file"
-    )
+    near = sorted(enzymes[name] for name in difflib.get_close_matches(word.lower(), enzymes, 3, 0.7))
+    hint = f"did you mean {' or '.join(near)}?" if near else "give IUPAC letters, an enzyme or a file"
     raise InputError(f"{flag} {word}: neither IUPAC letters nor a known restriction enzyme; {hint}")
 
 
