@@ -31,6 +31,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from timing import Others, machine, table
 
@@ -277,6 +278,7 @@ def picture(result: dict) -> Figure:
     """Divergence against calls, a line for each sampler, beside what real windows have."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)
     for run in result["runs"].values():
         by_sampler = defaultdict(list)
         for name, row in run["rows"].items():
