@@ -100,6 +100,8 @@ def generate(
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
+    if out.endswith(".gz"):
+        raise UsageError(f"--out {out}: what is written is plain text; leave .gz out")
     if num < 1:
         raise UsageError(f"--num must be at least 1, not {num}")
     if label is None and guide is not None:
@@ -158,7 +160,8 @@ def _made(template: Template, choice: Choice, run: str, constraints: Constraints
     """What the headers of a template's records say of how they were made, and where they lie."""
     from dnadiff.sampling import letters_drawn
 
-    restricted = "" if template.allowed is None else f" letters={letters_drawn(template, choice, constraints)}"
+    drawn = letters_drawn(template, choice, constraints)
+    restricted = "" if drawn is None else f" letters={drawn}"
     window = "" if template.window is None else f" within={template.window}"
     return f"{choice} {run}{restricted}{window} design={_design(template, constraints)}"
 

@@ -131,7 +131,8 @@ class Request:
         """What the network's logits (M, outputs) of the places `where` (B, L) mean."""
         logits = logits.double()
         log_mass = self._log_mass(logits, where, time)
-        logits = logits[:, : len(self.alphabet)] / self.temperature
+        logits = logits[:, : len(self.alphabet)]
+        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
         if self.allowed is not None:
             logits = logits.masked_fill(~self.allowed[where], -torch.inf)
         return Answer(nucleus(logits.log_softmax(-1), self.top_p), log_mass)

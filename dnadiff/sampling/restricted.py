@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -20,11 +19,6 @@ MOST = 4096
 
 _POPULATION = 1024  # stands for more combinations than that
 _TOKENS_PER_CALL = 32_768
-
-
-def combinations(restricted: Tensor) -> int:
-    """In how many ways restricted letters can be filled, of each of which (n, K) bool says what it may be."""
-    return math.prod(restricted.sum(-1).tolist())
 
 
 def settle(request: Request, allowed: Tensor) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ from dnadiff.sampling.choice import SAMPLERS, Choice, choose
 from dnadiff.sampling.constraints import Constraints, Draft, place_motifs
 from dnadiff.sampling.remasking import Strategy
 from dnadiff.sampling.request import Request
-from dnadiff.sampling.restricted import MOST, combinations, one_after_another, settle
+from dnadiff.sampling.restricted import MOST, one_after_another, settle
 from dnadiff.sampling.semi_autoregressive import semi_autoregressive
 from dnadiff.sampling.templates import Template
 
@@ -129,19 +130,26 @@ def sample(
     return semi_autoregressive(request, choice.window, choice.stride, draw)
 
 
-def letters_drawn(template: Template, choice: Choice, constraints: Constraints) -> str:
-    """How the restricted letters of a template are drawn: "exact", "resampled" (from a population), "approximate".
+def letters_drawn(template: Template, choice: Choice, constraints: Constraints) -> str | None:
+    """How letters that a template or a motif restricts are drawn; None where there are none.
 
-    In windows they are approximate: the letters of earlier windows are drawn without regard to them.
+    "exact", "resampled" (from a population) or "approximate", as always in windows: the letters of earlier windows are
+    drawn without regard to them.
     """
+    alphabet = constraints.alphabet
+    codes = [code for motif in constraints.require for code in motif.letters]
+    letters = [len(alphabet.ambiguity[code]) for code in codes if code not in {*alphabet.letters, alphabet.unknown}]
+    if template.allowed is not None:
+        letters += template.allowed.sum(-1)[(template.allowed.sum(-1) > 1) & ~template.allowed.all(-1)].tolist()
+    if not letters:
+        return None
     if constraints.enforced or choice.window is not None:
         return "approximate"
     if SAMPLERS[choice.sampler].noise in ("uniform", "gaussian"):
         return "exact"
-    if constraints.approximate or template.allowed is None:
+    if constraints.approximate:
         return "approximate"
-    restricted = template.allowed[(template.allowed.sum(-1) > 1) & ~template.allowed.all(-1)]
-    return "exact" if combinations(restricted) <= MOST else "resampled"
+    return "exact" if math.prod(letters) <= MOST else "resampled"
 
 
 def _check_left_to_right(constraints: Constraints, restricted: bool) -> None:

@@ -125,6 +125,9 @@ def test_in_windows_earlier_letters_know_nothing_of_a_restriction_and_that_is_sa
     assert pvalue(seen, source.start) > 1e-3 and pvalue(seen, law / law.sum()) < 1e-9
     template, whole = Template(tokens, allowed), Choice("first_hitting", {})
     assert letters_drawn(template, whole, Constraints()) == "exact"
+    assert letters_drawn(Template(tokens), whole, Constraints(require=["TATAA"])) is None
+    assert letters_drawn(Template(tokens), whole, Constraints(require=["TATAWN"])) == "exact"
+    assert letters_drawn(Template(tokens), whole, Constraints(require=["R" * 13])) == "resampled"
     assert letters_drawn(template, whole._replace(window=2, stride=1), Constraints()) == "approximate"
 
 

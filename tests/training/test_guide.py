@@ -107,7 +107,7 @@ def test_its_gradient_is_that_of_what_is_shown(rcps, needs_sigma):
             for way in (-step, step):
                 moved = soft.clone()
                 moved[row, place, letter] += way
-                ends.append(float(wanted(tokens, moved)[row]))
+                ends.append(wanted(tokens, moved)[row].item())
             slopes.append((ends[1] - ends[0]) / (2 * step))
         assert gains[row, place].tolist() == pytest.approx(slopes, abs=1e-3, rel=0.01)
 
