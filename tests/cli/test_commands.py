@@ -301,11 +301,11 @@ def test_classes_are_drawn_as_they_are_and_the_header_says_so(classes, monkeypat
 
 def test_a_guide_leads_to_a_class_and_says_how_well(classes, monkeypatch, capsys):
     monkeypatch.chdir(classes)
-    command = ["generate", "--length", "40", "--num", "8", "--steps", "8", "--guide", "gc.csv", "--guidance", "4"]
+    command = ["generate", "--length", "40", "--num", "8", "--steps", "8", "--guide", "gc.csv", "--guidance", "8"]
     assert main([*command, "--label", "GC rich"]) == 0
     out, err = capsys.readouterr()
     assert re.findall(r"guide, (\d+)% hidden: accuracy [01]\.\d+ \(most frequent class", err) == ["10", "50", "90"]
-    assert " seed=0 label='GC rich' guidance=4 guide=gc.csv:" in out
+    assert " seed=0 label='GC rich' guidance=8 guide=gc.csv:" in out
     assert main([*command, "--label", "AT rich", "--quiet"]) == 0
     assert gc_content(out) - gc_content(capsys.readouterr().out) > 0.1
 
