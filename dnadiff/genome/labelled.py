@@ -172,7 +172,7 @@ def fingerprint(tokens: Tensor) -> bytes:
 
 
 class _Row(NamedTuple):
-    """A labelled window, of tokens (length,)."""
+    """A labelled window, of tokens (length,) uint8."""
 
     split: str
     label: str
@@ -205,6 +205,8 @@ def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     for where, row in _entries(path, table):
         if not row["label"]:
             raise InputError(f"{where}: its label is empty")
+        if not row["label"].isprintable():
+            raise InputError(f"{where}: its label {row['label']!r} has a character that cannot be printed")
         if "split" in row and row["split"].lower() not in SPELLINGS:
             raise InputError(f"{where}: {row['split']!r} in the split column; write train, valid or test there")
     return table
@@ -230,7 +232,7 @@ def _of_sequences(path: Path, table: pd.DataFrame, length: int) -> tuple[list[_R
         window = tokens[first : first + length]
         place = Location(path.name, where.rpartition(", ")[2], first, first + len(window), "+")
         padding = torch.full((length - len(window),), DNA.pad_id)
-        rows.append(_Row(split, row["label"], torch.cat([window, padding]), place))
+        rows.append(_Row(split, row["label"], torch.cat([window, padding]).to(torch.uint8), place))
         sizes.append(len(tokens))
     cut, padded = sum(size > length for size in sizes), sum(size < length for size in sizes)
     notes = [f"{cut:,} of {len(rows):,} sequences are longer than the window of {length:,}: cut to their middle"]
@@ -262,7 +264,8 @@ def _of_intervals(
                 f"{where}: its window {window} lies in the {split} split of the genome, not in {row['split']}: leave "
                 f"the column split out, or give --intervals BED with the splits that it means"
             )
-        rows.append(_Row(split, row["label"], tokens, Location(genome.name, *_ends(window), "+")))
+        place = Location(genome.name, *_ends(window), "+")
+        rows.append(_Row(split, row["label"], tokens.to(torch.uint8), place))
     left = len(table) - len(rows)
     why = "their windows lie in no split, or are mostly N"
     return rows, [f"{left:,} of {len(table):,} labelled intervals are left out: {why}"] * (left > 0)
@@ -310,10 +313,10 @@ def _ends(interval: Interval) -> tuple[str, int, int]:
 
 
 def _gathered(rows: list[_Row], names: tuple[str, ...], seed: int, reverse_complement: bool) -> LabelledWindows:
-    tokens = torch.stack([row.tokens for row in rows]) if rows else torch.empty(0, 0)
+    tokens = torch.stack([row.tokens for row in rows]) if rows else torch.empty(0, 0, dtype=torch.uint8)
     label = torch.tensor([names.index(row.label) for row in rows], dtype=torch.int64)
     places = [row.place for row in rows]
-    return LabelledWindows(names, label, places, seed, reverse_complement, len(rows), tokens.to(torch.uint8))
+    return LabelledWindows(names, label, places, seed, reverse_complement, len(rows), tokens)
 
 
 def _check(path: Path, windows: Mapping[str, LabelledWindows]) -> None:

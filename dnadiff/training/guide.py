@@ -120,7 +120,7 @@ def fit_guide(
         table: of labelled sequences, see `read_labelled`.
         label: a class that there must be.
         seed: of the sample and of the masks.
-        progress: called with (tokens shown to the network, all).
+        progress: called with (sequences shown to the network, all).
 
     Raises:
         UsageError: if the model was not trained with masks, or there is no such class.
@@ -131,24 +131,23 @@ def fit_guide(
     names = read.names
     if label is not None and label not in names:
         raise UsageError(f"{table}: no class {label!r} in it; there are {', '.join(names)}")
-    samples = {split: some.limited(_TRAIN if split == "train" else _HELD_OUT) for split, some in read.windows.items()}
-    train, valid, test = (samples[split] for split in ("train", "valid", "test"))
+    train = read.windows["train"].limited(_TRAIN)
+    valid, test = (read.windows[split].limited(_HELD_OUT) for split in ("valid", "test"))
     counts = torch.bincount(train.label, minlength=len(names))
     if not counts.all():
         raise InputError(f"{table}: the class {names[int(counts.argmin())]!r} is too rare to fit a guide to")
     denoiser = copy.deepcopy(model.denoiser).requires_grad_(False)  # its gradient is that of letters, not of weights
     todo = train.windows * _NOISINGS + (valid.windows + test.windows) * len(RATES)
     show = _Shower(denoiser, seed, model.device, todo, progress)
-    drawn = uniform(seed, Stream.COUNT, torch.arange(train.windows), _NOISINGS)
-    features = np.concatenate([show(train, drawn[:, i], i) for i in range(_NOISINGS)])
-    labels = train.label.repeat(_NOISINGS).numpy()
-    held_out = {
-        split: [show(samples[split], torch.full((samples[split].windows,), rate), i) for i, rate in enumerate(RATES)]
-        for split in ("valid", "test")
-    }
-    weight, bias = _fit(features, labels, np.concatenate(held_out["valid"]), valid.label.repeat(len(RATES)).numpy())
+    rates = uniform(seed, Stream.COUNT, torch.arange(train.windows), _NOISINGS).T
+    weight, bias = _fit(
+        np.concatenate([show(train, rate, step) for step, rate in enumerate(rates)]),
+        train.label.repeat(_NOISINGS).numpy(),
+        np.concatenate([show(valid, rate, step) for step, rate in enumerate(RATES)]),
+        valid.label.repeat(len(RATES)).numpy(),
+    )
     skills = tuple(
-        _skill(rate, _log_p(some, weight, bias), test.label) for rate, some in zip(RATES, held_out["test"], strict=True)
+        _skill(rate, _log_p(show(test, rate, step), weight, bias), test.label) for step, rate in enumerate(RATES)
     )
     if not any(skill.some for skill in skills):
         raise InputError(
@@ -184,11 +183,12 @@ class _Shower:
         self.done, self.total, self.progress = 0, total, progress
 
     @torch.no_grad()
-    def __call__(self, windows: LabelledWindows, rate: Tensor, step: int) -> np.ndarray:
-        """Hidden states (n, d) float64 of all windows, masked at rates (n,); those of one length share a batch."""
+    def __call__(self, windows: LabelledWindows, rate: Tensor | float, step: int) -> np.ndarray:
+        """Hidden states (n, d) float64 of all windows, masked at rates (n,) or one; each batch is of one length."""
         tokens = windows.tokens(slice(None))
         chance = uniform(self.seed, Stream.MASK, torch.arange(len(tokens)), tokens.shape[1], step=step)
-        shown = tokens.masked_fill(DNA.scorable(tokens) & (chance < rate[:, None]), DNA.mask_id)
+        hidden = DNA.scorable(tokens) & (chance < torch.as_tensor(rate).expand(len(tokens))[:, None])
+        shown = tokens.masked_fill(hidden, DNA.mask_id)
         sizes = (tokens != DNA.pad_id).sum(1)  # padding would tell of the length, which nothing that is drawn has
         out = np.empty((len(tokens), self.denoiser.lm.config.d_model))
         for size in sizes.unique().tolist():

@@ -129,6 +129,11 @@ def test_tables_of_every_kind(tmp_path, name, mark):
         ("label,chrom,start,end", ["a,x,1,2"], "no column named sequence; .* need their --genome"),
         ("label,sequence", [], "nothing but a header"),
         ("label,sequence", ["a,ACGT", ",ACGT"], "line 3: its label is empty"),
+        (
+            "label,sequence",
+            ["a,ACGT", "b\tc,ACGT"],
+            r"line 3: its label 'b\\tc' has a character that cannot be printed",
+        ),
         ("label,sequence", ["a,ACGT", "b"], "line 3: no A, C, G or T"),
         ("label,sequence", ["a,ACGT", "b,"], "line 3: no A, C, G or T"),
         ("label,sequence", ["a,ACGT", "b,NNN"], "line 3: no A, C, G or T"),
