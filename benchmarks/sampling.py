@@ -156,6 +156,8 @@ def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Name
     asked = 0
 
     def counting(call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, which counts its rows."""
+
         def counted(tokens: torch.Tensor, *more: Any, **others: Any) -> Any:
             nonlocal asked
             asked += len(tokens)
@@ -172,8 +174,7 @@ def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Name
     divergence, error = yardstick.divergence(drawn)
     return {
         "sampler": str(model.choose(length=options.length, **row.options)),
-        # A network with a state is asked for one letter at a time, past the hook.
-        "calls": asked / options.num if asked else float(options.length),
+        "calls": asked / options.num,
         "seconds per 1,024 bases": seconds * 1024 / options.num / options.length,
         "divergence": divergence,
         "error": error,

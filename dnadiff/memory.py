@@ -1,4 +1,4 @@
-"""Memory that is used again instead of being asked for again."""
+"""How much memory there is, and memory that is used again instead of being asked for again."""
 
 from __future__ import annotations
 

@@ -1,11 +1,30 @@
 """Small genomes and runs that tests of the upper rooms share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 
 from dnadiff.alphabet import DNA
+from dnadiff.training.module import Pretraining
 from dnadiff.training.recipe import Recipe
+
+
+@contextmanager
+def power_cut(at: int) -> Iterator[None]:
+    """Inside, a training run must be killed by its step number `at`."""
+    step = Pretraining.training_step
+
+    def killed(self, batch, batch_idx):
+        if batch.step == at:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(Pretraining, "training_step", killed)
+        yield
 
 
 def write_fasta(path: Path, contigs: dict[str, int | str], seed: int = 0) -> Path:

@@ -11,12 +11,25 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from dnadiff.errors import InputError
+from dnadiff.errors import InputError, UsageError
 
 Headers = Callable[[int], str | None]
 """The header of record i, without ">" and without its length; None behind the last one."""
 
 _WIDTH = 60
+
+
+def check_out(out: str) -> None:
+    """Whether `fasta_out` can begin, for whoever has long work to do before it.
+
+    Raises:
+        InputError: if the file exists.
+        UsageError: if its name promises what is not written.
+    """
+    if out.endswith(".gz"):
+        raise UsageError(f"--out {out}: what is written is plain text; leave .gz out")
+    if out != "-" and Path(out).exists():
+        raise InputError(f"{out}: exists already; remove it or choose another --out")
 
 
 @contextlib.contextmanager
@@ -32,12 +45,12 @@ def fasta_out(out: str, headers: Headers) -> Iterator[tuple[int, Callable[[str],
 
     Raises:
         InputError: if the file exists, cannot be written, holds other records, or another process is writing it.
+        UsageError: see `check_out`.
     """
+    check_out(out)
     if out == "-":
         yield 0, _writer(sys.stdout.write, headers, 0)
         return
-    if Path(out).exists():
-        raise InputError(f"{out}: exists already; remove it or choose another --out")
     part = Path(f"{out}.part")
     with _locked(part) as file:
         done = _whole_records(part, file, headers)

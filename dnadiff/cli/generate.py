@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dnadiff.cli.fasta_out import fasta_out
+from dnadiff.cli.fasta_out import Headers, check_out, fasta_out
 from dnadiff.cli.runs import init_means_checkpoint, newest_run
 from dnadiff.errors import UsageError
 
@@ -100,10 +100,9 @@ def generate(
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
-    if out.endswith(".gz"):
-        raise UsageError(f"--out {out}: what is written is plain text; leave .gz out")
     if num < 1:
         raise UsageError(f"--num must be at least 1, not {num}")
+    check_out(out)
     if label is None and guide is not None:
         raise UsageError("--guide goes with --label: say which class")
     from dnadiff.model import load
@@ -129,15 +128,10 @@ def generate(
         print(f"{choices[0]} (choose with --sampler)", file=sys.stderr)
     nucleus = f" top_p={top_p:g}" if top_p < 1 else ""
     run = f"temperature={temperature:g}{nucleus} seed={seed}{_said(label, guidance, guide)} {constraints}".strip()
-    digest = model.digest
-    made = [f"model={digest} {_made(*each, run, constraints)}" for each in zip(templates, choices, strict=True)]
-
-    def header(record: int) -> str | None:
-        which, i = divmod(record, num)
-        return f"{templates[which].name}_{i} {made[which]} index={i}" if which < len(made) else None
-
+    made = [_made(*each, run, constraints) for each in zip(templates, choices, strict=True)]
     total = num * len(templates)
-    with fasta_out(out, header) as (done, write), bar("generate", quiet=quiet or out == "-") as progress:
+    headers = _headers([one.name for one in templates], made, num, model.digest)
+    with fasta_out(out, headers) as (done, write), bar("generate", quiet=quiet or out == "-") as progress:
         sequences = model.stream(
             num,
             template=templates,
@@ -154,6 +148,16 @@ def generate(
         for count, sequence in enumerate(sequences, done + 1):
             write(sequence)
             progress(count, total)
+
+
+def _headers(names: list[str], made: list[str], num: int, digest: str) -> Headers:
+    """The headers of `num` records of each template, from their names and how they were made."""
+
+    def header(record: int) -> str | None:
+        which, i = divmod(record, num)
+        return f"{names[which]}_{i} model={digest} {made[which]} index={i}" if which < len(names) else None
+
+    return header
 
 
 def _made(template: Template, choice: Choice, run: str, constraints: Constraints) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
@@ -301,7 +300,7 @@ def _owned(splits: Splits) -> _Owned:
 
 def _owner(owned: _Owned, window: Interval) -> str | None:
     """The split in which all of a window lies."""
-    place = bisect_right(owned, (window.chrom, window.start, math.inf)) - 1  # type: ignore[type-var]
+    place = bisect_right(owned, (window.chrom, window.start), key=lambda one: one[:2]) - 1
     if place < 0:
         return None
     chrom, _, end, split = owned[place]

@@ -77,13 +77,7 @@ def sample(
             cannot be right for this denoiser, or for what is asked of it, or no letter is allowed at a place.
         InputError: naming a constraint that cannot be kept.
     """
-    if not temperature > 0:
-        raise UsageError(f"temperature must be above 0, not {temperature}")
-    if not 0 < top_p <= 1:
-        raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
-    if allowed is not None and not allowed.any(-1).all():
-        row, place = (~allowed.any(-1)).nonzero()[0].tolist()
-        raise UsageError(f"no letter is allowed at position {place + 1} of row {row}")
+    _check(temperature, top_p, allowed)
     choice = choose(
         denoiser,
         template.shape[1],
@@ -128,6 +122,17 @@ def sample(
         return _draw(request, choice, constraints.exact)
     draw = partial(_draw, choice=choice, exact=constraints.exact)
     return semi_autoregressive(request, choice.window, choice.stride, draw)
+
+
+def _check(temperature: float, top_p: float, allowed: Tensor | None) -> None:
+    """Refuses what no sampler can use."""
+    if not temperature > 0:
+        raise UsageError(f"temperature must be above 0, not {temperature}")
+    if not 0 < top_p <= 1:
+        raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
+    if allowed is not None and not allowed.any(-1).all():
+        row, place = (~allowed.any(-1)).nonzero()[0].tolist()
+        raise UsageError(f"no letter is allowed at position {place + 1} of row {row}")
 
 
 def letters_drawn(template: Template, choice: Choice, constraints: Constraints) -> str | None:
