@@ -16,7 +16,8 @@ from dnadiff.noise import Stream, uniform
 
 Kind = Literal["upper", "exact", "pseudo"]
 
-_GOLDEN = 0.6180339887498949
+# The golden ratio's fraction, (sqrt(5) - 1) / 2, as a 64-bit fixed-point number; written as the int64 of the same bits.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
 
 class Denoiser(Protocol):
@@ -201,6 +202,7 @@ class Objective(nn.Module, ABC):
         step: int = 0,
         index: Tensor | None = None,
         weight: Tensor | None = None,
+        total: float | None = None,
     ) -> Loss:
         """The loss of one batch, in nats per base.
 
@@ -211,6 +213,8 @@ class Objective(nn.Module, ABC):
             step: of the run; together with `index` it determines the noise.
             index: (B,) the number of each row within the global batch; 0..B-1 by default.
             weight: (B, L) of each letter in the loss; 1 by default. `nats_per_base` is not weighted.
+            total: what the loss is divided by; by default this batch's own scorable letters, weighted. Where a step is
+                cut into micro-batches, their mean, so that the mean of their losses is the loss of the whole step.
 
         Raises:
             UsageError: if the denoiser cannot carry this objective.
@@ -225,12 +229,14 @@ class Objective(nn.Module, ABC):
         # One shift for the step and the golden ratio between rows: every row's quantile is uniform, and the rows of any
         # batch, however it is cut into micro-batches or devices, are spread evenly.
         shift = uniform(seed, Stream.COUNT, index.new_zeros(1), 1, step=step)[0]
-        nats = self.training_nats(denoiser, tokens, Draw((shift + index * _GOLDEN) % 1.0, seed, step, index))
-        plain = nats.sum() / bases
-        if weight is None:
-            return Loss(plain, plain.detach())
-        total = (weight * scorable).sum()
-        return Loss((weight * nats).sum() / total.clamp(min=torch.finfo(total.dtype).tiny), plain.detach())
+        quantile = (shift + golden_multiples(index)) % 1.0
+        nats = self.training_nats(denoiser, tokens, Draw(quantile, seed, step, index))
+        weighted = nats if weight is None else weight * nats
+        if total is None:
+            total = float(bases if weight is None else (weight * scorable).sum())
+        # A batch whose letters all have weight 0 has the loss 0, not 0 / 0.
+        value = weighted.sum() / max(total, torch.finfo(torch.float32).tiny)
+        return Loss(value, (nats.sum() / bases).detach())
 
     @torch.no_grad()
     def bound(
@@ -308,6 +314,16 @@ class Objective(nn.Module, ABC):
             sigma = -torch.log1p(-rate.clamp(max=1.0 - 2.0**-30)).float().expand(len(tokens))
         logits = denoiser(tokens, sigma=sigma, soft=soft)
         return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def golden_multiples(index: Tensor) -> Tensor:
+    """Fractional parts in [0, 1) float64 of int64 `index` times the golden ratio: evenly spread over any run of rows.
+
+    The product is an integer one modulo 2^64, so its fraction is exact for every index. In floating point the digits of
+    the fraction go to the integer part as the index grows: in float32 all rows have one fraction from 2^24 on.
+    """
+    fraction = ((index * _GOLDEN) >> 12) & ((1 << 52) - 1)
+    return fraction.double() * 2.0**-52
 
 
 def row_index(tokens: Tensor, index: Tensor | None) -> Tensor:

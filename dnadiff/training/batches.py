@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dnadiff.alphabet import DNA
 from dnadiff.genome.windows import Drawn
 
 
@@ -18,9 +19,11 @@ class Batch(NamedTuple):
     Attributes:
         tokens: (B, L) token ids.
         rows: (B,) their numbers within the run.
-        step: which step of the run.
+        step: which optimiser step of the run.
         weight: (B, L) what each base counts in the loss, or None where all count 1. Bounds are never weighted.
         label: (B,) the class of each window, or None.
+        total: what the loss of these windows is divided by: the scorable bases, weighted, of a micro-batch of this
+            step, on average over all micro-batches of all devices. None: those of these windows themselves.
     """
 
     tokens: Tensor
@@ -28,14 +31,27 @@ class Batch(NamedTuple):
     step: int
     weight: Tensor | None = None
     label: Tensor | None = None
+    total: float | None = None
 
 
 class Steps(Dataset[Batch]):
-    """The batches of a stretch of steps.
+    """The micro-batches of a stretch of optimiser steps, for one device.
 
-    Window number i of a run is the same whatever the number of devices, workers and interruptions: batch s takes the
-    numbers s * B * world ... (s + 1) * B * world - 1, and device r every world-th of them. `draw` gives windows
-    by their numbers.
+    Window number i of a run is the same whatever the number of devices, workers and interruptions. Step s takes the
+    windows s * G ... (s + 1) * G - 1, where G = batch_size * accumulate * world. Each micro-batch takes
+    batch_size * world of them in order, and device r every world-th of those.
+
+    Every device draws all windows of a step, which costs next to nothing beside the network, because the loss is
+    divided by the bases of all of them: so a step is the same however it is cut.
+
+    Args:
+        draw: gives windows by their numbers.
+        batch_size: windows of a micro-batch on each device.
+        first: number of the first step.
+        count: how many steps.
+        accumulate: micro-batches of a step.
+        rank: number of this device.
+        world: how many devices.
     """
 
     def __init__(
@@ -45,19 +61,37 @@ class Steps(Dataset[Batch]):
         first: int,
         count: int,
         *,
+        accumulate: int = 1,
         rank: int,
         world: int,
     ) -> None:
         self.draw, self.batch_size, self.first, self.count = draw, batch_size, first, count
-        self.rank, self.world = rank, world
+        self.accumulate, self.rank, self.world = accumulate, rank, world
+        self._latest: tuple[int, Drawn] | None = None
 
     def __len__(self) -> int:
-        return self.count
+        return self.count * self.accumulate
 
     def __getitem__(self, i: int) -> Batch:
-        if i >= self.count:
+        if i >= len(self):
             raise IndexError(i)
-        step = self.first + i
-        index = torch.arange(self.rank, self.batch_size * self.world, self.world) + step * self.batch_size * self.world
-        drawn = self.draw(index)
-        return Batch(drawn.tokens, index, step, drawn.weight, drawn.label)
+        step, part = self.first + i // self.accumulate, i % self.accumulate
+        drawn = self._drawn(step)
+        across = self.batch_size * self.world
+        mine = torch.arange(part * across + self.rank, (part + 1) * across, self.world)
+        weight, label = (None if column is None else column[mine] for column in (drawn.weight, drawn.label))
+        rows = mine + step * across * self.accumulate
+        return Batch(drawn.tokens[mine], rows, step, weight, label, self._total(drawn))
+
+    def _drawn(self, step: int) -> Drawn:
+        """All windows of a step; kept, because its micro-batches follow each other."""
+        if self._latest is None or self._latest[0] != step:
+            size = self.batch_size * self.world * self.accumulate
+            self._latest = step, self.draw(torch.arange(size) + step * size)
+        return self._latest[1]
+
+    def _total(self, drawn: Drawn) -> float:
+        """Weighted scorable bases of a micro-batch, on average over those of a step."""
+        scorable = DNA.scorable(drawn.tokens)
+        total = scorable.sum() if drawn.weight is None else (scorable * drawn.weight).sum(dtype=torch.float64)
+        return float(total) / (self.accumulate * self.world)

@@ -42,9 +42,15 @@ class Budget:
         return min(1.0, max(in_steps, in_time))
 
 
-def learning_rate(progress: float, *, peak: float, final: float, warmup: float) -> float:
-    """Linear warm-up to `peak` over the first `warmup` of the run, then a cosine down to `final`."""
+def learning_rate(progress: float, *, peak: float, final: float, warmup: float, cooldown: float | None = None) -> float:
+    """Linear warm-up to `peak` over the first `warmup` of the run, then a cosine down to `final`.
+
+    With a `cooldown` the rate stays at `peak` instead, and falls in a straight line to `final` over this last share of
+    the run. What came before the fall does not depend on when the run ends, so the end may be moved.
+    """
     if progress < warmup:
         return peak * progress / warmup
+    if cooldown is not None:
+        return final + (peak - final) * min(1.0, (1.0 - progress) / cooldown)
     along = (progress - warmup) / (1.0 - warmup)
     return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * along))

@@ -38,6 +38,7 @@ class Pretraining(lightning.LightningModule):
             step=batch.step,
             index=batch.rows,
             weight=batch.weight,
+            total=batch.total,
         )
         self.latest = loss.nats_per_base
         self.train_nats.append(self.latest)
@@ -80,6 +81,7 @@ class Pretraining(lightning.LightningModule):
             peak=self.recipe.learning_rate,
             final=min(self.recipe.final_learning_rate, self.recipe.learning_rate),
             warmup=self.recipe.warmup,
+            cooldown=self.recipe.cooldown,
         )
         for group in optimizer.param_groups:
             group["lr"] = rate

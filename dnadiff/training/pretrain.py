@@ -316,8 +316,9 @@ class _Loaders(lightning.LightningDataModule):
         steps = Steps(
             self.data.train.draw,
             recipe.batch_size,
-            trainer.global_step * recipe.accumulate,
-            count * recipe.accumulate,
+            trainer.global_step,
+            count,
+            accumulate=recipe.accumulate,
             rank=trainer.global_rank,
             world=trainer.world_size,
         )

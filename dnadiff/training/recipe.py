@@ -49,6 +49,8 @@ class Recipe:
         learning_rate: at the end of the warm-up.
         final_learning_rate: at the end of the run.
         warmup: share of the run with a rising learning rate; the rest follows a cosine.
+        cooldown: hold the learning rate after the warm-up, and lower it to the final one in this last share of the run
+            only; the end of such a run may be moved while it trains.
         weight_decay: of matrices; biases, norms, embeddings, A_log, D and Hyena's implicit filters have none.
         clip: largest norm of the gradient.
         reverse_complement: show either strand of a training window, by a fair coin.
@@ -89,6 +91,7 @@ class Recipe:
     learning_rate: float = 4e-3
     final_learning_rate: float = 1e-4
     warmup: float = 0.1
+    cooldown: float | None = None
     weight_decay: float = 0.1
     clip: float = 1.0
     reverse_complement: bool = True
@@ -122,6 +125,8 @@ class Recipe:
             raise UsageError(f"--max-steps must be at least 1, not {self.max_steps}")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"--warmup must be in [0, 1), not {self.warmup}")
+        if self.cooldown is not None and not 0 < self.cooldown <= 1 - self.warmup:
+            raise UsageError(f"--cooldown must be above 0 and at most 1 - warmup, not {self.cooldown}")
         if self.learning_rate <= 0:
             raise UsageError(f"--learning-rate must be above 0, not {self.learning_rate}")
         seconds(self.eval_max_time)

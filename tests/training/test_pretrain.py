@@ -12,6 +12,7 @@ from dnadiff.diffusion import MDLM, OBJECTIVES, SEDD, Autoregressive, Plaid
 from dnadiff.errors import InputError, UsageError
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.windows import Drawn
+from dnadiff.noise import Stream, uniform
 from dnadiff.training.batches import Steps
 from dnadiff.training.callbacks import ema
 from dnadiff.training.module import decay_groups
@@ -63,7 +64,7 @@ def test_soft_masked_bases_weigh_less_in_the_loss_alone(tmp_path, monkeypatch):
     weights = []
 
     class Weighted(MDLM):
-        def loss(self, *args, weight=None, **options):
+        def loss(self, *args, weight=None, total=None, **options):
             weights.append(weight)
             return super().loss(*args, **options)
 
@@ -253,12 +254,45 @@ def test_only_matrices_decay():
     assert any("word_embeddings" in names[id(p)] for p in free)
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_devices_share_the_windows_of_a_step(world):
-    parts = [Steps(lambda i: Drawn(i[:, None]), 4, 3, 2, rank=rank, world=world) for rank in range(world)]
-    rows = torch.cat([part[1].rows for part in parts]).sort().values
-    assert rows.tolist() == list(range(4 * 4 * world, 5 * 4 * world))
-    assert all(part[0].step == 3 for part in parts)
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (4, 1), (1, 3), (2, 2)])
+def test_devices_and_micro_batches_share_the_windows_of_a_step(world, accumulate):
+    parts = [
+        Steps(lambda i: Drawn(i[:, None]), 4, 3, 2, accumulate=accumulate, rank=rank, world=world)
+        for rank in range(world)
+    ]
+    batches = [part[accumulate + micro] for part in parts for micro in range(accumulate)]
+    size = 4 * world * accumulate
+    rows = torch.cat([batch.rows for batch in batches]).sort().values
+    assert rows.tolist() == list(range(4 * size, 5 * size))
+    assert {batch.step for batch in batches} == {4}
+    assert len(parts[0]) == 2 * accumulate
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate", "world"), [(4, 3, 1), (2, 3, 2), (6, 2, 1), (3, 1, 4)])
+def test_a_step_is_the_same_however_it_is_cut(genome, batch_size, accumulate, world):
+    """Gradients of micro-batches and devices, averaged, are those of one large batch: same masks, same weights."""
+    recipe = tiny_recipe(genome, soft_mask_weight=0.5)
+    denoiser = build(recipe, MDLM())
+    alphabet = torch.tensor([7, 8, 9, 10, 11])  # with N, so that micro-batches have unequal numbers of bases
+
+    def draw(index):
+        noise = uniform(0, Stream.SOURCE, index, 64)
+        weight = torch.where(noise < 0.3, 0.5, 1.0)
+        return Drawn(alphabet[(noise * (4 + (index[:, None] % 7 == 0))).long()], weight)
+
+    def gradient(batch_size, accumulate, world):
+        denoiser.zero_grad()
+        for rank in range(world):
+            steps = Steps(draw, batch_size, 2, 1, accumulate=accumulate, rank=rank, world=world)
+            for batch in (steps[i] for i in range(accumulate)):
+                loss = MDLM().loss(
+                    denoiser, batch.tokens, step=batch.step, index=batch.rows, weight=batch.weight, total=batch.total
+                )
+                (loss.value / (accumulate * world)).backward()
+        return torch.cat([p.grad.flatten() for p in denoiser.parameters() if p.grad is not None])
+
+    whole = gradient(12, 1, 1)
+    assert torch.linalg.norm(gradient(batch_size, accumulate, world) - whole) < 1e-5 * torch.linalg.norm(whole)
 
 
 def test_lightning_warns_of_nothing_else(genome, tmp_path, recwarn):
