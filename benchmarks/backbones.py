@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # before torch: a waiting thread shall not spin on a shared machine
 
 import time
 from collections.abc import Callable
@@ -76,10 +78,14 @@ def main(arguments: list[str] | None = None) -> dict:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), help="some of them")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), help="some of them"
+    )
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=16, help="windows of a step (16)")
-    parser.add_argument("--samples", type=int, default=64, help="sequences that are sampled together (64)")
+    parser.add_argument(
+        "--samples", type=int, default=64, help="sequences that are sampled together (64)"
+    )
     add_flags(parser, repeats=5)
     return parser.parse_args(arguments)
 
@@ -127,7 +133,9 @@ def sampling(denoiser: LMDenoiser, options: argparse.Namespace) -> dict[str, flo
     """Letters per second by the recurrent form, and by calls on the whole prefix."""
     tokens = random_bases(options.samples, options.window)
     _, state = denoiser.begin(options.samples)
-    prefixes = [tokens[:, : options.window * (2 * i + 1) // (2 * _PREFIXES) + 1] for i in range(_PREFIXES)]
+    prefixes = [
+        tokens[:, : options.window * (2 * i + 1) // (2 * _PREFIXES) + 1] for i in range(_PREFIXES)
+    ]
 
     def steps() -> None:
         memory = state
@@ -139,7 +147,9 @@ def sampling(denoiser: LMDenoiser, options: argparse.Namespace) -> dict[str, flo
             denoiser(prefix)
 
     steps()
-    times = summary(measure({"recurrent": steps, "full calls": calls}, options.repeats, clock(options)))
+    times = summary(
+        measure({"recurrent": steps, "full calls": calls}, options.repeats, clock(options))
+    )
     return {name: 1e3 * _PREFIXES * options.samples / row["median"] for name, row in times.items()}
 
 
@@ -150,11 +160,15 @@ def random_bases(batch: int, window: int) -> Tensor:
 
 def report(result: dict, options: argparse.Namespace, others: str) -> None:
     """Prints the tables."""
-    print(f"{options.batch} windows of {options.window:,} bases, float32, {result['threads']} threads")
+    print(
+        f"{options.batch} windows of {options.window:,} bases, float32, {result['threads']} threads"
+    )
     rows = [["", "parameters", "forward bases/s", "best", "training bases/s", "best"]]
     for name, params in result["params"].items():
         rates = [
-            1e3 * result["bases"] / row[name][key] for row in result["times"].values() for key in ("median", "best")
+            1e3 * result["bases"] / row[name][key]
+            for row in result["times"].values()
+            for key in ("median", "best")
         ]
         rows.append([name, f"{params:,}", *(f"{rate:,.0f}" for rate in rates)])
     print(table(rows))

@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # before torch: a waiting thread shall not spin on a shared machine
 
 from functools import partial
 
@@ -40,7 +42,11 @@ class Neighbours:
         self.table = torch.randn(12, 12, 4, generator=torch.Generator().manual_seed(0)) / 2
 
     def __call__(
-        self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
+        self,
+        tokens: Tensor,
+        sigma: Tensor | None = None,
+        label: Tensor | None = None,
+        token_probs: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, L, 4) of tokens (B, L)."""
         around = torch.nn.functional.pad(tokens, (1, 1), value=4)
@@ -49,20 +55,26 @@ class Neighbours:
 
 def main(arguments: list[str] | None = None) -> dict:
     """Measures, prints, and returns what --json would write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1000, help="sequences (1000)")
     parser.add_argument("--length", type=int, default=1024, help="bases of each (1024)")
     parser.add_argument("--steps", type=int, default=128, help="calls of the denoiser (128)")
     add_flags(parser, repeats=5)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    draw = partial(sample, Neighbours(), free_template(options.rows, options.length), steps=options.steps)
+    draw = partial(
+        sample, Neighbours(), free_template(options.rows, options.length), steps=options.steps
+    )
     runs = {"without": draw, "with": partial(draw, constraints=Constraints(**FIVE))}
     for run in runs.values():  # compiles
         run()
     with Others() as others:
         times = {"sampling": summary(measure(runs, options.repeats))}
-    print(f"{options.rows} sequences of {options.length} bases, {options.steps} steps, {options.threads} threads")
+    print(
+        f"{options.rows} sequences of {options.length} bases, {options.steps} steps, {options.threads} threads"
+    )
     print(table(time_rows(times)))
     print(f"other processes: {others}")
     result = {**machine(), "cores used by others": others.cores, "times": times}

@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # before torch: a waiting thread shall not spin on a shared machine
 
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +34,10 @@ def main(arguments: list[str] | None = None) -> dict:
     """Measures, prints, and returns what --json would write."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    leaves, runs = make_leaves(*options.shape, getattr(torch, options.dtype)), {"dnadiff": ours, "pytorch": pytorch}
+    leaves, runs = (
+        make_leaves(*options.shape, getattr(torch, options.dtype)),
+        {"dnadiff": ours, "pytorch": pytorch},
+    )
     passes = {
         name: {peer: partial(step, run, leaves) for peer, run in runs.items()}
         for name, step in {"forward": forward, "forward + backward": forward_backward}.items()
@@ -40,13 +45,17 @@ def main(arguments: list[str] | None = None) -> dict:
     for steps in passes.values():
         check_agreement(*(run().float() for run in steps.values()))
     title = f"convolution, (B, L, D) = {tuple(options.shape)}, {options.dtype}"
-    return compare(title, {"shape (B, L, D)": options.shape, "dtype": options.dtype}, passes, options)
+    return compare(
+        title, {"shape (B, L, D)": options.shape, "dtype": options.dtype}, passes, options
+    )
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--shape", type=int, nargs=3, default=[32, 1024, 256], metavar=("B", "L", "D"))
+    parser.add_argument(
+        "--shape", type=int, nargs=3, default=[32, 1024, 256], metavar=("B", "L", "D")
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     add_kernel_flags(parser, repeats=30)
     return parser.parse_args(arguments)
@@ -73,13 +82,17 @@ def make_leaves(batch: int, length: int, channels: int, dtype: torch.dtype) -> d
 
 
 def ours(leaves: dict[str, Tensor]) -> Tensor:
-    return causal_conv1d_fn(leaves["channels_last"].mT, leaves["weight"], leaves["bias"], activation="silu")
+    return causal_conv1d_fn(
+        leaves["channels_last"].mT, leaves["weight"], leaves["bias"], activation="silu"
+    )
 
 
 def pytorch(leaves: dict[str, Tensor]) -> Tensor:
     x, weight, bias = leaves["channels_first"], leaves["weight"], leaves["bias"]
     padded = F.pad(x, (TAPS - 1, 0))
-    return F.silu(F.conv1d(padded, weight.to(x.dtype)[:, None], bias.to(x.dtype), groups=x.shape[1]))
+    return F.silu(
+        F.conv1d(padded, weight.to(x.dtype)[:, None], bias.to(x.dtype), groups=x.shape[1])
+    )
 
 
 def forward(run: Run, leaves: dict[str, Tensor]) -> Tensor:

@@ -62,7 +62,9 @@ class Verdict(NamedTuple):
 def main() -> int:
     """Runs the demo. Returns 0 if the model is sound and has learned."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder, replaced if it is there")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), help="folder, replaced if it is there"
+    )
     parser.add_argument("--config", default="demo", help="recipe of the training")
     parser.add_argument("--max-time", help="training time, HH:MM:SS; the recipe's by default")
     options = parser.parse_args()
@@ -71,10 +73,17 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
-    genome, run, samples, bench = folder / "genome.fa", folder / "run", folder / "samples.fa", folder / "benchmark"
+    genome, run, samples, bench = (
+        folder / "genome.fa",
+        folder / "run",
+        folder / "samples.fa",
+        folder / "benchmark",
+    )
     limit = f" --max-time {options.max_time}" if options.max_time else ""
     command(f"data simulate --out {genome} --seed {SEED}")
-    command(f"pretrain --config {options.config} --genome {genome} --out {run} --seed {SEED}{limit}")
+    command(
+        f"pretrain --config {options.config} --genome {genome} --out {run} --seed {SEED}{limit}"
+    )
     command(f"generate --checkpoint {run} --length 1024 --num 4 --seed {SEED} --out {samples}")
     write_task(folder / "tasks", load_source())
     command(f"benchmark --task {TASK} --data {folder / 'tasks'} --checkpoint {run} --out {bench}")
@@ -101,11 +110,18 @@ def judge(run: Path, fasta: Path) -> Verdict:
     """Compares the run's test bounds with the source's exact figures on the same windows."""
     bounds = pd.read_csv(run / "bounds.csv").query("split == 'test'")
     genome = Genome.open(fasta)
-    tokens = torch.stack([genome.tokens(row.chrom, row.start, row.end) for row in bounds.itertuples()])
+    tokens = torch.stack(
+        [genome.tokens(row.chrom, row.start, row.end) for row in bounds.itertuples()]
+    )
     bases, nats = torch.tensor(bounds.bases.to_numpy()), torch.tensor(bounds.nats.to_numpy())
-    exact = load_source().nats(tokens)
-    training = [genome.tokens(i.chrom, i.start, i.end) for i in split_genome(genome, tokens.shape[1])["train"]]
-    markov = {order: ratio(MarkovModel.fit(training, order).nats(tokens), bases)[0] for order in ORDERS}
+    exact = load_source().nll(tokens)
+    training = [
+        genome.tokens(i.chrom, i.start, i.end)
+        for i in split_genome(genome, tokens.shape[1])["train"]
+    ]
+    markov = {
+        order: ratio(MarkovModel.fit(training, order).nll(tokens), bases)[0] for order in ORDERS
+    }
     bound, bound_se = ratio(nats, bases)
     gap, gap_se = ratio(nats - exact, bases)
     return Verdict(ratio(exact, bases)[0], bound, markov, gap, gap_se, bound_se)
@@ -116,7 +132,10 @@ def describe(v: Verdict) -> str:
     bits = 1 / math.log(2)
     lines = [
         "On the held-out windows (nats per base; bits per base):",
-        *(f"  order-{k} Markov fit   {value:.4f}; {value * bits:.3f}" for k, value in v.markov.items()),
+        *(
+            f"  order-{k} Markov fit   {value:.4f}; {value * bits:.3f}"
+            for k, value in v.markov.items()
+        ),
         f"  model bound          {v.bound:.4f} +- {v.bound_se:.4f}; {v.bound * bits:.3f} +- {v.bound_se * bits:.3f}",
         f"  source entropy       {v.exact:.4f}; {v.exact * bits:.3f}   (exact: nothing can be lower)",
         f"source entropy {v.exact:.4f}, model bound {v.bound:.4f} +- {v.bound_se:.4f}; "
@@ -128,14 +147,21 @@ def describe(v: Verdict) -> str:
         lines.append("FAILED: the model has not learned more than an order-3 Markov chain")
     if v.sound and v.learned:
         share = (v.markov[3] - v.bound) / (v.markov[3] - v.exact)
-        lines.append(f"passed: of what there is to learn beyond an order-3 Markov chain, the model has {share:.0%}")
+        lines.append(
+            f"passed: of what there is to learn beyond an order-3 Markov chain, the model has {share:.0%}"
+        )
     return "\n".join(lines)
 
 
 def picture(run: Path, v: Verdict) -> Figure:
     """The training curve between the order-3 Markov fit and the exact entropy."""
-    guides = {f"order-3 Markov fit {v.markov[3]:.4f}": v.markov[3], f"source entropy {v.exact:.4f} (exact)": v.exact}
-    return training_curve(pd.read_csv(run / "metrics.csv"), read_json(run / "summary.json")["test"], guides)
+    guides = {
+        f"order-3 Markov fit {v.markov[3]:.4f}": v.markov[3],
+        f"source entropy {v.exact:.4f} (exact)": v.exact,
+    }
+    return training_curve(
+        pd.read_csv(run / "metrics.csv"), read_json(run / "summary.json")["test"], guides
+    )
 
 
 def write_task(folder: Path, source: HiddenMarkovSource) -> None:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 import dnadiff
 from dnadiff.diffusion import MDLM, Draw, Objective
-from dnadiff.noise import Stream, uniform
 from dnadiff.progress import bar
+from dnadiff.rng import Stream, uniform
 from dnadiff.training.pretrain import read_data
 from dnadiff.training.recipe import Recipe
 
@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--windows", type=int, default=64, help="test windows of the first table")
     parser.add_argument("--draws", type=int, default=64, help="network calls for each")
-    parser.add_argument("--batch", type=int, default=16, help="network rows of a training step, second table")
+    parser.add_argument(
+        "--batch", type=int, default=16, help="network rows of a training step, second table"
+    )
     parser.add_argument("--steps", type=int, default=48, help="steps whose gradients are compared")
     options = parser.parse_args()
     recipe, model = Recipe.read(options.run / "config.yaml"), dnadiff.load(options.run)
@@ -72,7 +74,9 @@ def bound_table(denoiser: torch.nn.Module, tokens: Tensor, calls: int) -> str:
     reference = None
     for name, objective in BOUNDS.items():
         per_draw = 2 if objective.complementary else 1
-        values = torch.stack([one_draw(denoiser, objective, tokens, i) for i in bar_range(calls // per_draw, name)])
+        values = torch.stack(
+            [one_draw(denoiser, objective, tokens, i) for i in bar_range(calls // per_draw, name)]
+        )
         # A pair is two calls: its sd is that of a mean of two.
         sd = values.var(0).mean().mul(per_draw).sqrt()
         means = values.mean(0)
@@ -85,15 +89,23 @@ def bound_table(denoiser: torch.nn.Module, tokens: Tensor, calls: int) -> str:
 
 
 @torch.no_grad()
-def one_draw(denoiser: torch.nn.Module, objective: Objective, tokens: Tensor, number: int) -> Tensor:
+def one_draw(
+    denoiser: torch.nn.Module, objective: Objective, tokens: Tensor, number: int
+) -> Tensor:
     """Nats per base (B,) of one draw, independent of all others."""
     index = torch.arange(len(tokens), device=tokens.device)
     quantile = uniform(0, Stream.COUNT, index, 1, step=number)[:, 0]
-    nats = objective.nats(denoiser, tokens, Draw(quantile, 0, number, index)).double().sum(1)
+    nats = (
+        objective.per_token_nelbo(denoiser, tokens, Draw(quantile, 0, number, index))
+        .double()
+        .sum(1)
+    )
     return nats / objective.alphabet.scorable(tokens).sum(1)
 
 
-def gradient_table(denoiser: torch.nn.Module, windows: Callable[[Tensor], Tensor], rows: int, steps: int) -> str:
+def gradient_table(
+    denoiser: torch.nn.Module, windows: Callable[[Tensor], Tensor], rows: int, steps: int
+) -> str:
     """Variance of the gradient of each way to draw a step's masks, relative to the first."""
     lines = [
         f"gradients of {steps} steps of {rows} network rows, relative to the first line\n",
@@ -128,7 +140,9 @@ def step_loss(
     if spread:
         return objective.loss(denoiser, tokens, seed=1, step=step).value
     quantile = uniform(1, Stream.COUNT, index.to(tokens.device), 1, step=step)[:, 0]
-    nats = objective.training_nats(denoiser, tokens, Draw(quantile, 1, step, index.to(tokens.device)))
+    nats = objective.per_token_loss(
+        denoiser, tokens, Draw(quantile, 1, step, index.to(tokens.device))
+    )
     return nats.sum() / objective.alphabet.scorable(tokens).sum()
 
 
@@ -141,7 +155,9 @@ def gradient_variance(
     for block in range(4):
         total, squares, count = 0.0, 0.0, steps // 4
         for i in bar_range(count, f"{name} {block + 1}/4"):
-            flat = torch.cat([g.flatten() for g in torch.autograd.grad(loss(block * count + i), weights)]).double()
+            flat = torch.cat(
+                [g.flatten() for g in torch.autograd.grad(loss(block * count + i), weights)]
+            ).double()
             total, squares = total + flat, squares + float(flat.square().sum())
         blocks.append((squares - float(total.square().sum()) / count) / (count - 1))
     values = torch.tensor(blocks)

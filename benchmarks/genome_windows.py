@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> dict:
     genome = Genome.open(options.genome)
     result = {"genome": genome.name, "bases": genome.counts.bases, **machine()}
     if options.index:
-        result["index"] = in_a_process(options, "index", DNADIFF_CACHE=tempfile.mkdtemp(prefix="dnadiff-"))
+        result["index"] = in_a_process(
+            options, "index", DNADIFF_CACHE=tempfile.mkdtemp(prefix="dnadiff-")
+        )
     result["start"] = in_a_process(options, "start")
     with Others() as others:
         result["windows"] = compare(genome, options)
@@ -76,9 +78,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=1024, help="windows of a batch (1024)")
-    parser.add_argument("--peer-windows", type=int, default=16, help="windows of a run of the peer (16)")
-    parser.add_argument("--plain", action="store_true", help="let the peer read an uncompressed copy, which is made")
-    parser.add_argument("--no-index", action="store_false", dest="index", help="do not time the building of the store")
+    parser.add_argument(
+        "--peer-windows", type=int, default=16, help="windows of a run of the peer (16)"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="let the peer read an uncompressed copy, which is made"
+    )
+    parser.add_argument(
+        "--no-index",
+        action="store_false",
+        dest="index",
+        help="do not time the building of the store",
+    )
     add_flags(parser, repeats=50)
     parser.set_defaults(threads=1)
     parser.add_argument("--one", choices=("index", "start"), help=argparse.SUPPRESS)
@@ -87,10 +98,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def in_a_process(options: argparse.Namespace, what: str, **environment: str) -> dict:
     """What `index` or `start` measures, in a fresh process."""
-    flags = ["--genome", options.genome, "--window", str(options.window), "--batch", str(options.batch)]
+    flags = [
+        "--genome",
+        options.genome,
+        "--window",
+        str(options.window),
+        "--batch",
+        str(options.batch),
+    ]
     command = [sys.executable, __file__, "--one", what, *flags, "--threads", str(options.threads)]
     began = time.time()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    )
     result = json.loads(done.stdout)
     return result | {"seconds of the process": result.pop("ended") - began}
 
@@ -109,7 +129,11 @@ def start(options: argparse.Namespace) -> dict:
     """Opens a genome that has its store, splits it, and draws the first batch."""
     began, busy = time.perf_counter(), time.process_time()
     training_windows(Genome.open(options.genome), options).tokens(torch.arange(options.batch))
-    return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - busy, "ended": time.time()}
+    return {
+        "seconds": time.perf_counter() - began,
+        "cpu": time.process_time() - busy,
+        "ended": time.time(),
+    }
 
 
 def peak() -> int:
@@ -119,7 +143,12 @@ def peak() -> int:
 
 def training_windows(genome: Genome, options: argparse.Namespace) -> Windows:
     """Random training windows of the genome's own split."""
-    return Windows([(genome, split_genome(genome, options.window))], split="train", length=options.window, seed=0)
+    return Windows(
+        [(genome, split_genome(genome, options.window))],
+        split="train",
+        length=options.window,
+        seed=0,
+    )
 
 
 def compare(genome: Genome, options: argparse.Namespace) -> dict:
@@ -142,7 +171,11 @@ def compare(genome: Genome, options: argparse.Namespace) -> dict:
     rows = summary(times, units)
     for name, row in rows.items():
         row["bases_per_second"] = 1e3 * units[name] / row["median"]
-    return {"batch": batch, "peer reads": "plain FASTA" if options.plain else options.genome.name, **rows}
+    return {
+        "batch": batch,
+        "peer reads": "plain FASTA" if options.plain else options.genome.name,
+        **rows,
+    }
 
 
 def cpu_clock(run: Callable[[], object]) -> float:
@@ -201,17 +234,25 @@ def report(result: dict, options: argparse.Namespace) -> None:
     if "index" in result:
         found = result["index"]
         memory = f"{found['peak'] / 2**20:,.0f} MiB at most, {found['peak before'] / 2**20:,.0f} before it"
-        print(f"store built in {found['seconds']:.1f} s ({found['cpu']:.1f} of CPU); memory {memory}")
+        print(
+            f"store built in {found['seconds']:.1f} s ({found['cpu']:.1f} of CPU); memory {memory}"
+        )
     found = result["start"]
     after = f"first batch {found['seconds']:.2f} s ({found['cpu']:.2f} of CPU) after the imports"
     print(f"{after}, {found['seconds of the process']:.2f} s after the start of the process")
     rows = [["", "", "million bases/s", "times slower", "95 % interval"]]
     for name in ("dnadiff", "bytes alone", "pyfaidx"):
         row = result["windows"][name]
-        ratio = [f"{row['ratio']:.2f}", "{:.2f} to {:.2f}".format(*row["interval"])] if "ratio" in row else ["", ""]
+        ratio = (
+            [f"{row['ratio']:.2f}", "{:.2f} to {:.2f}".format(*row["interval"])]
+            if "ratio" in row
+            else ["", ""]
+        )
         rows.append([name, "", f"{row['bases_per_second'] / 1e6:,.1f}", *ratio])
     windows = result["windows"]
-    print(f"batches of {windows['batch']} windows of {options.window:,} bases; pyfaidx reads {windows['peer reads']}")
+    print(
+        f"batches of {windows['batch']} windows of {options.window:,} bases; pyfaidx reads {windows['peer reads']}"
+    )
     print(table(rows))
 
 

@@ -52,9 +52,13 @@ def main(arguments: list[str] | None = None) -> dict:
         "copy bandwidth (GB/s)": bandwidth / 1e9,
         "shapes": [],
     }
-    print(f"selective scan on {result['device']}, {options.dtype}; it copies {bandwidth / 1e9:,.0f} GB/s")
+    print(
+        f"selective scan on {result['device']}, {options.dtype}; it copies {bandwidth / 1e9:,.0f} GB/s"
+    )
     for shape in options.shape or SHAPES:
-        row = compare(shape, getattr(torch, options.dtype), "cuda", options.repeats, cuda_clock, bandwidth)
+        row = compare(
+            shape, getattr(torch, options.dtype), "cuda", options.repeats, cuda_clock, bandwidth
+        )
         result["shapes"].append(row)
         report(row)
     if options.json:
@@ -65,14 +69,28 @@ def main(arguments: list[str] | None = None) -> dict:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--shape", type=int, nargs=4, action="append", metavar=("B", "L", "D", "N"), help="repeatable")
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=4,
+        action="append",
+        metavar=("B", "L", "D", "N"),
+        help="repeatable",
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--repeats", type=int, default=15, help="rounds of runs (15)")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     return parser.parse_args(arguments)
 
 
-def compare(shape: list[int], dtype: torch.dtype, device: str, repeats: int, clock: Callable, bandwidth: float) -> dict:
+def compare(
+    shape: list[int],
+    dtype: torch.dtype,
+    device: str,
+    repeats: int,
+    clock: Callable,
+    bandwidth: float,
+) -> dict:
     """Checks that the contenders agree on inputs of a shape, and times them."""
     contenders = make_contenders(shape, dtype, device)
     check_agreement(contenders, 1e-4 if dtype == torch.float32 else 2e-2)
@@ -88,29 +106,43 @@ def compare(shape: list[int], dtype: torch.dtype, device: str, repeats: int, clo
 def make_contenders(shape: list[int], dtype: torch.dtype, device: str) -> dict[str, Contender]:
     """Ours first."""
     ours = "triton" if device == "cuda" else "cpu"
-    contenders = {"dnadiff": Contender(ours, True, make_inputs(shape, dtype, device, channels_last=True))}
+    contenders = {
+        "dnadiff": Contender(ours, True, make_inputs(shape, dtype, device, channels_last=True))
+    }
     if installed("mamba_ssm") and device == "cuda":
-        contenders["mamba_ssm"] = Contender("mamba_ssm", False, make_inputs(shape, dtype, device, channels_last=False))
+        contenders["mamba_ssm"] = Contender(
+            "mamba_ssm", False, make_inputs(shape, dtype, device, channels_last=False)
+        )
     if shape[1] <= LONGEST_REFERENCE:
         contenders["reference"] = Contender("reference", True, contenders["dnadiff"].inputs)
     return contenders
 
 
-def make_inputs(shape: list[int], dtype: torch.dtype, device: str, *, channels_last: bool) -> dict[str, Tensor]:
+def make_inputs(
+    shape: list[int], dtype: torch.dtype, device: str, *, channels_last: bool
+) -> dict[str, Tensor]:
     """Numbers of the size they have in a Mamba layer, as the leaves of a graph."""
     batch, length, channels, states = shape
     generator = torch.Generator().manual_seed(0)
     widths = {"u": channels, "delta": channels, "z": channels, "B": states, "C": states}
-    inputs = {k: torch.randn(batch, length, n, generator=generator).to(dtype) for k, n in widths.items()}
+    inputs = {
+        k: torch.randn(batch, length, n, generator=generator).to(dtype) for k, n in widths.items()
+    }
     if not channels_last:
         inputs = {k: x.mT.contiguous() for k, x in inputs.items()}
     inputs["A"] = -torch.arange(1.0, states + 1).repeat(channels, 1)
-    inputs |= {"D": torch.ones(channels), "delta_bias": torch.randn(channels, generator=generator) - 4}
+    inputs |= {
+        "D": torch.ones(channels),
+        "delta_bias": torch.randn(channels, generator=generator) - 4,
+    }
     return {k: x.to(device).requires_grad_() for k, x in inputs.items()}
 
 
 def scan(contender: Contender) -> Tensor:
-    inputs = {k: x.mT if k in VARYING and contender.channels_last else x for k, x in contender.inputs.items()}
+    inputs = {
+        k: x.mT if k in VARYING and contender.channels_last else x
+        for k, x in contender.inputs.items()
+    }
     return selective_scan_fn(**inputs, delta_softplus=True, backend=contender.backend)
 
 
@@ -131,7 +163,9 @@ def check_agreement(contenders: dict[str, Contender], tolerance: float) -> None:
     ours, *rest = (results(contender) for contender in contenders.values())
     for name, other in zip(list(contenders)[1:], rest, strict=True):
         for tensor, x in ours.items():
-            error = torch.linalg.vector_norm(x - other[tensor]) / torch.linalg.vector_norm(other[tensor])
+            error = torch.linalg.vector_norm(x - other[tensor]) / torch.linalg.vector_norm(
+                other[tensor]
+            )
             if not error <= tolerance:
                 raise SystemExit(f"dnadiff and {name} differ by {error:.1e} in {tensor}")
 
@@ -175,7 +209,9 @@ def cuda_clock(run: Callable[[], object], calls: int = 5) -> float:
 def report(result: dict) -> None:
     """Prints the table of one shape."""
     print(f"\n(B, L, D, N) = {tuple(result['shape (B, L, D, N)'])}")
-    print(f"{'':20}{'':10}{'median ms':>11}{'best ms':>10}{'floors':>8}{'times slower':>14}  95 % interval")
+    print(
+        f"{'':20}{'':10}{'median ms':>11}{'best ms':>10}{'floors':>8}{'times slower':>14}  95 % interval"
+    )
     for name, rows in result["times"].items():
         floor = rows["floor"]
         print(f"{name:20}{'floor':10}{floor:11.3f}")
@@ -184,7 +220,9 @@ def report(result: dict) -> None:
                 continue
             line = f"{name:20}{contender:10}{row['median']:11.3f}{row['best']:10.3f}{row['median'] / floor:8.1f}"
             if "ratio" in row:
-                line += f"{row['ratio']:14.2f}  {row['interval'][0]:.2f} to {row['interval'][1]:.2f}"
+                line += (
+                    f"{row['ratio']:14.2f}  {row['interval'][0]:.2f} to {row['interval'][1]:.2f}"
+                )
             print(line)
 
 

@@ -14,7 +14,9 @@ import argparse
 import json
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # before torch: a waiting thread shall not spin on a shared machine
 
 import resource
 import subprocess
@@ -41,14 +43,30 @@ def main(arguments: list[str] | None = None) -> dict:
         return result
     torch.set_num_threads(options.threads)
     precisions = "float32", "bfloat16"
-    runs = [in_a_process(options, precision, window) for precision in precisions for window in options.windows]
-    result = {"model": f"Caduceus-PS {options.d_model} x {options.n_layer}", **machine(), "runs": runs}
+    runs = [
+        in_a_process(options, precision, window)
+        for precision in precisions
+        for window in options.windows
+    ]
+    result = {
+        "model": f"Caduceus-PS {options.d_model} x {options.n_layer}",
+        **machine(),
+        "runs": runs,
+    }
     what = "loss and backward" if options.backward else "forward"
     print(f"{result['model']}, {what}, {result['threads']} threads")
     rows = [["", "window", "windows", "bases/s at first", "bases/s", "peak GiB"]]
     for run in runs:
         speeds = f"{run['bases_per_second_at_first']:,.0f}", f"{run['bases_per_second']:,.0f}"
-        rows.append([run["precision"], f"{run['window']:,}", str(run["batch"]), *speeds, f"{run['peak'] / 2**30:.2f}"])
+        rows.append(
+            [
+                run["precision"],
+                f"{run['window']:,}",
+                str(run["batch"]),
+                *speeds,
+                f"{run['peak'] / 2**30:.2f}",
+            ]
+        )
     print(table(rows))
     if options.json:
         write_json(options.json, result)
@@ -70,8 +88,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def in_a_process(options: argparse.Namespace, precision: str, window: int) -> dict:
     """What `one` measures, in a fresh process."""
-    same = {name: getattr(options, name) for name in ("d_model", "n_layer", "bases", "repeats", "threads")}
-    flags = [word for name, value in same.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    same = {
+        name: getattr(options, name)
+        for name in ("d_model", "n_layer", "bases", "repeats", "threads")
+    }
+    flags = [
+        word for name, value in same.items() for word in ("--" + name.replace("_", "-"), str(value))
+    ]
     command = [sys.executable, __file__, "--one", precision, "--windows", str(window), *flags]
     command += ["--backward"] if options.backward else []
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
@@ -84,7 +107,9 @@ def one(options: argparse.Namespace) -> dict:
     (window,) = options.windows
     batch = max(1, options.bases // window)
     torch.manual_seed(0)
-    denoiser = LMDenoiser(CaduceusLM(CaduceusConfig(d_model=options.d_model, n_layer=options.n_layer)))
+    denoiser = LMDenoiser(
+        CaduceusLM(CaduceusConfig(d_model=options.d_model, n_layer=options.n_layer))
+    )
     tokens = torch.randint(7, 11, (batch, window))
     run = partial(backward if options.backward else forward, denoiser, options.one == "bfloat16")
     run(tokens[:1, :64])  # compiles

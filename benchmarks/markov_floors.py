@@ -33,16 +33,24 @@ def main() -> None:
     splits = splits_of(recipe, genome)
     training = [genome.tokens(i.chrom, i.start, i.end) for i in splits["train"]]
     bounds = pd.read_csv(options.run / "bounds.csv").query("split == 'test'")
-    tokens = torch.stack([genome.tokens(row.chrom, row.start, row.end) for row in bounds.itertuples()])
+    tokens = torch.stack(
+        [genome.tokens(row.chrom, row.start, row.end) for row in bounds.itertuples()]
+    )
     nats, bases = torch.tensor(bounds.nats.to_numpy()), torch.tensor(bounds.bases.to_numpy())
     bound, se = ratio(nats, bases)
-    print(f"{len(bounds):,} test windows, {int(bases.sum()):,} bases; nats per base +- standard error over windows\n")
-    print("| model | nats per base | perplexity | model's bound minus this (paired) |\n|---|---|---|---|")
+    print(
+        f"{len(bounds):,} test windows, {int(bases.sum()):,} bases; nats per base +- standard error over windows\n"
+    )
+    print(
+        "| model | nats per base | perplexity | model's bound minus this (paired) |\n|---|---|---|---|"
+    )
     for order in options.orders:
-        exact = MarkovModel.fit(training, order).nats(tokens)
+        exact = MarkovModel.fit(training, order).nll(tokens)
         value, error = ratio(exact, bases)
         gap, gap_error = ratio(nats - exact, bases)
-        scores = f"{value:.4f} +- {error:.4f} | {math.exp(value):.3f} | {gap:+.4f} +- {gap_error:.4f}"
+        scores = (
+            f"{value:.4f} +- {error:.4f} | {math.exp(value):.3f} | {gap:+.4f} +- {gap_error:.4f}"
+        )
         print(f"| order-{order} Markov | {scores} |")
     print(f"| {options.run.name} | <= {bound:.4f} +- {se:.4f} | {math.exp(bound):.3f} | |")
 

@@ -53,7 +53,9 @@ def main() -> None:
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--write", type=Path, help="put the table into this file, between its two marks")
+    parser.add_argument(
+        "--write", type=Path, help="put the table into this file, between its two marks"
+    )
     options = parser.parse_args()
     data = {"genome": [options.genome], "intervals": options.intervals}
     run(options.out, STAGE_A, options.scale, data)
@@ -70,7 +72,9 @@ def run(out: Path, name: str, scale: str, data: dict[str, Any]) -> None:
     folder = out / name
     if (folder / "summary.json").is_file():
         return
-    settings = read_settings(resource("configs", f"paper/{name}.yaml")) | SCALES[scale]["settings"] | data
+    settings = (
+        read_settings(resource("configs", f"paper/{name}.yaml")) | SCALES[scale]["settings"] | data
+    )
     before, after = SCALES[scale]["steps"]
     if "init" in settings:
         settings |= {"init": str(out / STAGE_A), "max_steps": after}
@@ -84,7 +88,8 @@ def run(out: Path, name: str, scale: str, data: dict[str, Any]) -> None:
         for name_left in ("config.yaml", "metrics.csv", "audit.csv"):
             (folder / name_left).unlink(missing_ok=True)
     print(
-        f"{name}: {json.dumps({k: v for k, v in asdict(recipe).items() if v != getattr(Recipe, k, None)})}", flush=True
+        f"{name}: {json.dumps({k: v for k, v in asdict(recipe).items() if v != getattr(Recipe, k, None)})}",
+        flush=True,
     )
     pretrain(recipe, folder, resume=interrupted)
 
@@ -124,17 +129,33 @@ def rescored(folder: Path) -> pd.DataFrame:
         rows = torch.arange(sample.windows).split(recipe.batch_size)
         batches = ((sample.tokens(part), None) for part in rows)
         bound: Bound = corpus_bound(
-            MDLM().bound, model.denoiser, batches, draws=recipe.eval_draws, seed=recipe.seed, device=model.device
+            MDLM().bound,
+            model.denoiser,
+            batches,
+            draws=recipe.eval_draws,
+            seed=recipe.seed,
+            device=model.device,
         )
         places = [
             (p.chrom, p.start, n, b)
-            for p, n, b in zip(sample.locations, bound.nats.tolist(), bound.bases.tolist(), strict=True)
+            for p, n, b in zip(
+                sample.locations, bound.nats.tolist(), bound.bases.tolist(), strict=True
+            )
         ]
-        write_text(kept, pd.DataFrame(places, columns=["chrom", "start", "nats", "bases"]).to_csv(index=False))
+        write_text(
+            kept,
+            pd.DataFrame(places, columns=["chrom", "start", "nats", "bases"]).to_csv(index=False),
+        )
     return pd.read_csv(kept).set_index(["chrom", "start"])
 
 
-def _row(name: str, summary: dict[str, Any], own: pd.DataFrame, reference: pd.DataFrame | None, paper: str) -> str:
+def _row(
+    name: str,
+    summary: dict[str, Any],
+    own: pd.DataFrame,
+    reference: pd.DataFrame | None,
+    paper: str,
+) -> str:
     bases = torch.tensor(own.bases.to_numpy())
     value, se = ratio(torch.tensor(own.nats.to_numpy()), bases)
     sign = "" if summary["test"]["bound"] == "exact" else "≤ "

@@ -20,7 +20,9 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # before torch: a waiting thread shall not spin on a shared machine
 
 import time
 from collections import defaultdict
@@ -82,7 +84,9 @@ def main(arguments: list[str] | None = None) -> dict:
 def add(result: dict, run: Path, options: argparse.Namespace, end: float) -> None:
     """Measures the rows of a run that are missing, from the cheapest on, as far as they come to an end in time."""
     model = load(run)
-    found = result["runs"].setdefault(model.digest, {"objective": name_of(model.objective), "rows": {}})
+    found = result["runs"].setdefault(
+        model.digest, {"objective": name_of(model.objective), "rows": {}}
+    )
     missing = {name: row for name, row in rows(model, options).items() if name not in found["rows"]}
     if not missing:
         return
@@ -91,7 +95,9 @@ def add(result: dict, run: Path, options: argparse.Namespace, end: float) -> Non
     call = seconds_per_call(model, options.num, options.length)
     for name, row in sorted(missing.items(), key=lambda item: item[1].calls):
         if time.monotonic() + row.calls * call > end:
-            print(f"left out: {found['objective']} {name}, about {row.calls * call / 60:.1f} minutes")
+            print(
+                f"left out: {found['objective']} {name}, about {row.calls * call / 60:.1f} minutes"
+            )
             continue
         found["rows"][name] = measure(model, row, yardstick, options)
         if options.json:
@@ -101,13 +107,23 @@ def add(result: dict, run: Path, options: argparse.Namespace, end: float) -> Non
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="run folders, with their genome")
+    parser.add_argument(
+        "--checkpoint", type=Path, nargs="+", required=True, help="run folders, with their genome"
+    )
     parser.add_argument("--num", type=int, default=64, help="sequences of each row (64)")
     parser.add_argument("--length", type=int, default=1024, help="their bases (1024)")
-    parser.add_argument("--calls", type=int, nargs="+", default=[1024, 256, 64, 16], help="steps (1024 256 64 16)")
-    parser.add_argument("--samplers", nargs="+", help="of these only; semi_autoregressive is one of them")
-    parser.add_argument("--minutes", type=float, default=10, help="begin nothing that ends later (10)")
-    parser.add_argument("--quick", action="store_true", help="8 sequences of 128 bases, at 16 and 4 steps")
+    parser.add_argument(
+        "--calls", type=int, nargs="+", default=[1024, 256, 64, 16], help="steps (1024 256 64 16)"
+    )
+    parser.add_argument(
+        "--samplers", nargs="+", help="of these only; semi_autoregressive is one of them"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="begin nothing that ends later (10)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="8 sequences of 128 bases, at 16 and 4 steps"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads (2)")
     parser.add_argument("--json", type=Path, help="keep the rows here, and go on from there")
     parser.add_argument("--png", type=Path, help="draw divergence against calls")
@@ -124,7 +140,9 @@ def resume(path: Path | None, facts: dict) -> dict:
     found = read_json(path)
     for name, value in facts.items():
         if found.get(name) != value:
-            raise SystemExit(f"{path}: its {name} is {found.get(name)}, not {value}: choose another --json")
+            raise SystemExit(
+                f"{path}: its {name} is {found.get(name)}, not {value}: choose another --json"
+            )
     return found
 
 
@@ -132,20 +150,28 @@ def rows(model: Model, options: argparse.Namespace) -> dict[str, Row]:
     """What to measure, by name: every sampler for the model's noise, at every number of steps."""
     n, result = options.length, {}
     for name, (_, noise, settings) in SAMPLERS.items():
-        if noise != model.objective.noise:
+        if noise != model.objective.corruption:
             continue
         if "steps" not in settings:
             result[name] = Row({"sampler": name}, n)
             continue
         for steps in options.calls:
             # Steps in which no letter falls cost nothing, where the network is not needed to know that.
-            calls = steps * (1 - (1 - 1 / steps) ** n) if name in ("ancestral", "remasking") else steps
-            for more in [{"remask": s} for s in get_args(Strategy)] if "remask" in settings else [{}]:
+            calls = (
+                steps * (1 - (1 - 1 / steps) ** n) if name in ("ancestral", "remasking") else steps
+            )
+            for more in (
+                [{"remask": s} for s in get_args(Strategy)] if "remask" in settings else [{}]
+            ):
                 words = " ".join([name, *more.values(), str(steps)])
                 result[words] = Row({"sampler": name, "steps": steps, **more}, calls)
-    for steps in [] if model.objective.causal else options.calls:  # three windows of half the length
+    for steps in (
+        [] if model.objective.causal else options.calls
+    ):  # three windows of half the length
         windows = {"sampler": "semi_autoregressive", "steps": steps, "window": n // 2}
-        result[f"semi_autoregressive {steps}"] = Row(windows, 1.5 * steps * (1 - (1 - 1 / steps) ** (n / 3)))
+        result[f"semi_autoregressive {steps}"] = Row(
+            windows, 1.5 * steps * (1 - (1 - 1 / steps) ** (n / 3))
+        )
     if options.samplers:
         result = {name: row for name, row in result.items() if name.split()[0] in options.samplers}
     return result
@@ -166,7 +192,9 @@ def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Name
         return counted
 
     network = model.denoiser
-    calls = {name: counting(getattr(network, name)) for name in ("forward", "step")}  # whole sequences, or letters
+    calls = {
+        name: counting(getattr(network, name)) for name in ("forward", "step")
+    }  # whole sequences, or letters
     with patch.multiple(network, **calls), Others() as others:
         start = time.perf_counter()
         drawn = model.generate(options.num, length=options.length, **row.options)
@@ -208,10 +236,14 @@ class Yardstick:
         self.sources = [(genome, splits_of(recipe, genome)) for genome in genomes]
         self.num, self.length = num, length
         limit = REFERENCE + REAL_SAMPLES * num
-        tokens = held_out(self.sources, split="test", length=length, limit=limit, seed=0, min_scorable=1.0).tokens_all
+        tokens = held_out(
+            self.sources, split="test", length=length, limit=limit, seed=0, min_scorable=1.0
+        ).tokens_all
         groups = min(REAL_SAMPLES, len(tokens) // num // 2)
         if groups < 2:
-            raise SystemExit(f"the test split has {len(tokens)} whole windows of {length} bases; lower --num")
+            raise SystemExit(
+                f"the test split has {len(tokens)} whole windows of {length} bases; lower --num"
+            )
         counts = kmers([DNA.decode(row) for row in tokens])
         self.samples = counts[: groups * num].reshape(groups, num, -1).sum(1)
         self.reference = counts[groups * num :].sum(0)
@@ -227,11 +259,17 @@ class Yardstick:
     def real(self) -> dict:
         """Mean and standard deviation over samples of other real windows."""
         values = [jensen_shannon(sample, self.reference) for sample in self.samples]
-        return {"divergence": float(np.mean(values)), "error": float(np.std(values, ddof=1)), "of": len(values)}
+        return {
+            "divergence": float(np.mean(values)),
+            "error": float(np.std(values, ddof=1)),
+            "of": len(values),
+        }
 
     def markov(self) -> dict:
         """A chain of order 6, fitted on training windows."""
-        training = held_out(self.sources, split="train", length=self.length, limit=TRAINING, seed=0).tokens_all
+        training = held_out(
+            self.sources, split="train", length=self.length, limit=TRAINING, seed=0
+        ).tokens_all
         drawn = MarkovModel.fit(training.split(256), K).sample(torch.arange(self.num), self.length)
         divergence, error = self.divergence([DNA.decode(row) for row in drawn])
         return {"divergence": divergence, "error": error}
@@ -259,18 +297,41 @@ def jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
 
 def report(result: dict) -> str:
     """The table."""
-    lines = [["trained with", "sampler", "", "calls", "seconds per 1,024 bases", "6-mer divergence", "error"]]
+    lines = [
+        [
+            "trained with",
+            "sampler",
+            "",
+            "calls",
+            "seconds per 1,024 bases",
+            "6-mer divergence",
+            "error",
+        ]
+    ]
     for run in result["runs"].values():
         if not run["rows"]:
             continue
-        real = ["test windows", "", f"mean and deviation of {run['real']['of']} samples", "", "", *digits(run["real"])]
+        real = [
+            "test windows",
+            "",
+            f"mean and deviation of {run['real']['of']} samples",
+            "",
+            "",
+            *digits(run["real"]),
+        ]
         for line in (real, ["order-6 Markov", "", "", "", "", *digits(run["markov"])]):
             lines += [line] if line not in lines else []
-        for row in sorted(run["rows"].values(), key=lambda row: (row["sampler"].split()[0], -row["calls"])):
+        for row in sorted(
+            run["rows"].values(), key=lambda row: (row["sampler"].split()[0], -row["calls"])
+        ):
             name, _, settings = row["sampler"].removeprefix("sampler=").partition(" ")
             costs = [f"{row['calls']:.1f}", f"{row['seconds per 1,024 bases']:.3f}"]
             lines.append([run["objective"], name, settings, *costs, *digits(row)])
-    every = [row["cores used by others"] or 0.0 for run in result["runs"].values() for row in run["rows"].values()]
+    every = [
+        row["cores used by others"] or 0.0
+        for run in result["runs"].values()
+        for row in run["rows"].values()
+    ]
     what = f"{result['sequences']} sequences of {result['length']:,} bases a row, {result['threads']} threads"
     return f"{what}\n{table(lines)}\nother processes used at most {max(every, default=0.0):.2f} cores meanwhile"
 
@@ -286,15 +347,28 @@ def picture(result: dict) -> Figure:
             by_sampler[" ".join(word for word in name.split() if not word.isdigit())].append(row)
         for sampler, points in by_sampler.items():
             points.sort(key=lambda row: row["calls"])
-            calls, height, error = zip(*((p["calls"], p["divergence"], p["error"]) for p in points), strict=True)
+            calls, height, error = zip(
+                *((p["calls"], p["divergence"], p["error"]) for p in points), strict=True
+            )
             label = f"{run['objective']}, {sampler}"
-            axes.errorbar(calls, height, error, marker="o", markersize=4, linewidth=1, capsize=2, label=label)
-    real, markov = next((run["real"], run["markov"]) for run in result["runs"].values() if run["rows"])
+            axes.errorbar(
+                calls, height, error, marker="o", markersize=4, linewidth=1, capsize=2, label=label
+            )
+    real, markov = next(
+        (run["real"], run["markov"]) for run in result["runs"].values() if run["rows"]
+    )
     low, high = real["divergence"] - real["error"], real["divergence"] + real["error"]
     axes.axhspan(low, high, color="0.8", label="real windows, deviation between samples")
     axes.axhline(markov["divergence"], color="0.4", linestyle=":", label="order-6 Markov chain")
-    axes.set(xscale="log", yscale="log", xlabel="network calls for a sequence", ylabel="6-mer divergence, nats")
-    axes.set_title(f"{result['sequences']} sequences of {result['length']:,} bases against the test split")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="network calls for a sequence",
+        ylabel="6-mer divergence, nats",
+    )
+    axes.set_title(
+        f"{result['sequences']} sequences of {result['length']:,} bases against the test split"
+    )
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")

@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # before torch: a waiting thread shall not spin on a shared machine
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,7 +29,14 @@ from torch.nn import functional as F
 
 from dnadiff.ops import selective_scan_fn
 from dnadiff.ops.cpu.compile import channels_last
-from dnadiff.ops.cpu.scan import as_blocks, as_rows, pad_channels, scan_backward, scan_forward, scan_shape
+from dnadiff.ops.cpu.scan import (
+    as_blocks,
+    as_rows,
+    pad_channels,
+    scan_backward,
+    scan_forward,
+    scan_shape,
+)
 
 Scan = Callable[..., Tensor]
 
@@ -50,13 +59,17 @@ def main(arguments: list[str] | None = None) -> dict:
         for name, step in {"forward": forward, "forward + backward": forward_backward}.items()
     }
     title = f"selective scan, (B, L, D, N) = {tuple(options.shape)}, float32"
-    return compare(title, {"shape (B, L, D, N)": options.shape, "dtype": "float32"}, passes, options)
+    return compare(
+        title, {"shape (B, L, D, N)": options.shape, "dtype": "float32"}, passes, options
+    )
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--shape", type=int, nargs=4, default=[8, 1024, 256, 16], metavar=("B", "L", "D", "N"))
+    parser.add_argument(
+        "--shape", type=int, nargs=4, default=[8, 1024, 256, 16], metavar=("B", "L", "D", "N")
+    )
     parser.add_argument("--alone", action="store_true", help="without mambapy")
     add_kernel_flags(parser, repeats=15)
     return parser.parse_args(arguments)
@@ -76,28 +89,36 @@ def make_inputs(batch: int, length: int, channels: int, states: int) -> dict[str
     return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
 
 
-def ours(u: Tensor, delta: Tensor, z: Tensor, B: Tensor, C: Tensor, A: Tensor, D: Tensor, bias: Tensor) -> Tensor:
+def ours(
+    u: Tensor, delta: Tensor, z: Tensor, B: Tensor, C: Tensor, A: Tensor, D: Tensor, bias: Tensor
+) -> Tensor:
     u, delta, z, B, C = (x.transpose(1, 2) for x in (u, delta, z, B, C))
     return selective_scan_fn(u, delta, A, B, C, D, z, bias, delta_softplus=True).transpose(1, 2)
 
 
 def kernels_alone(inputs: dict[str, Tensor]) -> dict[str, Callable[[], None]]:
     """What our scan calls in the end, on tensors that are laid out as it wants them and have been touched before."""
-    u, delta, z = (channels_last(pad_channels(inputs[name].detach().mT, 1)) for name in ("u", "delta", "z"))
+    u, delta, z = (
+        channels_last(pad_channels(inputs[name].detach().mT, 1)) for name in ("u", "delta", "z")
+    )
     B, C = (inputs[name].detach().mT for name in ("B", "C"))
     A, D, bias = (pad_channels(inputs[name], 0) for name in ("A", "D", "bias"))
     shape = scan_shape(u, A, softplus=True, gated=True)
     weights = as_blocks(shape, A, D, bias)
     sequences = as_rows(False, u, delta, B, C, z=z)
     y, out, dout, du, ddelta, dz = (torch.ones_like(u) for _ in range(6))
-    shares = [torch.zeros(shape.slabs * shape.batch, shape.length, shape.states).mT for _ in range(2)]
+    shares = [
+        torch.zeros(shape.slabs * shape.batch, shape.length, shape.states).mT for _ in range(2)
+    ]
 
     def forward() -> None:
         scan_forward(shape, sequences, weights, out, out, reverse=False, keep=False)
 
     def forward_backward() -> None:
         borders, _ = scan_forward(shape, sequences, weights, y, out, reverse=False, keep=True)
-        scan_backward(shape, sequences, weights, dout, y, borders, (du, ddelta, dz, *shares), reverse=False)
+        scan_backward(
+            shape, sequences, weights, dout, y, borders, (du, ddelta, dz, *shares), reverse=False
+        )
 
     return {"forward": forward, "forward + backward": forward_backward}
 
@@ -115,7 +136,16 @@ def load_mambapy() -> Scan:
     except ImportError:
         raise SystemExit("mambapy is not here: pip install mambapy, or run with --alone") from None
 
-    def scan(u: Tensor, delta: Tensor, z: Tensor, B: Tensor, C: Tensor, A: Tensor, D: Tensor, bias: Tensor) -> Tensor:
+    def scan(
+        u: Tensor,
+        delta: Tensor,
+        z: Tensor,
+        B: Tensor,
+        C: Tensor,
+        A: Tensor,
+        D: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
         return MambaBlock.selective_scan(None, u, F.softplus(delta + bias), A, B, C, D) * F.silu(z)
 
     return scan
@@ -143,7 +173,9 @@ def check_agreement(scans: Sequence[Scan], inputs: dict[str, Tensor]) -> None:
         for x, y in zip(results[0], other, strict=True):
             error = torch.linalg.vector_norm(x - y) / torch.linalg.vector_norm(y)
             if error > 1e-4:
-                raise SystemExit(f"the two scans differ by {error:.1e} in a tensor of shape {tuple(x.shape)}")
+                raise SystemExit(
+                    f"the two scans differ by {error:.1e} in a tensor of shape {tuple(x.shape)}"
+                )
 
 
 if __name__ == "__main__":

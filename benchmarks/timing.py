@@ -24,7 +24,9 @@ Times = dict[str, list[float]]
 
 def add_flags(parser: argparse.ArgumentParser, repeats: int) -> None:
     """The flags that all have."""
-    parser.add_argument("--repeats", type=int, default=repeats, help=f"runs of each, in turn ({repeats})")
+    parser.add_argument(
+        "--repeats", type=int, default=repeats, help=f"runs of each, in turn ({repeats})"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of all (2)")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
 
@@ -37,7 +39,10 @@ def add_kernel_flags(parser: argparse.ArgumentParser, repeats: int) -> None:
 
 
 def compare(
-    title: str, facts: dict, passes: Mapping[str, Mapping[str, Callable[[], Any]]], options: argparse.Namespace
+    title: str,
+    facts: dict,
+    passes: Mapping[str, Mapping[str, Callable[[], Any]]],
+    options: argparse.Namespace,
 ) -> dict:
     """Times the runs of each pass in turn, prints a table, and returns what --json writes.
 
@@ -71,7 +76,9 @@ def wall_clock(run: Callable[[], Any]) -> float:
 
 
 def measure(
-    runs: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[Callable[[], Any]], float] = wall_clock
+    runs: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[Callable[[], Any]], float] = wall_clock,
 ) -> Times:
     """Milliseconds of each run. They are taken in turn, so that all meet the same machine."""
     times: Times = {name: [] for name in runs}
@@ -90,7 +97,9 @@ def summary(times: Times, units: Mapping[str, float] | None = None) -> dict:
     """
     first = next(iter(times))
     units = units or dict.fromkeys(times, 1.0)
-    result: dict = {name: {"median": float(np.median(t)), "best": min(t)} for name, t in times.items()}
+    result: dict = {
+        name: {"median": float(np.median(t)), "best": min(t)} for name, t in times.items()
+    }
     for name in times:
         if name != first:
             ratios = np.array(times[name]) / units[name] / (np.array(times[first]) / units[first])
@@ -117,7 +126,9 @@ def machine() -> dict:
 class Others:
     """What other processes use meanwhile: `with Others() as others: ...`, then `others.cores`."""
 
-    cores: float | None = None  # mean number; None where it cannot be told (no /proc, or below its tick)
+    cores: float | None = (
+        None  # mean number; None where it cannot be told (no /proc, or below its tick)
+    )
 
     def __enter__(self) -> Others:
         self._before = _cpu_seconds()
@@ -149,7 +160,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text as columns; the first two are aligned to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     sides = [str.ljust] * 2 + [str.rjust] * (len(widths) - 2)
-    lines = ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True)) for row in rows]
+    lines = [
+        "  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True))
+        for row in rows
+    ]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -158,7 +172,11 @@ def time_rows(times: Mapping[str, dict]) -> list[list[str]]:
     rows = [["", "", "median ms", "best ms", "times slower", "95 % interval"]]
     for name, runs in times.items():
         for run, row in runs.items():
-            ratio = [f"{row['ratio']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])] if "ratio" in row else ["", ""]
+            ratio = (
+                [f"{row['ratio']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])]
+                if "ratio" in row
+                else ["", ""]
+            )
             rows.append([name, run, f"{row['median']:.2f}", f"{row['best']:.2f}", *ratio])
     return rows
 

@@ -24,11 +24,15 @@ COOLDOWN = 0.1  # of the released run's steps
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--genome")
     parser.add_argument("--intervals")
     parser.add_argument("--out", type=Path, default=Path("runs/default"))
-    parser.add_argument("--release", action="store_true", help="end a copy of the run, with its final bounds")
+    parser.add_argument(
+        "--release", action="store_true", help="end a copy of the run, with its final bounds"
+    )
     arguments = parser.parse_args()
     if arguments.release:
         release(arguments.out)
@@ -54,7 +58,9 @@ def release(run: Path) -> None:
     copy = run.with_name(f"{run.name}-{steps}")
     shutil.copytree(run, copy)
     # Warm-up is a share of the run; it is over, and must stay so in a shorter run.
-    recipe = replace(Recipe.read(run / "config.yaml"), max_steps=steps, warmup=0.0, cooldown=COOLDOWN)
+    recipe = replace(
+        Recipe.read(run / "config.yaml"), max_steps=steps, warmup=0.0, cooldown=COOLDOWN
+    )
     (copy / "config.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     pretrain(recipe, copy, resume=True)
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: a waiting thread shall not spin on a shared machine
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # before torch: a waiting thread shall not spin on a shared machine
 
 import copy
 import time
@@ -44,7 +46,10 @@ def main(arguments: list[str] | None = None) -> dict:
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as `dnadiff pretrain` does; it helps the peer too
     config = CaduceusConfig(d_model=options.d_model, n_layer=options.n_layer)
-    bases = {"dnadiff, float32": options.batch * options.window, "dnadiff, bfloat16": options.batch * options.window}
+    bases = {
+        "dnadiff, float32": options.batch * options.window,
+        "dnadiff, bfloat16": options.batch * options.window,
+    }
     if not options.alone:
         bases["mambapy, float32"] = options.peer_batch * options.window
         check_agreement(config, options.window)
@@ -52,7 +57,10 @@ def main(arguments: list[str] | None = None) -> dict:
     times = {}
     with Others() as others:
         for name, make in makers.items():
-            runs = {run: make(run, count // options.window, options.window) for run, count in bases.items()}
+            runs = {
+                run: make(run, count // options.window, options.window)
+                for run, count in bases.items()
+            }
             for run in runs.values():  # compiles, and has every tensor's memory once
                 run()
             times[name] = summary(measure(runs, options.repeats), bases)
@@ -107,7 +115,11 @@ def forward(config: CaduceusConfig, run: str, batch: int, window: int) -> Callab
     denoiser, tokens = network(config), random_bases(batch, window)
 
     def logits() -> Tensor:
-        with torch.no_grad(), mixer_of(run), torch.autocast("cpu", torch.bfloat16, enabled="bfloat16" in run):
+        with (
+            torch.no_grad(),
+            mixer_of(run),
+            torch.autocast("cpu", torch.bfloat16, enabled="bfloat16" in run),
+        ):
             return denoiser(tokens)
 
     return logits
@@ -161,7 +173,9 @@ def mambapy_mixer(
 
 def check_agreement(config: CaduceusConfig, window: int) -> None:
     """Refuses to time two different networks."""
-    ours, peer = (forward(config, run, 1, window)() for run in ("dnadiff, float32", "mambapy, float32"))
+    ours, peer = (
+        forward(config, run, 1, window)() for run in ("dnadiff, float32", "mambapy, float32")
+    )
     error = torch.linalg.vector_norm(ours - peer) / torch.linalg.vector_norm(peer)
     if error > 1e-4:
         raise SystemExit(f"the two networks differ by {error:.1e}")
@@ -178,7 +192,10 @@ def roofline(config: CaduceusConfig, bases: int) -> dict:
     states = config.ssm_cfg.d_state
     multiply_adds = d * 2 * inner + 2 * inner * (config.dt_rank + 2 * states) + inner * d
     exponentials = inner * (2 * (states + 2) + 1)
-    numbers = {"forward": 4 * d + inner * (2 + 2 * (1 + 1 + 1 + 1) + 4), "backward": 8 * d + inner * (4 + 2 * 9 + 4)}
+    numbers = {
+        "forward": 4 * d + inner * (2 + 2 * (1 + 1 + 1 + 1) + 4),
+        "backward": 8 * d + inner * (4 + 2 * 9 + 4),
+    }
     positions = 2 * bases * config.n_layer
     rate = rates(d, inner)
     result: dict = {"rates": rate}
@@ -188,7 +205,10 @@ def roofline(config: CaduceusConfig, bases: int) -> dict:
             ("training step", 3, 2, numbers["forward"] + numbers["backward"]),
         ):
             parts = {
-                "multiplying": positions * multiplied * multiply_adds / rate[f"{run} multiply-adds"],
+                "multiplying": positions
+                * multiplied
+                * multiply_adds
+                / rate[f"{run} multiply-adds"],
                 "exponentials": positions * raised * exponentials / rate["exponentials"],
                 "memory": positions * moved * size / rate["bytes"],
             }
@@ -204,7 +224,9 @@ def rates(d: int, inner: int) -> dict[str, float]:
         x, w = torch.randn(positions, d).to(dtype), torch.randn(2 * inner, d).to(dtype)
         out = torch.empty(positions, 2 * inner, dtype=dtype)
         seconds = best(partial(torch.mm, x, w.mT, out=out))
-        result[f"{str(dtype).removeprefix('torch.')} multiply-adds"] = positions * d * 2 * inner / seconds
+        result[f"{str(dtype).removeprefix('torch.')} multiply-adds"] = (
+            positions * d * 2 * inner / seconds
+        )
     count = 2**27
     result["exponentials"] = count / best(partial(exponentials, count))
     source = torch.randn(2**26)
@@ -229,7 +251,11 @@ def report(result: dict, others: str) -> None:
     for name, runs in result["times"].items():
         for run, row in runs.items():
             bases = result["bases"][run]
-            ratio = [f"{row['ratio']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])] if "ratio" in row else ["", ""]
+            ratio = (
+                [f"{row['ratio']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])]
+                if "ratio" in row
+                else ["", ""]
+            )
             rates = [f"{1e3 * bases / row[key]:,.0f}" for key in ("median", "best")]
             rows.append([name, run, *rates, f"{row['median']:.0f}", *ratio])
     print(table(rows))
@@ -241,12 +267,24 @@ def report(result: dict, others: str) -> None:
         f"(bfloat16) billion multiply-adds, {rate['exponentials'] / 1e9:.1f} billion exponentials, "
         f"{rate['bytes'] / 1e9:.0f} GB per second"
     )
-    rows = [["", "", "multiplying ms", "exponentials ms", "memory ms", "sum ms", "bases/s", "reached"]]
+    rows = [
+        ["", "", "multiplying ms", "exponentials ms", "memory ms", "sum ms", "bases/s", "reached"]
+    ]
     for name, row in roof.items():
         what, dtype = name.split(", ")
         measured = result["times"][what][f"dnadiff, {dtype}"]["median"]
-        parts = [f"{1e3 * row[part]:.0f}" for part in ("multiplying", "exponentials", "memory", "sum")]
-        rows.append([what, dtype, *parts, f"{row['bases'] / row['sum']:,.0f}", f"{1e5 * row['sum'] / measured:.0f} %"])
+        parts = [
+            f"{1e3 * row[part]:.0f}" for part in ("multiplying", "exponentials", "memory", "sum")
+        ]
+        rows.append(
+            [
+                what,
+                dtype,
+                *parts,
+                f"{row['bases'] / row['sum']:,.0f}",
+                f"{1e5 * row['sum'] / measured:.0f} %",
+            ]
+        )
     print(table(rows))
 
 

@@ -67,7 +67,9 @@ class Alphabet:
             raise ValueError(f"the alphabet {self.letters!r} has no complement")
         table = list(range(self.vocab_size))
         for letter, other in zip(self.letters, self.complement, strict=True):
-            table[self.first_id + self.letters.index(letter)] = self.first_id + self.letters.index(other)
+            table[self.first_id + self.letters.index(letter)] = self.first_id + self.letters.index(
+                other
+            )
         return table
 
     @cached_property
@@ -82,7 +84,9 @@ class Alphabet:
     @cached_property
     def _byte_of_id(self) -> np.ndarray:
         table = np.zeros(self.vocab_size, np.uint8)
-        table[self.first_id : self.unknown_id + 1] = np.frombuffer((self.letters + self.unknown).encode(), np.uint8)
+        table[self.first_id : self.unknown_id + 1] = np.frombuffer(
+            (self.letters + self.unknown).encode(), np.uint8
+        )
         return table
 
     def encode(self, text: str | bytes) -> np.ndarray:
@@ -92,11 +96,15 @@ class Alphabet:
             ValueError: naming the first character that is neither a letter nor an ambiguity code, and its place
                 (1-based).
         """
-        raw = np.frombuffer(text.encode("latin-1", "replace") if isinstance(text, str) else text, np.uint8)
+        raw = np.frombuffer(
+            text.encode("latin-1", "replace") if isinstance(text, str) else text, np.uint8
+        )
         tokens = self._id_of_byte[raw]
         if tokens.size and tokens.min() < 0:
             place = int(np.argmin(tokens))
-            raise ValueError(f"{chr(raw[place])!r} at position {place + 1} is not a letter of {self.letters}")
+            raise ValueError(
+                f"{chr(raw[place])!r} at position {place + 1} is not a letter of {self.letters}"
+            )
         return tokens
 
     def decode(self, tokens: Tensor | np.ndarray) -> str:
@@ -109,7 +117,9 @@ class Alphabet:
         valid = (ids >= self.first_id) & (ids <= self.unknown_id)
         if not valid.all():
             place = int(np.argmin(valid))
-            raise ValueError(f"token {int(ids[place])} at position {place + 1} is not a letter of {self.letters}")
+            raise ValueError(
+                f"token {int(ids[place])} at position {place + 1} is not a letter of {self.letters}"
+            )
         return self._byte_of_id[ids].tobytes().decode()
 
     def scorable(self, tokens: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from dnadiff.errors import InputError, UsageError
-from dnadiff.files import cache_folder, read_json, resource, whole, write_json
+from dnadiff.files import atomic_path, cache_folder, read_json, resource, write_json
 from dnadiff.resume import TIMEOUT, download, forget, part_of
 
 logger = logging.getLogger(__name__)
@@ -81,13 +81,18 @@ class _Checksum:
 def registry() -> dict[str, Download]:
     """What can be fetched, by name."""
     entries = yaml.safe_load(resource("data", "downloads.yaml").read_text(encoding="utf-8"))
-    return {name: Download(name, **entry | {"mirrors": tuple(entry["mirrors"])}) for name, entry in entries.items()}
+    return {
+        name: Download(name, **entry | {"mirrors": tuple(entry["mirrors"])})
+        for name, entry in entries.items()
+    }
 
 
 def hint(path: Path) -> str:
     """How to get the genome that a missing file is called after; empty if it is not in the registry."""
     name = path.name.removesuffix(".gz").removesuffix(".fa")
-    return f"dnadiff data fetch {name} downloads it and prints its path" if name in registry() else ""
+    return (
+        f"dnadiff data fetch {name} downloads it and prints its path" if name in registry() else ""
+    )
 
 
 def fetched(name: str) -> Path | None:
@@ -96,7 +101,11 @@ def fetched(name: str) -> Path | None:
     if set(receipts) != set(entry.files):
         return None
     folder = Path(next(iter(receipts.values()))["folder"])
-    return entry.result(folder) if all(entry.path(folder, file).exists() for file in entry.files) else None
+    return (
+        entry.result(folder)
+        if all(entry.path(folder, file).exists() for file in entry.files)
+        else None
+    )
 
 
 def fetch(
@@ -126,9 +135,13 @@ def fetch(
     """
     entry = registry().get(name)
     if entry is None:
-        raise UsageError(f"{name!r}: nothing of that name can be fetched; choose among {', '.join(registry())}")
+        raise UsageError(
+            f"{name!r}: nothing of that name can be fetched; choose among {', '.join(registry())}"
+        )
     if sha256 and len(entry.files) > 1:
-        raise UsageError(f"--sha256: {name} has {len(entry.files)} files, each with its own checksum")
+        raise UsageError(
+            f"--sha256: {name} has {len(entry.files)} files, each with its own checksum"
+        )
     if sha256 and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise UsageError(f"--sha256 {sha256}: a SHA-256 has 64 hexadecimal digits")
     folder = (Path(out) if out else cache_folder() / "data" / name).resolve()
@@ -142,7 +155,9 @@ def fetch(
                     progress(f"{name}, files", i + 1, len(entry.files))
     except OSError as error:
         place = error.filename or folder
-        raise InputError(f"{place}: {error.strerror}; choose another --out, or set DNADIFF_CACHE") from error
+        raise InputError(
+            f"{place}: {error.strerror}; choose another --out, or set DNADIFF_CACHE"
+        ) from error
     return entry.result(folder)
 
 
@@ -177,7 +192,9 @@ class _Fetch:
             checksum, address = self._download(archive, checksum)
         if checksum.value is None and _is_web_page(archive):
             archive.unlink()
-            raise InputError(f"{address}: what came is a web page, not the file; does this network ask for a login?")
+            raise InputError(
+                f"{address}: what came is a web page, not the file; does this network ask for a login?"
+            )
         digest = _digest(archive, "sha256")
         content = digest if archive == target else self._unpack(archive, target, digest)
         self._write_receipt(address, checksum, digest, content)
@@ -192,21 +209,33 @@ class _Fetch:
         if ":" in registered:
             return _Checksum(registered, "dnadiff's registry")
         if receipt:
-            return _Checksum(f"sha256:{receipt['sha256']}", f"the first download ({receipt['date']})")
+            return _Checksum(
+                f"sha256:{receipt['sha256']}", f"the first download ({receipt['date']})"
+            )
         return _Checksum(None, registered)
 
     def _check_present(self, target: Path, receipt: Mapping[str, str] | None) -> None:
         """Raises InputError if what is at the file's place is not known to be what belongs there."""
         unpacked = target != self.folder / self.file
-        known = f"sha256:{receipt['content']}" if receipt else None if unpacked else self._known(None).value
+        known = (
+            f"sha256:{receipt['content']}"
+            if receipt
+            else None
+            if unpacked
+            else self._known(None).value
+        )
         if known is None:
-            raise InputError(f"{target}: is there already, but was not fetched; use it as it is, or give another --out")
+            raise InputError(
+                f"{target}: is there already, but was not fetched; use it as it is, or give another --out"
+            )
         if receipt and self.given and receipt["sha256"] != self.given.lower():
             raise InputError(
                 f"{target}: its download had the SHA-256 {receipt['sha256']}, not the given one; remove it"
             )
         if not self._matches(target, known):
-            raise InputError(f"{target}: has changed since it was fetched; remove it to fetch it again")
+            raise InputError(
+                f"{target}: has changed since it was fetched; remove it to fetch it again"
+            )
 
     def _check_brought(self, archive: Path, checksum: _Checksum) -> _Checksum:
         """The checksum of a download that lies there already, brought by the user or left by a call that was ended.
@@ -253,8 +282,12 @@ class _Fetch:
                 reasons.append(f"{address}: {_reason(error)}")
         if all(_NO_NETWORK in reason for reason in reasons):
             hosts = " and ".join(reason.split("/")[2] for reason in reasons)
-            raise InputError(f"{self.entry.name}: is there a network? {hosts} {_NO_NETWORK}; or {elsewhere}")
-        kept = "; the same command goes on where this one stopped" if part_of(archive).exists() else ""
+            raise InputError(
+                f"{self.entry.name}: is there a network? {hosts} {_NO_NETWORK}; or {elsewhere}"
+            )
+        kept = (
+            "; the same command goes on where this one stopped" if part_of(archive).exists() else ""
+        )
         raise InputError(f"{self.entry.name} could not be fetched: {'; '.join(reasons)}{kept}")
 
     def _download_from(self, address: str, archive: Path, checksum: str | None) -> None:
@@ -273,11 +306,15 @@ class _Fetch:
             download(url, part, pinned=checksum is not None, progress=self._in_kilobytes)
             part.replace(output)
 
-        pooch.get_logger().setLevel(logging.ERROR)  # what it would say is said in _write_receipt, in one line
+        pooch.get_logger().setLevel(
+            logging.ERROR
+        )  # what it would say is said in _write_receipt, in one line
         for left in reversed(range(_TRIES)):
             had = _size(part)
             try:
-                pooch.retrieve(address, checksum, archive.name, archive.parent, downloader=downloader)
+                pooch.retrieve(
+                    address, checksum, archive.name, archive.parent, downloader=downloader
+                )
                 return
             except requests.ConnectionError:
                 if not left or _size(part) <= had:
@@ -293,7 +330,11 @@ class _Fetch:
         """Unpacks a gzip file; gives the SHA-256 of its content."""
         hasher, total = hashlib.sha256(), archive.stat().st_size // 1000
         try:
-            with whole(target) as temporary, temporary.open("wb") as out, archive.open("rb") as raw:
+            with (
+                atomic_path(target) as temporary,
+                temporary.open("wb") as out,
+                archive.open("rb") as raw,
+            ):
                 with gzip.open(raw) as text:
                     while piece := text.read(_CHUNK):
                         hasher.update(piece)
@@ -301,14 +342,25 @@ class _Fetch:
                         self.progress(f"unpack {archive.name}, kB", raw.tell() // 1000, total)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             archive.unlink()
-            raise InputError(f"{archive}: no whole gzip file ({error}), SHA-256 {digest}; it was removed") from error
+            raise InputError(
+                f"{archive}: no whole gzip file ({error}), SHA-256 {digest}; it was removed"
+            ) from error
         return hasher.hexdigest()
 
     def _write_receipt(self, address: str, checksum: _Checksum, digest: str, content: str) -> None:
         date = f"{datetime.now().astimezone():%Y-%m-%d %H:%M}"
-        about = {"address": address, "date": date, "checked": checksum.source, "sha256": digest, "content": content}
+        about = {
+            "address": address,
+            "date": date,
+            "checked": checksum.source,
+            "sha256": digest,
+            "content": content,
+        }
         receipts = _receipts(self.entry.name)
-        write_json(_receipt_file(self.entry.name), receipts | {self.file: about | {"folder": str(self.folder)}})
+        write_json(
+            _receipt_file(self.entry.name),
+            receipts | {self.file: about | {"folder": str(self.folder)}},
+        )
         if checksum.value is None:
             logger.info(
                 "%s: from %s; no checksum is known for it; later ones must have its SHA-256, %s",
@@ -316,7 +368,9 @@ class _Fetch:
             )  # fmt: skip
         else:
             algorithm = checksum.value.partition(":")[0].upper()
-            logger.info("%s: from %s; %s as %s has it", self.file, address, algorithm, checksum.source)
+            logger.info(
+                "%s: from %s; %s as %s has it", self.file, address, algorithm, checksum.source
+            )
 
 
 def _published(address: str, checksum: _Checksum) -> _Checksum:
@@ -352,7 +406,8 @@ def _reason(error: Exception) -> str:
     if "broke off" in told:
         return told
     broken = any(
-        word in told for word in ("IncompleteRead", "Connection broken", "Read timed out", "RemoteDisconnected")
+        word in told
+        for word in ("IncompleteRead", "Connection broken", "Read timed out", "RemoteDisconnected")
     )
     return "the connection broke" if broken else _NO_NETWORK
 

@@ -37,7 +37,7 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path` and moves it there only if the block ends without an error.
 
     A reader therefore sees the old file or the new one, never a part of it. Works for a folder as well when the target
@@ -61,7 +61,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` to `path`, whole or not at all."""
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -97,9 +97,11 @@ def empty_folder(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"{folder}: is a file, a folder is needed; choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with whole(folder / "writable") as probe:
+        with atomic_path(folder / "writable") as probe:
             probe.touch()
         (folder / "writable").unlink()
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
     return folder

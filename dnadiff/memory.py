@@ -28,7 +28,11 @@ def free_memory(device: torch.device) -> int:
 def system_memory() -> dict[str, int | None]:
     """Bytes of memory, "total" and "available"; None where the system does not say."""
     if not Path("/proc/meminfo").exists():
-        pages = os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}) else None
+        pages = (
+            os.sysconf("SC_PHYS_PAGES")
+            if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {})
+            else None
+        )
         return {"total": pages and pages * os.sysconf("SC_PAGE_SIZE"), "available": None}
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     kibibytes = {words[0]: int(words[1]) for words in lines}

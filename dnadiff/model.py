@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dnadiff.alphabet import Alphabet
-from dnadiff.backbones.checkpoint import OWN
+from dnadiff.backbones.checkpoint import OBJECTIVE_PREFIX
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hub import local_folder
 from dnadiff.backbones.published import load_pretrained, save_pretrained
@@ -24,7 +24,16 @@ from dnadiff.diffusion import Objective, make_objective, name_of
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
 from dnadiff.memory import free_memory
-from dnadiff.sampling import Choice, Constraints, Guide, Template, choose, read_templates, sample, steer
+from dnadiff.sampling import (
+    Constraints,
+    Guide,
+    SamplerConfig,
+    Template,
+    apply_guidance,
+    choose,
+    read_templates,
+    sample,
+)
 
 _TOKENS_PER_BATCH = 32_768  # that the network is shown at once
 _TOKENS_HELD = 1 << 22  # of long sequences that are drawn in windows
@@ -34,7 +43,9 @@ _FLOATS = 32  # held at once for each token and number of its hidden state: twic
 class Model:
     """A trained denoiser with its objective. Made by `load`, or by training."""
 
-    def __init__(self, denoiser: LMDenoiser, objective: Objective, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, denoiser: LMDenoiser, objective: Objective, about: Mapping[str, Any] | None = None
+    ) -> None:
         self.denoiser = denoiser.eval()
         self.objective = objective.eval()
         self.about = dict(about or {})
@@ -52,7 +63,9 @@ class Model:
     @property
     def params(self) -> int:
         """Number of trained numbers."""
-        return sum(p.numel() for module in (self.denoiser, self.objective) for p in module.parameters())
+        return sum(
+            p.numel() for module in (self.denoiser, self.objective) for p in module.parameters()
+        )
 
     @property
     def digest(self) -> str:
@@ -87,10 +100,10 @@ class Model:
         guidance: float | None = None,
         guide: Guide | None = None,
         **settings: Any,
-    ) -> Choice:
+    ) -> SamplerConfig:
         """The sampler that `stream` takes for sequences of `length` bases, with all its settings."""
         return choose(
-            steer(self.denoiser, label, guidance, guide, self.objective)[0],
+            apply_guidance(self.denoiser, label, guidance, guide, self.objective)[0],
             length,
             sampler,
             objective=self.objective,
@@ -146,22 +159,30 @@ class Model:
             raise UsageError(f"the number of sequences must be at least 1, not {num}")
         if template is None or isinstance(template, str):
             template = read_templates(template, length=length, alphabet=self.alphabet)
-        steered, told = steer(self.denoiser, label, guidance, guide, self.objective)
+        steered, told = apply_guidance(self.denoiser, label, guidance, guide, self.objective)
         rows = islice(((one, i) for one in template for i in range(num)), start, None)
         for same, group in groupby(rows, key=lambda row: len(row[0].tokens)):
-            choice = self.choose(same, sampler, label=label, guidance=guidance, guide=guide, **settings)
-            while batch := list(islice(group, batch_size or self._batch(same, choice, guided=guide is not None))):
+            choice = self.choose(
+                same, sampler, label=label, guidance=guidance, guide=guide, **settings
+            )
+            while batch := list(
+                islice(group, batch_size or self._batch(same, choice, guided=guide is not None))
+            ):
                 templates = [one for one, _ in batch]
                 try:
                     drawn = sample(
                         steered,
                         torch.stack([one.tokens for one in templates]).to(self.device),
                         self._allowed(templates),
-                        None if told is None else torch.full((len(batch),), told, device=self.device),
+                        None
+                        if told is None
+                        else torch.full((len(batch),), told, device=self.device),
                         sampler=choice.sampler,
                         temperature=temperature,
                         seed=seed,
-                        index=torch.tensor([one.number << 32 | i for one, i in batch], device=self.device),
+                        index=torch.tensor(
+                            [one.number << 32 | i for one, i in batch], device=self.device
+                        ),
                         alphabet=self.alphabet,
                         top_p=top_p,
                         objective=self.objective,
@@ -182,13 +203,18 @@ class Model:
         if all(one.allowed is None for one in templates):
             return None
         every = torch.ones(len(templates[0].tokens), len(self.alphabet), dtype=torch.bool)
-        return torch.stack([every if one.allowed is None else one.allowed for one in templates]).to(self.device)
+        return torch.stack([every if one.allowed is None else one.allowed for one in templates]).to(
+            self.device
+        )
 
-    def _batch(self, length: int, choice: Choice, *, guided: bool) -> int:
+    def _batch(self, length: int, choice: SamplerConfig, *, guided: bool) -> int:
         """How many sequences of a length are drawn together."""
         config = self.denoiser.lm.config
         layers = config.n_layer if guided else 1  # for a gradient all are held
-        most = min(_TOKENS_PER_BATCH, int(free_memory(self.device) / 2 / (layers * _FLOATS * 4 * config.d_model)))
+        most = min(
+            _TOKENS_PER_BATCH,
+            int(free_memory(self.device) / 2 / (layers * _FLOATS * 4 * config.d_model)),
+        )
         return max(1, min(most // (choice.window or length), _TOKENS_HELD // length))
 
     def score(self, sequences: Sequence[str], *, draws: int = 8, seed: int = 0) -> pd.DataFrame:
@@ -205,12 +231,22 @@ class Model:
         rows: dict[int, tuple[float, float, int]] = {}
         for index, tokens in self._batches(sequences):
             bound = self.objective.bound(
-                self.denoiser, tokens, draws=draws, seed=seed, index=torch.tensor(index, device=self.device)
+                self.denoiser,
+                tokens,
+                draws=draws,
+                seed=seed,
+                index=torch.tensor(index, device=self.device),
             )
             rows.update(
-                zip(index, zip(bound.nats.tolist(), bound.se.tolist(), bound.bases.tolist(), strict=True), strict=True)
+                zip(
+                    index,
+                    zip(bound.nats.tolist(), bound.se.tolist(), bound.bases.tolist(), strict=True),
+                    strict=True,
+                )
             )
-        table = pd.DataFrame([rows[i] for i in range(len(sequences))], columns=["nats", "se", "bases"])
+        table = pd.DataFrame(
+            [rows[i] for i in range(len(sequences))], columns=["nats", "se", "bases"]
+        )
         per_base = table.nats / table.bases.where(table.bases > 0)
         return pd.DataFrame(
             {
@@ -288,18 +324,26 @@ def load(path: str | Path, device: str | None = None) -> Model:
     if (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     if not (folder / "config.json").is_file():
-        raise InputError(f"{path}: not a model: there is no config.json in it (give a run folder or its model folder)")
+        raise InputError(
+            f"{path}: not a model: there is no config.json in it (give a run folder or its model folder)"
+        )
     lm = load_pretrained(folder)
     about = dict(read_json(folder / "config.json").get("dnadiff") or {})
     try:
-        objective = make_objective(about.pop("objective", "mdlm"), about.pop("objective_options", None))
+        objective = make_objective(
+            about.pop("objective", "mdlm"), about.pop("objective_options", None)
+        )
     except UsageError as error:
         raise InputError(f"{folder}/config.json: {error}") from error
     told, labels = about.pop("needs_sigma", False), about.pop("labels", [])
     if not isinstance(told, bool):
-        raise InputError(f"{folder}/config.json: needs_sigma cannot be {told!r}; true or false is needed")
+        raise InputError(
+            f"{folder}/config.json: needs_sigma cannot be {told!r}; true or false is needed"
+        )
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise InputError(f"{folder}/config.json: labels cannot be {labels!r}; a list of names is needed")
+        raise InputError(
+            f"{folder}/config.json: labels cannot be {labels!r}; a list of names is needed"
+        )
     denoiser = LMDenoiser(
         lm,
         needs_sigma=told,
@@ -314,14 +358,18 @@ def load(path: str | Path, device: str | None = None) -> Model:
 
 def own_parts(denoiser: LMDenoiser, objective: Objective) -> dict[str, nn.Module]:
     """The modules that are saved beside the published network."""
-    parts = {"conditioning": denoiser.conditioning, "guess": denoiser.guess, "objective": objective}
+    parts = {
+        "conditioning": denoiser.conditioning,
+        "self_cond": denoiser.self_cond,
+        "objective": objective,
+    }
     return {name: module for name, module in parts.items() if module is not None}
 
 
 def own_state(denoiser: LMDenoiser, objective: Objective) -> dict[str, Tensor]:
     """What the published format has no place for, under names that begin with "dnadiff."."""
     return {
-        f"{OWN}{part}.{name}": value.detach().cpu().contiguous()
+        f"{OBJECTIVE_PREFIX}{part}.{name}": value.detach().cpu().contiguous()
         for part, module in own_parts(denoiser, objective).items()
         for name, value in module.state_dict().items()
     }
@@ -334,13 +382,21 @@ def load_own_state(folder: Path, denoiser: LMDenoiser, objective: Objective) -> 
         InputError: naming the file and the weight.
     """
     path = find_weights(folder)
-    found = {name: value for name, value in read_tensors(path).items() if name.startswith(OWN)}
+    found = {
+        name: value
+        for name, value in read_tensors(path).items()
+        if name.startswith(OBJECTIVE_PREFIX)
+    }
     wanted = own_state(denoiser, objective)
     for name in sorted(found.keys() ^ wanted.keys()):
         raise InputError(f"{path}: {'unexpected' if name in found else 'missing'} weight {name}")
     for name, value in found.items():
         if value.shape != wanted[name].shape or not value.isfinite().all():
-            raise InputError(f"{path}: {name} is damaged: numbers of shape {tuple(wanted[name].shape)} are needed")
+            raise InputError(
+                f"{path}: {name} is damaged: numbers of shape {tuple(wanted[name].shape)} are needed"
+            )
     for part, module in own_parts(denoiser, objective).items():
-        prefix = f"{OWN}{part}."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)})
+        prefix = f"{OBJECTIVE_PREFIX}{part}."
+        module.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+        )

@@ -53,7 +53,9 @@ def download(url: str, part: Path, *, pinned: bool, progress: Callable[[int, int
     except (urllib3.exceptions.HTTPError, requests.Timeout) as error:
         raise requests.ConnectionError(error) from error
     if total and part.stat().st_size != total:
-        raise requests.ConnectionError(f"broke off after {part.stat().st_size:,} of {total:,} bytes")
+        raise requests.ConnectionError(
+            f"broke off after {part.stat().st_size:,} of {total:,} bytes"
+        )
     _note(part).unlink(missing_ok=True)
 
 
@@ -91,7 +93,9 @@ def _continuation(part: Path, url: str, *, pinned: bool) -> tuple[int, dict[str,
 
 def _total(answer: Any) -> int:
     """Bytes of the whole file, or 0 if the server does not say."""
-    said = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.headers.get("Content-Length", "")
+    said = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.headers.get(
+        "Content-Length", ""
+    )
     return int(said) if said.isdecimal() else 0
 
 

@@ -11,7 +11,7 @@ from dnadiff.alphabet import DNA
 class MarkovSource:
     """A Markov chain; as a denoiser it answers exactly, by forward-backward on the evidence of each letter.
 
-    The evidence of a position is proportional to `soft` where that is given, else a letter's own or none.
+    The evidence of a position is proportional to `token_probs` where that is given, else a letter's own or none.
     """
 
     causal, needs_sigma, outputs, self_conditioned = False, False, 4, False
@@ -38,7 +38,7 @@ class MarkovSource:
             law = law @ self.step
         return float(total)
 
-    def nats(self, tokens: Tensor) -> Tensor:
+    def nll(self, tokens: Tensor) -> Tensor:
         """Exact -log p of the letters of each row; N is marginalised."""
         evidence = _evidence(tokens)
         message, total = self.start * evidence[:, 0], torch.zeros(len(tokens), dtype=torch.float64)
@@ -46,9 +46,12 @@ class MarkovSource:
             message = (message @ self.step) * evidence[:, i]
         return total - message.sum(1).log()
 
-    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
-        evidence = _evidence(tokens, soft)
-        left, right = [self.start.expand(len(tokens), 4)], [torch.ones(len(tokens), 4, dtype=torch.float64)]
+    def __call__(self, tokens: Tensor, sigma=None, label=None, token_probs=None) -> Tensor:
+        evidence = _evidence(tokens, token_probs)
+        left, right = (
+            [self.start.expand(len(tokens), 4)],
+            [torch.ones(len(tokens), 4, dtype=torch.float64)],
+        )
         for i in range(1, self.length):
             left.append(_normalised((left[-1] * evidence[:, i - 1]) @ self.step))
         for i in range(self.length - 2, -1, -1):
@@ -56,12 +59,16 @@ class MarkovSource:
         return _normalised(torch.stack(left, 1) * torch.stack(right[::-1], 1)).log()
 
 
-def _evidence(tokens: Tensor, soft: Tensor | None = None) -> Tensor:
+def _evidence(tokens: Tensor, token_probs: Tensor | None = None) -> Tensor:
     letters = torch.nn.functional.one_hot(DNA.letter_index(tokens), 4).double()
     evidence = torch.where(DNA.scorable(tokens)[..., None], letters, 1.0)
-    if soft is None:
+    if token_probs is None:
         return evidence
-    return torch.where((DNA.scorable(tokens) | (tokens == DNA.mask_id))[..., None], soft[..., :4].double(), evidence)
+    return torch.where(
+        (DNA.scorable(tokens) | (tokens == DNA.mask_id))[..., None],
+        token_probs[..., :4].double(),
+        evidence,
+    )
 
 
 def _normalised(message: Tensor) -> Tensor:
@@ -81,7 +88,7 @@ class CausalMarkovSource(MarkovSource):
 
     causal = True
 
-    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
+    def __call__(self, tokens: Tensor, sigma=None, label=None, token_probs=None) -> Tensor:
         evidence, message = _evidence(tokens), [self.start.expand(len(tokens), 4)]
         for i in range(1, self.length):
             message.append(_normalised((message[-1] * evidence[:, i - 1]) @ self.step))
@@ -91,7 +98,7 @@ class CausalMarkovSource(MarkovSource):
 class JointSource:
     """Any distribution over all sequences of a short length, given as a table; exact by enumeration.
 
-    The evidence of a position is proportional to `soft` where that is given, else a letter's own or none.
+    The evidence of a position is proportional to `token_probs` where that is given, else a letter's own or none.
     """
 
     causal, needs_sigma, outputs = False, False, 4
@@ -110,14 +117,17 @@ class JointSource:
 
     def sample(self, count: int, seed: int = 1) -> Tensor:
         rng = torch.Generator().manual_seed(seed)
-        return self.sequences[torch.multinomial(self.table.reshape(-1), count, True, generator=rng)] + DNA.first_id
+        return (
+            self.sequences[torch.multinomial(self.table.reshape(-1), count, True, generator=rng)]
+            + DNA.first_id
+        )
 
-    def nats(self, tokens: Tensor) -> Tensor:
+    def nll(self, tokens: Tensor) -> Tensor:
         """Exact -log p of each row, all of whose tokens are letters."""
         return -self.table.reshape(-1)[self.index(tokens)].log()
 
-    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
-        evidence, axes, out = _evidence(tokens, soft), "abcdefgh"[: self.length], []
+    def __call__(self, tokens: Tensor, sigma=None, label=None, token_probs=None) -> Tensor:
+        evidence, axes, out = _evidence(tokens, token_probs), "abcdefgh"[: self.length], []
         rows = torch.ones(len(tokens), dtype=torch.float64)
         for own in axes:
             others = axes.replace(own, "")
@@ -164,8 +174,8 @@ class FromLogits:
     def __init__(self, source, change, outputs: int = 4) -> None:
         self.source, self.change, self.outputs = source, change, outputs
 
-    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
-        return self.change(self.source(tokens, sigma, label, soft))
+    def __call__(self, tokens: Tensor, sigma=None, label=None, token_probs=None) -> Tensor:
+        return self.change(self.source(tokens, sigma, label, token_probs))
 
 
 def with_mask_output(share: float):
@@ -203,6 +213,10 @@ def cost_at_rate(costs: Tensor, rate: Tensor) -> Tensor:
     """c(u) (...): the letters times the mean cost of a hidden one, when each other is hidden with probability u."""
     n = len(costs) - 1
     k = torch.arange(1, n + 1, dtype=torch.float64)
-    log_choose = torch.lgamma(torch.tensor(n, dtype=torch.float64)) - torch.lgamma(k) - torch.lgamma(n - k + 1)
+    log_choose = (
+        torch.lgamma(torch.tensor(n, dtype=torch.float64))
+        - torch.lgamma(k)
+        - torch.lgamma(n - k + 1)
+    )
     weight = log_choose.exp() * rate[..., None] ** (k - 1) * (1 - rate[..., None]) ** (n - k)
     return n * (weight * costs[1:]).sum(-1)

@@ -22,6 +22,8 @@ def _two_threads() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _private_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Indexes and stores made by a test never reach the user's cache; one folder serves the whole test session."""
     monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

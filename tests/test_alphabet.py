@@ -13,7 +13,9 @@ def test_case_is_ignored_and_ambiguity_codes_are_unknown():
     assert DNA.encode("acgtnRYKMSWBDHV").tolist() == [7, 8, 9, 10] + [11] * 11
 
 
-@pytest.mark.parametrize(("text", "place"), [("ACXG", 3), ("U", 1), ("AC\xffT", 3), ("A C", 2), ("AC€", 3)])
+@pytest.mark.parametrize(
+    ("text", "place"), [("ACXG", 3), ("U", 1), ("AC\xffT", 3), ("A C", 2), ("AC€", 3)]
+)
 def test_other_characters_are_named_with_their_place(text, place):
     with pytest.raises(ValueError, match=f"at position {place}"):
         DNA.encode(text)
@@ -35,7 +37,9 @@ def test_scorable_positions_are_the_letters():
 
 
 def test_another_alphabet_is_one_object():
-    protein = Alphabet("ACDEFGHIKLMNPQRSTVWY", complement=None, ambiguity={"X": ""}, unknown="X", vocab_size=28)
+    protein = Alphabet(
+        "ACDEFGHIKLMNPQRSTVWY", complement=None, ambiguity={"X": ""}, unknown="X", vocab_size=28
+    )
     assert protein.decode(protein.encode("MKX")) == "MKX"
     with pytest.raises(ValueError, match="no complement"):
         protein.reverse_complement(torch.tensor([7]))

@@ -43,12 +43,16 @@ def write_task(folder):
     for split in ("train", "test"):
         rows = ["class\tsequence"]
         for label, weights in (("promoter", [2.0, 3.0, 3.0, 2.0]), ("other", [3.0, 2.0, 2.0, 3.0])):
-            letters = torch.multinomial(torch.tensor(weights), 60 * 100, True, generator=rng).view(60, 100)
+            letters = torch.multinomial(torch.tensor(weights), 60 * 100, True, generator=rng).view(
+                60, 100
+            )
             rows += [f"{label}\t{DNA.decode(row + DNA.first_id)}" for row in letters]
         (folder / f"promoters.{split}.tsv").write_text("\n".join(rows) + "\n")
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda p: p.stem
+)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target

@@ -31,7 +31,9 @@ class Server:
 
     def __init__(self):
         self.files: dict[str, bytes] = {}
-        self.dies: defaultdict[str, list[int]] = defaultdict(list)  # after so many bytes of the body, once each
+        self.dies: defaultdict[str, list[int]] = defaultdict(
+            list
+        )  # after so many bytes of the body, once each
         self.headers: dict[str, str] = {}
         self.ranges = self.lengths = True
         self.asked: list[tuple[str, str | None]] = []
@@ -98,7 +100,9 @@ def register(server, monkeypatch):
         for mirror in on:
             server.files |= {f"/{mirror}/{name}": data for name, (data, _) in files.items()}
         checks = {name: check for name, (_, check) in files.items()}
-        entry = Download("x", "an entry", "1 MB", tuple(f"{server.url}/{mirror}/" for mirror in mirrors), checks)
+        entry = Download(
+            "x", "an entry", "1 MB", tuple(f"{server.url}/{mirror}/" for mirror in mirrors), checks
+        )
         monkeypatch.setattr(downloads, "registry", lambda: {"x": entry})
 
     return make
@@ -115,7 +119,9 @@ def test_a_genome_is_checked_unpacked_and_fetched_once(server, register, tmp_pat
         path = fetch("x", progress=lambda *state: told.append(state))
     assert path == tmp_path / "cache" / "data" / "x" / "x.fa" == downloads.fetched("x")
     assert path.read_bytes() == TEXT and files_under(path.parent) == {"x.fa"}
-    assert caplog.messages == [f"x.fa.gz: from {server.url}/m/x.fa.gz; SHA256 as dnadiff's registry has it"]
+    assert caplog.messages == [
+        f"x.fa.gz: from {server.url}/m/x.fa.gz; SHA256 as dnadiff's registry has it"
+    ]
     kilobytes = len(FASTA) // 1000
     assert told[-1] == ("unpack x.fa.gz, kB", kilobytes, kilobytes)
     assert ("x.fa.gz, kB", kilobytes, kilobytes) in told
@@ -127,13 +133,18 @@ def test_a_server_that_dies_half_way_is_taken_up_where_it_stopped(server, regist
     register({"x.bed": (BED, sha256(BED))})
     server.dies["/m/x.bed"] = [300_000, 200_000]
     assert fetch("x").read_bytes() == BED
-    assert server.asked == [("/m/x.bed", wanted) for wanted in (None, "bytes=300000-", "bytes=500000-")]
+    assert server.asked == [
+        ("/m/x.bed", wanted) for wanted in (None, "bytes=300000-", "bytes=500000-")
+    ]
 
 
 def test_a_download_that_failed_goes_on_the_next_time(server, register, tmp_path):
     register({"x.bed": (BED, sha256(BED))})
     server.dies["/m/x.bed"] = [100_000, 0]
-    with pytest.raises(InputError, match=r"x\.bed: broke off.*|the connection broke; the same command goes on where"):
+    with pytest.raises(
+        InputError,
+        match=r"x\.bed: broke off.*|the connection broke; the same command goes on where",
+    ):
         fetch("x", tmp_path / "out")
     assert files_under(tmp_path / "out") == {"x.bed.part", "x.bed.part.json"}
     server.asked.clear()
@@ -151,7 +162,9 @@ def test_a_server_that_never_finishes_is_given_up(server, register):
 
 
 @pytest.mark.parametrize("check", [sha256(BED), FIRST])
-@pytest.mark.parametrize("headers", [{}, {"ETag": '"1"'}, {"ETag": 'W/"1"', "Last-Modified": "yesterday"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"ETag": '"1"'}, {"ETag": 'W/"1"', "Last-Modified": "yesterday"}]
+)
 def test_no_two_versions_are_spliced(server, register, check, headers):
     """A part is continued if the whole will be compared, or the server says that the file is still the same."""
     old = BED.replace(b"train", b"valid")
@@ -215,7 +228,9 @@ def test_compression_on_the_way_is_not_undone(server, register):
 
 def test_a_wrong_checksum_leaves_nothing(server, register, tmp_path):
     register({"x.fa.gz": (FASTA, sha256(TEXT))})
-    with pytest.raises(InputError, match=r"x\.fa\.gz: SHA256 hash .* does not match .*give --sha256") as told:
+    with pytest.raises(
+        InputError, match=r"x\.fa\.gz: SHA256 hash .* does not match .*give --sha256"
+    ) as told:
         fetch("x", tmp_path / "out")
     assert "\n" not in str(told.value) and files_under(tmp_path / "out") == set()
     assert downloads.fetched("x") is None
@@ -240,20 +255,29 @@ def test_a_mirror_goes_on_with_the_part_of_another(server, register):
 
 def test_what_no_mirror_has(server, register):
     register({"x.bed": (BED, sha256(BED))}, mirrors=("a", "b"), on=())
-    with pytest.raises(InputError, match=r"/a/x.bed: the server answers 404 Not Found; .*/b/x.bed: the server answers"):
+    with pytest.raises(
+        InputError,
+        match=r"/a/x.bed: the server answers 404 Not Found; .*/b/x.bed: the server answers",
+    ):
         fetch("x")
 
 
 def test_without_a_network(server, register):
     register({"x.bed": (BED, sha256(BED))})
     server.close()
-    with pytest.raises(InputError, match=r"x: is there a network\? 127.0.0.1:\d+ cannot be reached; or download http"):
+    with pytest.raises(
+        InputError,
+        match=r"x: is there a network\? 127.0.0.1:\d+ cannot be reached; or download http",
+    ):
         fetch("x")
 
 
 def test_offline_asks_nobody(server, register, monkeypatch, tmp_path):
     register({"x.fa.gz": (FASTA, sha256(FASTA))})
-    with pytest.raises(InputError, match=r"network is switched off.*; download http://.*/m/x.fa.gz elsewhere and put"):
+    with pytest.raises(
+        InputError,
+        match=r"network is switched off.*; download http://.*/m/x.fa.gz elsewhere and put",
+    ):
         fetch("x", tmp_path, offline=True)
     monkeypatch.setenv("DNADIFF_OFFLINE", "1")
     with pytest.raises(InputError, match="network is switched off"):
@@ -266,7 +290,9 @@ def test_offline_asks_nobody(server, register, monkeypatch, tmp_path):
 def test_what_was_brought_has_to_be_right(server, register, tmp_path):
     register({"x.fa.gz": (FASTA, sha256(FASTA))})
     (tmp_path / "x.fa.gz").write_bytes(gzip.compress(b">a\nA\n"))
-    with pytest.raises(InputError, match="but its checksum is not that of dnadiff's registry; remove it"):
+    with pytest.raises(
+        InputError, match="but its checksum is not that of dnadiff's registry; remove it"
+    ):
         fetch("x", tmp_path)
 
 
@@ -274,8 +300,9 @@ def test_the_first_download_is_trusted_and_later_ones_must_agree(server, registe
     register({"x.bed": (BED, FIRST)})
     with caplog.at_level(logging.INFO, logger="dnadiff"):
         path = fetch("x")
-    assert f"no checksum is known for it; later ones must have its {sha256(BED)}" in caplog.text.replace(
-        "SHA-256, ", "sha256:"
+    assert (
+        f"no checksum is known for it; later ones must have its {sha256(BED)}"
+        in caplog.text.replace("SHA-256, ", "sha256:")
     )
     path.unlink()
     assert fetch("x").read_bytes() == BED
@@ -294,7 +321,9 @@ def test_the_owners_list_of_checksums(server, register, caplog):
     server.files["/m/md5sum.txt"] = f"{'0' * 32}  other.fa.gz\n{md5} *./x.fa.gz\n".encode()
     with caplog.at_level(logging.INFO, logger="dnadiff"):
         path = fetch("x")
-    assert caplog.messages == [f"x.fa.gz: from {server.url}/m/x.fa.gz; MD5 as {server.url}/m/md5sum.txt has it"]
+    assert caplog.messages == [
+        f"x.fa.gz: from {server.url}/m/x.fa.gz; MD5 as {server.url}/m/md5sum.txt has it"
+    ]
     path.unlink()
     server.files["/m/x.fa.gz"] = gzip.compress(b">a\nACGT\n")
     with pytest.raises(InputError, match="does not match"):  # what it was the first time
@@ -327,7 +356,9 @@ def test_a_login_page_is_no_first_download(server, register, tmp_path):
     assert fetch("x", tmp_path).read_bytes() == BED
 
 
-def test_what_was_left_by_a_call_that_was_ended_is_compared_with_the_owners_list(server, register, tmp_path, caplog):
+def test_what_was_left_by_a_call_that_was_ended_is_compared_with_the_owners_list(
+    server, register, tmp_path, caplog
+):
     register({"x.fa.gz": (FASTA, "md5sum.txt")})
     server.files["/m/md5sum.txt"] = f"{hashlib.md5(FASTA).hexdigest()}  x.fa.gz\n".encode()
     (tmp_path / "x.fa.gz").write_bytes(FASTA)
@@ -347,12 +378,18 @@ def test_many_files(server, register):
     register({"a/one.csv.gz": (BED, sha256(BED)), "b/one.csv.gz": (FASTA, sha256(FASTA))})
     told = []
     folder = fetch("x", progress=lambda *state: told.append(state))
-    assert files_under(folder) == {"a/one.csv.gz", "b/one.csv.gz"} and downloads.fetched("x") == folder
+    assert (
+        files_under(folder) == {"a/one.csv.gz", "b/one.csv.gz"} and downloads.fetched("x") == folder
+    )
     assert told == [("x, files", 1, 2), ("x, files", 2, 2)]
     (folder / "a/one.csv.gz").unlink()
     assert downloads.fetched("x") is None
     fetch("x")
-    assert [path for path, _ in server.asked] == ["/m/a/one.csv.gz", "/m/b/one.csv.gz", "/m/a/one.csv.gz"]
+    assert [path for path, _ in server.asked] == [
+        "/m/a/one.csv.gz",
+        "/m/b/one.csv.gz",
+        "/m/a/one.csv.gz",
+    ]
     with pytest.raises(UsageError, match="x has 2 files, each with its own checksum"):
         fetch("x", sha256="0" * 64)
 
@@ -382,7 +419,9 @@ def test_nothing_of_the_users_is_overwritten(server, register, tmp_path):
 def test_a_folder_that_cannot_be_made(server, register, tmp_path, monkeypatch):
     register({"x.bed": (BED, FIRST)})
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/out.*: .*; choose another --out, or set DNADIFF_CACHE"):
+    with pytest.raises(
+        InputError, match=r"file/out.*: .*; choose another --out, or set DNADIFF_CACHE"
+    ):
         fetch("x", tmp_path / "file" / "out")
     monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(InputError, match="set DNADIFF_CACHE"):
@@ -403,7 +442,14 @@ def test_two_at_once_make_one_download(server, register):
 def test_the_commands(server, register, capsys):
     register({"x.bed": (BED, sha256(BED))})
     assert main(["data", "list"]) == 0
-    assert capsys.readouterr().out.splitlines()[0].split() == ["x", "1", "MB", "sha256", "an", "entry"]
+    assert capsys.readouterr().out.splitlines()[0].split() == [
+        "x",
+        "1",
+        "MB",
+        "sha256",
+        "an",
+        "entry",
+    ]
     assert main(["data", "fetch", "--quiet", "x"]) == 0
     path = capsys.readouterr().out.strip()
     assert path.endswith("/data/x/x.bed")
@@ -426,13 +472,21 @@ def test_a_genome_that_is_missing_but_can_be_fetched(tmp_path, capsys, name):
 
 def test_every_entry_says_how_it_is_checked():
     checks = [check for entry in downloads.registry().values() for check in entry.files.values()]
-    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|md5sum\.txt|first", check) for check in checks)
+    assert all(
+        re.fullmatch(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|md5sum\.txt|first", check)
+        for check in checks
+    )
     mirrors = [mirror for entry in downloads.registry().values() for mirror in entry.mirrors]
     assert all(mirror.startswith("https://") and mirror.endswith("/") for mirror in mirrors)
 
 
 def test_the_files_of_the_genomic_benchmarks_are_those_of_the_tasks():
-    wanted = {f"{t.name}/{split}/{c}.csv.gz" for t in tasks().values() for split in t.rows for c in t.classes}
+    wanted = {
+        f"{t.name}/{split}/{c}.csv.gz"
+        for t in tasks().values()
+        for split in t.rows
+        for c in t.classes
+    }
     assert set(downloads.registry()["genomic_benchmarks"].files) == wanted
 
 

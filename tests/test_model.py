@@ -77,10 +77,19 @@ def test_embeddings_of_a_network_that_is_told_the_noise_are_of_no_noise():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.pop("dnadiff.conditioning.time.0.bias"), "missing weight dnadiff.conditioning.time.0.bias"),
+        (
+            lambda t: t.pop("dnadiff.conditioning.time.0.bias"),
+            "missing weight dnadiff.conditioning.time.0.bias",
+        ),
         (lambda t: t.update({"dnadiff.more": torch.zeros(1)}), "unexpected weight dnadiff.more"),
-        (lambda t: t["dnadiff.conditioning.time.0.bias"].fill_(torch.nan), "time.0.bias is damaged"),
-        (lambda t: t.update({"dnadiff.conditioning.time.0.bias": torch.zeros(3)}), "time.0.bias is damaged"),
+        (
+            lambda t: t["dnadiff.conditioning.time.0.bias"].fill_(torch.nan),
+            "time.0.bias is damaged",
+        ),
+        (
+            lambda t: t.update({"dnadiff.conditioning.time.0.bias": torch.zeros(3)}),
+            "time.0.bias is damaged",
+        ),
     ],
 )
 def test_damage_to_them_is_named(tmp_path, change, said):
@@ -150,7 +159,7 @@ def test_score_is_the_objectives_bound():
     held = Known(source)
     tokens = source.sample(400)
     table = held.score([DNA.decode(row) for row in tokens], draws=8)
-    paired = torch.tensor(table.nats) - source.nats(tokens)
+    paired = torch.tensor(table.nats) - source.nll(tokens)
     assert abs(paired.mean()) < 4 * paired.std() / 20
 
 
@@ -203,7 +212,9 @@ def test_auto_fits_objective_and_length():
     assert str(held.choose(length=65)) == "sampler=ancestral steps=128 window=64 stride=32"
     assert str(held.choose(65, steps=3)) == "sampler=ancestral steps=3 window=64 stride=32"
     assert str(held.choose(length=65, sampler="first_hitting")) == "sampler=first_hitting"
-    assert str(held.choose(length=65, window=32)) == "sampler=ancestral steps=128 window=32 stride=16"
+    assert (
+        str(held.choose(length=65, window=32)) == "sampler=ancestral steps=128 window=32 stride=16"
+    )
     assert held.generate(2, length=70, steps=3) == held.generate(
         2, length=70, sampler="ancestral", steps=3, window=64, stride=32
     )

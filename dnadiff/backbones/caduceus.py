@@ -109,7 +109,9 @@ class Direction(nn.Module):
         ssm, d, rank = config.ssm_cfg, config.d_inner, config.dt_rank
         self.d_state, self.dt_rank = ssm.d_state, rank
         self.in_proj = nn.Linear(config.d_model, 2 * d, bias=ssm.bias)
-        self.conv1d = nn.Conv1d(d, d, ssm.d_conv, groups=d, padding=ssm.d_conv - 1, bias=ssm.conv_bias)
+        self.conv1d = nn.Conv1d(
+            d, d, ssm.d_conv, groups=d, padding=ssm.d_conv - 1, bias=ssm.conv_bias
+        )
         self.x_proj = nn.Linear(d, rank + 2 * ssm.d_state, bias=False)
         self.dt_proj = nn.Linear(rank, d)
         self.A_log = nn.Parameter(torch.arange(1.0, ssm.d_state + 1).log().repeat(d, 1))
@@ -152,7 +154,10 @@ class BiMamba(nn.Module):
         self.mamba_fwd = Direction(config)
         self.mamba_rev = Direction(config) if config.bidirectional else None
         if self.mamba_rev is not None and self.tied:
-            self.mamba_rev.in_proj, self.mamba_rev.out_proj = self.mamba_fwd.in_proj, self.mamba_fwd.out_proj
+            self.mamba_rev.in_proj, self.mamba_rev.out_proj = (
+                self.mamba_fwd.in_proj,
+                self.mamba_fwd.out_proj,
+            )
 
     def forward(self, x: Tensor, *, mirrored: bool = False) -> Tensor:
         """Mixes (B, L, d_model) along L; `mirrored`: with x and the result flipped in length and channels."""
@@ -175,10 +180,14 @@ class BiMamba(nn.Module):
         fwd = self.mamba_fwd
         inwards, outwards = fwd.in_proj, fwd.out_proj
         weights = fwd.weights(reverse=False)
-        return mamba_mixer_step(x, state, inwards.weight, inwards.bias, outwards.weight, outwards.bias, weights)
+        return mamba_mixer_step(
+            x, state, inwards.weight, inwards.bias, outwards.weight, outwards.bias, weights
+        )
 
 
-def _mix(projections: Direction, x: Tensor, directions: list[DirectionWeights], mirrored: bool) -> Tensor:
+def _mix(
+    projections: Direction, x: Tensor, directions: list[DirectionWeights], mirrored: bool
+) -> Tensor:
     """The directions between the projections; flipped channels are channels of the weights in reverse order."""
     inwards, outwards = projections.in_proj, projections.out_proj
     in_weight = inwards.weight.flip(1) if mirrored else inwards.weight
@@ -223,10 +232,14 @@ class CaduceusMixer(nn.Module):
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
         self.config = config
-        self.embeddings = nn.ModuleDict({"word_embeddings": nn.Embedding(config.padded_vocab, config.d_model)})
+        self.embeddings = nn.ModuleDict(
+            {"word_embeddings": nn.Embedding(config.padded_vocab, config.d_model)}
+        )
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm_f = _norm(config)
-        self.register_buffer("complement", torch.tensor(complement_table(config.padded_vocab)), persistent=False)
+        self.register_buffer(
+            "complement", torch.tensor(complement_table(config.padded_vocab)), persistent=False
+        )
 
     @property
     def embedding(self) -> Tensor:
@@ -244,19 +257,19 @@ class CaduceusMixer(nn.Module):
     def strands(
         self,
         input_ids: Tensor,
-        soft: Tensor | None = None,
+        token_probs: Tensor | None = None,
         modulation: Tensor | None = None,
-        guess: Tensor | None = None,
+        self_cond: Tensor | None = None,
     ) -> Tensor:
         """Hidden states of each strand read in its own direction: (B, L, d) of Ph, (2 B, L, d) of PS.
 
         Args:
             input_ids: (B, L) token ids.
-            soft: (B, L, K) weights on the letters' embeddings, which replace the embedding of each letter or mask.
+            token_probs: (B, L, K) weights on the letters' embeddings, which replace the embedding of each letter or mask.
             modulation: (n_layer + 1, 2, B, d) of each norm, the same for both strands; see `Conditioning`.
-            guess: (K, d) embeddings that the second half of `soft`, then (B, L, 2 K), weighs.
+            self_cond: (K, d) embeddings that the second half of `token_probs`, then (B, L, 2 K), weighs.
         """
-        x = self._embed(input_ids, soft, guess)
+        x = self._embed(input_ids, token_probs, self_cond)
         each: Sequence[Tensor | None] = [None] * (len(self.layers) + 1)
         if modulation is not None:
             each = list(modulation.repeat(1, 1, 2, 1) if self.config.rcps else modulation)
@@ -267,12 +280,14 @@ class CaduceusMixer(nn.Module):
             x, residual = _exchange(x), None if residual is None else _exchange(residual)
         return self.norm_f(x, residual, each[-1])[0]
 
-    def _embed(self, ids: Tensor, soft: Tensor | None, guess: Tensor | None) -> Tensor:
-        x = embed(ids, soft, self.embedding, guess)
+    def _embed(self, ids: Tensor, token_probs: Tensor | None, self_cond: Tensor | None) -> Tensor:
+        x = embed(ids, token_probs, self.embedding, self_cond)
         if not self.config.rcps:
             return x
-        opposite = None if soft is None else complement_weights(soft).flip(1)
-        return torch.cat([x, embed(self.complement[ids].flip(-1), opposite, self.embedding, guess)])
+        opposite = None if token_probs is None else complement_weights(token_probs).flip(1)
+        return torch.cat(
+            [x, embed(self.complement[ids].flip(-1), opposite, self.embedding, self_cond)]
+        )
 
     def begin(self, batch: int) -> list[MixerState]:
         """Each block's state before the first position of `batch` sequences; of Mamba only."""
@@ -322,7 +337,9 @@ class CaduceusLM(LanguageModel):
     def _init_weights(self) -> None:
         """As published: embeddings N(0, 0.02), output projections shrunk by the number of residual additions."""
         nn.init.normal_(self.backbone.embedding, std=self.config.initializer_range)
-        for module in (m for name, m in self.named_modules() if name.endswith("out_proj")):  # each once, tied or not
+        for module in (
+            m for name, m in self.named_modules() if name.endswith("out_proj")
+        ):  # each once, tied or not
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             module.weight /= math.sqrt(self.config.n_layer)
         for name, bias in self.named_parameters():
@@ -347,12 +364,12 @@ class CaduceusLM(LanguageModel):
     def states(
         self,
         tokens: Tensor,
-        soft: Tensor | None = None,
+        token_probs: Tensor | None = None,
         modulation: Tensor | None = None,
-        guess: Tensor | None = None,
+        self_cond: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, L, d) of Ph, (2 B, L, d) of PS; see `CaduceusMixer.strands`."""
-        return self.backbone.strands(tokens, soft, modulation, guess)
+        return self.backbone.strands(tokens, token_probs, modulation, self_cond)
 
     def logits(self, states: Tensor, ids: Sequence[int]) -> Tensor:
         """Logits over `ids`; PS adds what the opposite strand says of the complements."""
@@ -368,7 +385,11 @@ class CaduceusLM(LanguageModel):
         return self.backbone.begin(batch) if self.recurrent else super().begin(batch)
 
     def step(
-        self, tokens: Tensor, state: list[MixerState], modulation: Tensor | None = None, ids: Sequence[int] = DNA.ids
+        self,
+        tokens: Tensor,
+        state: list[MixerState],
+        modulation: Tensor | None = None,
+        ids: Sequence[int] = DNA.ids,
     ) -> tuple[Tensor, list[MixerState]]:
         """See `LanguageModel.step`."""
         states, state = self.backbone.step(tokens, state, modulation)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dnadiff.errors import InputError
 
-OWN = "dnadiff."
+OBJECTIVE_PREFIX = "dnadiff."
 """How the names of weights begin that belong to an objective, not to the network."""
 
 
@@ -34,9 +34,13 @@ def checked_fields(cls: type, values: Mapping[str, Any], path: Path, what: str) 
     hints = get_type_hints(cls)
     for name, value in values.items():
         if name not in hints:
-            raise InputError(f"{path}: unknown field {name!r}; this is not {what} that dnadiff can compute exactly")
+            raise InputError(
+                f"{path}: unknown field {name!r}; this is not {what} that dnadiff can compute exactly"
+            )
         if not _fits(value, hints[name]):
-            raise InputError(f"{path}: {name} cannot be {value!r}; {_wanted(hints[name])} is needed")
+            raise InputError(
+                f"{path}: {name} cannot be {value!r}; {_wanted(hints[name])} is needed"
+            )
     try:
         return cls(**values)
     except ValueError as error:  # two values that do not go together, or a number out of range
@@ -58,19 +62,26 @@ def _wanted(hint: Any) -> str:
         return " or ".join(repr(option) for option in get_args(hint))
     if get_args(hint):
         return " or ".join(_wanted(option) for option in get_args(hint))
-    words = {int: "a whole number above 0", float: "a number that is not negative", bool: "true or false"}
+    words = {
+        int: "a whole number above 0",
+        float: "a number that is not negative",
+        bool: "true or false",
+    }
     return words.get(hint, "a table of settings")
 
 
 @torch.no_grad()
 def copy_weights(
-    model: nn.Module, tensors: Mapping[str, Tensor], path: Path, keys: Callable[[str], list[str]] = lambda name: [name]
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    keys: Callable[[str], list[str]] = lambda name: [name],
 ) -> None:
     """Copies tensors into `model`'s parameters; every one must be there, and nothing else.
 
     Args:
         model: changed in place.
-        tensors: by their names in the file; those of an objective (`OWN`) left out.
+        tensors: by their names in the file; those of an objective (`OBJECTIVE_PREFIX`) left out.
         path: the file, for the message.
         keys: from one of our names to the name in the file, and to those of weights that must equal it if they are
             there, because the format ties them.
@@ -86,7 +97,9 @@ def copy_weights(
         value = _checked_weight(left.pop(key), key, parameter, path)
         for tied in again:
             if tied in left and not torch.equal(left.pop(tied), value):
-                raise InputError(f"{path}: {tied} differs from the weight that it must be tied to, {key}")
+                raise InputError(
+                    f"{path}: {tied} differs from the weight that it must be tied to, {key}"
+                )
         parameter.copy_(value)
     for key in left:
         raise InputError(f"{path}: unexpected weight {key}")
@@ -94,11 +107,17 @@ def copy_weights(
 
 def _checked_weight(value: Tensor, key: str, parameter: Tensor, path: Path) -> Tensor:
     if value.shape != parameter.shape:
-        raise InputError(f"{path}: {key} has shape {tuple(value.shape)}, {tuple(parameter.shape)} is needed")
+        raise InputError(
+            f"{path}: {key} has shape {tuple(value.shape)}, {tuple(parameter.shape)} is needed"
+        )
     if not value.is_floating_point():
-        raise InputError(f"{path}: {key} is of type {value.dtype}, floating-point numbers are needed")
+        raise InputError(
+            f"{path}: {key} is of type {value.dtype}, floating-point numbers are needed"
+        )
     if not value.isfinite().all():
-        raise InputError(f"{path}: {key} has a number that is infinite or none; the file is damaged")
+        raise InputError(
+            f"{path}: {key} has a number that is infinite or none; the file is damaged"
+        )
     return value
 
 

@@ -24,7 +24,9 @@ class CaduceusClassifier(nn.Module):
         pooling: over all positions, padding and special tokens included, as the published code pools.
     """
 
-    def __init__(self, config: CaduceusConfig, labels: list[str], pooling: Literal["mean", "max"] = "mean") -> None:
+    def __init__(
+        self, config: CaduceusConfig, labels: list[str], pooling: Literal["mean", "max"] = "mean"
+    ) -> None:
         super().__init__()
         self.config, self.labels, self.pooling = config, labels, pooling
         self.backbone = CaduceusMixer(config)
@@ -53,7 +55,9 @@ class CaduceusClassifier(nn.Module):
         return states.mean(1) if self.pooling == "mean" else states.amax(1)
 
 
-def load_classifier(folder: str | Path, pooling: Literal["mean", "max"] = "mean") -> CaduceusClassifier:
+def load_classifier(
+    folder: str | Path, pooling: Literal["mean", "max"] = "mean"
+) -> CaduceusClassifier:
     """A published fine-tune, in float32.
 
     Args:
@@ -68,8 +72,12 @@ def load_classifier(folder: str | Path, pooling: Literal["mean", "max"] = "mean"
     weights = find_weights(folder)
     tensors = read_tensors(weights)
     if "score.weight" not in tensors:
-        raise InputError(f"{weights}: not a classifier (no score.weight in it); use dnadiff.backbones.load_pretrained")
-    classifier = CaduceusClassifier(config, _labels(folder / "config.json", len(tensors["score.weight"])), pooling)
+        raise InputError(
+            f"{weights}: not a classifier (no score.weight in it); use dnadiff.backbones.load_pretrained"
+        )
+    classifier = CaduceusClassifier(
+        config, _labels(folder / "config.json", len(tensors["score.weight"])), pooling
+    )
     load_weights(classifier, config, tensors, weights)
     return classifier
 

@@ -33,7 +33,9 @@ class Conditioning(nn.Module):
         super().__init__()
         self.norms, self.d_model, self.labels = norms, d_model, labels
         self.time = (
-            nn.Sequential(nn.Linear(2 * _FREQUENCIES, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH)) if sigma else None
+            nn.Sequential(nn.Linear(2 * _FREQUENCIES, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH))
+            if sigma
+            else None
         )
         # The last row is for "no class given", which training with labels also shows (classifier-free guidance).
         self.label = nn.Embedding(labels + 1, _WIDTH) if labels else None
@@ -60,9 +62,13 @@ class Conditioning(nn.Module):
                 raise ValueError("this network must be told the noise level (sigma)")
             told = told + self.time(self._features(sigma))
         if self.label is not None:
-            label = torch.full((batch,), self.labels, device=told.device) if label is None else label
+            label = (
+                torch.full((batch,), self.labels, device=told.device) if label is None else label
+            )
             if label.numel() and not 0 <= int(label.min()) <= int(label.max()) <= self.labels:
-                raise ValueError(f"a label must be from 0 to {self.labels - 1}, or {self.labels} for none")
+                raise ValueError(
+                    f"a label must be from 0 to {self.labels - 1}, or {self.labels} for none"
+                )
             told = told + self.label(label)
         out = self.scale_shift(nn.functional.silu(told))
         return out.view(batch, self.norms, 2, self.d_model).permute(1, 2, 0, 3)
@@ -76,7 +82,9 @@ class Conditioning(nn.Module):
     def _features(self, sigma: Tensor) -> Tensor:
         """Waves (B, 2 F) of the log-odds that a letter is noise, log(e^sigma - 1): both ends of time are spread out."""
         sigma = sigma.float()
-        log_odds = (sigma + torch.log(-torch.expm1(-sigma.clamp(min=1e-9)))).clamp(-_LARGEST, _LARGEST)
+        log_odds = (sigma + torch.log(-torch.expm1(-sigma.clamp(min=1e-9)))).clamp(
+            -_LARGEST, _LARGEST
+        )
         angle = log_odds[:, None] * self.frequencies
         return torch.cat([angle.sin(), angle.cos()], 1)
 

@@ -24,7 +24,7 @@ class LMDenoiser(nn.Module):
         needs_sigma: whether it is told the noise level. A masked sequence shows its own.
         labels: the classes that it may be told, by name.
         outputs: 4, the letters, or 5 with the mask.
-        self_conditioned: whether `soft` has a second half, an earlier answer; its embeddings start at zero.
+        self_conditioned: whether `token_probs` has a second half, an earlier answer; its embeddings start at zero.
     """
 
     def __init__(
@@ -38,17 +38,27 @@ class LMDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         self.lm, self.needs_sigma, self.labels, self.outputs = lm, needs_sigma, labels, outputs
-        self.causal, self.recurrent, self.self_conditioned = lm.causal, lm.recurrent, self_conditioned
+        self.causal, self.recurrent, self.self_conditioned = (
+            lm.causal,
+            lm.recurrent,
+            self_conditioned,
+        )
         self.conditioning = None
         if needs_sigma or labels:
-            self.conditioning = Conditioning(lm.norms, lm.config.d_model, sigma=needs_sigma, labels=len(labels))
-        self.guess = None
+            self.conditioning = Conditioning(
+                lm.norms, lm.config.d_model, sigma=needs_sigma, labels=len(labels)
+            )
+        self.self_cond = None
         if self_conditioned:
-            self.guess = nn.Embedding(len(DNA), lm.config.d_model)
-            nn.init.zeros_(self.guess.weight)
+            self.self_cond = nn.Embedding(len(DNA), lm.config.d_model)
+            nn.init.zeros_(self.self_cond.weight)
 
     def forward(
-        self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
+        self,
+        tokens: Tensor,
+        sigma: Tensor | None = None,
+        label: Tensor | None = None,
+        token_probs: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, L, outputs) of corrupted tokens (B, L).
 
@@ -56,7 +66,7 @@ class LMDenoiser(nn.Module):
             tokens: (B, L) int64 ids, the mask id where a letter is hidden.
             sigma: (B,) noise level; ignored by a network that is not told.
             label: (B,) class, for a network with labels; their number where none is given.
-            soft: (B, L, 4) weights on the letters' embeddings, which replace those of letters and masks; a
+            token_probs: (B, L, 4) weights on the letters' embeddings, which replace those of letters and masks; a
                 self-conditioned network takes (B, L, 8), the last 4 the probabilities of its earlier answer, or zeros.
 
         Raises:
@@ -65,11 +75,23 @@ class LMDenoiser(nn.Module):
         modulation = self._modulation(sigma, label, len(tokens))
         if self.causal:
             tokens = torch.cat([tokens.new_full((len(tokens), 1), DNA.bos_id), tokens[:, :-1]], 1)
-            soft = None if soft is None else torch.cat([soft.new_zeros(len(soft), 1, soft.shape[2]), soft[:, :-1]], 1)
-        guess = None if self.guess is None else self.guess.weight
-        return self.lm.denoise(tokens, soft, modulation, self._ids, guess)
+            token_probs = (
+                None
+                if token_probs is None
+                else torch.cat(
+                    [
+                        token_probs.new_zeros(len(token_probs), 1, token_probs.shape[2]),
+                        token_probs[:, :-1],
+                    ],
+                    1,
+                )
+            )
+        self_cond = None if self.self_cond is None else self.self_cond.weight
+        return self.lm.denoise(tokens, token_probs, modulation, self._ids, self_cond)
 
-    def pooled(self, tokens: Tensor, sigma: Tensor | None = None, soft: Tensor | None = None) -> Tensor:
+    def pooled(
+        self, tokens: Tensor, sigma: Tensor | None = None, token_probs: Tensor | None = None
+    ) -> Tensor:
         """Last hidden states (B, d_model) of tokens (B, L), averaged over positions and over both strands.
 
         PS computes both strands anyway; another network is shown each in turn. No class is told.
@@ -77,19 +99,25 @@ class LMDenoiser(nn.Module):
         Args:
             tokens: (B, L) int64 ids.
             sigma: (B,) noise level; that there is none by default.
-            soft: as for `forward`, or (B, L, K + 1) with a weight on the mask.
+            token_probs: as for `forward`, or (B, L, K + 1) with a weight on the mask.
         """
         if self.lm.strands == 1:
             tokens = torch.cat([tokens, DNA.reverse_complement(tokens)])
             sigma = None if sigma is None else sigma.repeat(2)
-            soft = None if soft is None else torch.cat([soft, complement_weights(soft).flip(1)])
+            token_probs = (
+                None
+                if token_probs is None
+                else torch.cat([token_probs, complement_weights(token_probs).flip(1)])
+            )
         if sigma is None and self.needs_sigma:
             sigma = torch.zeros(len(tokens), device=tokens.device)
-        states = self.lm.states(tokens, soft, self._modulation(sigma, None, len(tokens)))
+        states = self.lm.states(tokens, token_probs, self._modulation(sigma, None, len(tokens)))
         forward, reverse = states.mean(1).chunk(2)
         return (forward + reverse) / 2
 
-    def begin(self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None) -> tuple[Tensor, Any]:
+    def begin(
+        self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """Of a recurrent network: logits (B, outputs) of the first letter of `batch` sequences, and its state.
 
         Args:

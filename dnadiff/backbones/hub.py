@@ -40,7 +40,9 @@ def _fetch(text: str, repository: str, revision: str | None, names: Sequence[str
         from huggingface_hub import errors as hub
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise InputError(f"{text}: such names need huggingface_hub: pip install 'dnadiff[hub]'") from error
+        raise InputError(
+            f"{text}: such names need huggingface_hub: pip install 'dnadiff[hub]'"
+        ) from error
     reason = ""
     for name in names:
         try:
@@ -66,4 +68,6 @@ def _check(weights: Path) -> None:
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != name:
-        raise InputError(f"{weights}: damaged: its SHA-256 is not the published one; delete {weights.resolve()}")
+        raise InputError(
+            f"{weights}: damaged: its SHA-256 is not the published one; delete {weights.resolve()}"
+        )

@@ -88,10 +88,15 @@ class ImplicitFilter(nn.Module):
     def forward(self, length: int) -> Tensor:
         """Filters (length, d_model) float32 at the distances 0 .. length - 1; a value does not depend on `length`."""
         with torch.autocast(self.skip.device.type, enabled=False):
-            t = torch.arange(length, device=self.skip.device, dtype=self.skip.dtype)[:, None] / self.l_max
+            t = (
+                torch.arange(length, device=self.skip.device, dtype=self.skip.dtype)[:, None]
+                / self.l_max
+            )
             angle = 2 * math.pi * t * torch.arange(self.waves, device=t.device)
             values = self.network(torch.cat([t, angle.cos(), angle.sin()], 1))
-            decay = torch.linspace(_SLOWEST, _FASTEST, len(self.skip), device=t.device, dtype=t.dtype)
+            decay = torch.linspace(
+                _SLOWEST, _FASTEST, len(self.skip), device=t.device, dtype=t.dtype
+            )
             return values * (torch.exp(-t * decay) + _FLOOR)
 
 
@@ -108,7 +113,9 @@ class HyenaOperator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes (B, L, d_model) along L, from left to right."""
-        projected = causal_conv1d_fn(self.in_proj(x).mT, self.short_conv.weight[:, 0], self.short_conv.bias)
+        projected = causal_conv1d_fn(
+            self.in_proj(x).mT, self.short_conv.weight[:, 0], self.short_conv.bias
+        )
         a, b, v = projected.mT.chunk(3, -1)
         u = b * v
         mixed = long_conv(u, self.filter(x.shape[1])) + self.filter.skip * u

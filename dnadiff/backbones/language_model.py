@@ -48,18 +48,18 @@ class LanguageModel(nn.Module, ABC):
     def states(
         self,
         tokens: Tensor,
-        soft: Tensor | None = None,
+        token_probs: Tensor | None = None,
         modulation: Tensor | None = None,
-        guess: Tensor | None = None,
+        self_cond: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (strands * B, L, d_model), each strand read in its own direction.
 
         Args:
             tokens: (B, L) token ids.
-            soft: (B, L, K) weights on the letters' embeddings, which replace the embedding of each letter or mask; see
+            token_probs: (B, L, K) weights on the letters' embeddings, which replace the embedding of each letter or mask; see
                 `embed` for more of them.
             modulation: (norms, 2, B, d_model) of each norm, the same for both strands; see `Conditioning`.
-            guess: (K, d_model) embeddings that the second half of `soft`, then (B, L, 2 K), weighs.
+            self_cond: (K, d_model) embeddings that the second half of `token_probs`, then (B, L, 2 K), weighs.
         """
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -69,13 +69,13 @@ class LanguageModel(nn.Module, ABC):
     def denoise(
         self,
         tokens: Tensor,
-        soft: Tensor | None = None,
+        token_probs: Tensor | None = None,
         modulation: Tensor | None = None,
         ids: Sequence[int] = DNA.ids,
-        guess: Tensor | None = None,
+        self_cond: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, L, len(ids)) over `ids`; see `states` for the other arguments."""
-        return self.logits(self.states(tokens, soft, modulation, guess), ids)
+        return self.logits(self.states(tokens, token_probs, modulation, self_cond), ids)
 
     def logits(self, states: Tensor, ids: Sequence[int]) -> Tensor:
         """Logits (..., len(ids)) of hidden states (..., d_model). Autocast stays outside.
@@ -92,10 +92,16 @@ class LanguageModel(nn.Module, ABC):
         Raises:
             ValueError: if it is not recurrent.
         """
-        raise ValueError(f"{type(self).__name__} cannot be run letter by letter with a state of constant size")
+        raise ValueError(
+            f"{type(self).__name__} cannot be run letter by letter with a state of constant size"
+        )
 
     def step(
-        self, tokens: Tensor, state: Any, modulation: Tensor | None = None, ids: Sequence[int] = DNA.ids
+        self,
+        tokens: Tensor,
+        state: Any,
+        modulation: Tensor | None = None,
+        ids: Sequence[int] = DNA.ids,
     ) -> tuple[Tensor, Any]:
         """What `denoise` says at the next position: logits (B, len(ids)) behind its tokens (B,), and the new state."""
         raise NotImplementedError
@@ -107,32 +113,41 @@ class LanguageModel(nn.Module, ABC):
         save_pretrained(self, folder, extra)
 
 
-def embed(ids: Tensor, soft: Tensor | None, embedding: Tensor, guess: Tensor | None = None) -> Tensor:
+def embed(
+    ids: Tensor, token_probs: Tensor | None, embedding: Tensor, self_cond: Tensor | None = None
+) -> Tensor:
     """Vectors (B, L, d) of token ids (B, L).
 
     Args:
         ids: token ids.
-        soft: (B, L, K) makes letters and masks mixtures of letters; (B, L, K + 1) of letters and the mask; (B, L, 2 K),
-            with `guess`, of letters and of its rows.
+        token_probs: (B, L, K) makes letters and masks mixtures of letters; (B, L, K + 1) of letters and the mask; (B, L, 2 K),
+            with `self_cond`, of letters and of its rows.
         embedding: (rows, d).
-        guess: (K, d).
+        self_cond: (K, d).
     """
     x = F.embedding(ids, embedding)
-    if soft is None:
+    if token_probs is None:
         return x
-    table = embedding[[*DNA.ids, DNA.mask_id][: soft.shape[-1]]]
-    if soft.shape[-1] == 2 * len(DNA) and guess is not None:
-        table = torch.cat([table[: len(DNA)], guess])
+    table = embedding[[*DNA.ids, DNA.mask_id][: token_probs.shape[-1]]]
+    if token_probs.shape[-1] == 2 * len(DNA) and self_cond is not None:
+        table = torch.cat([table[: len(DNA)], self_cond])
     replaced = DNA.scorable(ids) | (ids == DNA.mask_id)
-    with torch.autocast(x.device.type, enabled=False):  # a one-hot is to equal the letter, and 1 in 1,000 to be told
-        return torch.where(replaced[..., None], soft.to(table.dtype) @ table, x)
+    with torch.autocast(
+        x.device.type, enabled=False
+    ):  # a one-hot is to equal the letter, and 1 in 1,000 to be told
+        return torch.where(replaced[..., None], token_probs.to(table.dtype) @ table, x)
 
 
-def complement_weights(soft: Tensor) -> Tensor:
+def complement_weights(token_probs: Tensor) -> Tensor:
     """Weights (B, L, K), (B, L, K + 1) or (B, L, 2 K) of `embed` on the complements of what they were on."""
     letters = [i - DNA.first_id for i in (DNA.complement_ids[letter] for letter in DNA.ids)]
     order = letters + [len(DNA) + i for i in letters]
-    return soft[..., order[: soft.shape[-1]] if soft.shape[-1] != len(DNA) + 1 else [*letters, len(DNA)]]
+    return token_probs[
+        ...,
+        order[: token_probs.shape[-1]]
+        if token_probs.shape[-1] != len(DNA) + 1
+        else [*letters, len(DNA)],
+    ]
 
 
 class Norm(nn.Module):
@@ -145,7 +160,12 @@ class Norm(nn.Module):
         self.bias = None if rms else nn.Parameter(torch.zeros(d_model))
 
     def forward(
-        self, x: Tensor, residual: Tensor | None, modulation: Tensor | None = None, *, mirrored: bool = False
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        modulation: Tensor | None = None,
+        *,
+        mirrored: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The normalised sum, modulated (2, B, d_model) as `Conditioning` says, and the sum itself: (B, L, d_model).
 

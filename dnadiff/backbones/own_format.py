@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dnadiff.backbones.checkpoint import OWN, checked_fields, copy_weights, written
+from dnadiff.backbones.checkpoint import OBJECTIVE_PREFIX, checked_fields, copy_weights, written
 from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
 from dnadiff.backbones.language_model import LanguageModel
 from dnadiff.backbones.stack import StackConfig
@@ -21,7 +21,8 @@ from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
 from dnadiff.errors import InputError
 
 ARCHITECTURES: dict[str, tuple[type[StackConfig], Any]] = {
-    config.model_type: (config, lm) for config, lm in ((HyenaConfig, HyenaLM), (TransformerConfig, TransformerLM))
+    config.model_type: (config, lm)
+    for config, lm in ((HyenaConfig, HyenaLM), (TransformerConfig, TransformerLM))
 }
 
 
@@ -42,7 +43,11 @@ def make_network(raw: Mapping[str, Any], path: Path) -> LanguageModel:
 
 def load_weights(lm: LanguageModel, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copies a file's tensors into `lm`; see `copy_weights`."""
-    copy_weights(lm, {name: value for name, value in tensors.items() if not name.startswith(OWN)}, path)
+    copy_weights(
+        lm,
+        {name: value for name, value in tensors.items() if not name.startswith(OBJECTIVE_PREFIX)},
+        path,
+    )
 
 
 def describe(lm: LanguageModel) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dnadiff.alphabet import DNA
 from dnadiff.backbones import own_format
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig, complement_table
-from dnadiff.backbones.checkpoint import OWN, checked_fields, copy_weights, written
+from dnadiff.backbones.checkpoint import OBJECTIVE_PREFIX, checked_fields, copy_weights, written
 from dnadiff.backbones.hub import local_folder
 from dnadiff.backbones.language_model import LanguageModel
 from dnadiff.backbones.weights import find_weights, read_tensors, write_tensors
@@ -61,7 +61,9 @@ def load_pretrained(folder: str | Path) -> LanguageModel:
     weights = find_weights(folder)
     tensors = read_tensors(weights)
     if "score.weight" in tensors:
-        raise InputError(f"{weights}: a classifier (it has score.weight); use dnadiff.backbones.load_classifier")
+        raise InputError(
+            f"{weights}: a classifier (it has score.weight); use dnadiff.backbones.load_classifier"
+        )
     lm = CaduceusLM(config)
     load_weights(lm, config, tensors, weights)
     return lm
@@ -75,7 +77,11 @@ def read_config(path: Path) -> CaduceusConfig:
     for name in _REQUIRED:
         if name not in raw:
             raise InputError(f"{path}: the field {name} is missing")
-    given = {k: v for k, v in raw.items() if k not in _IGNORED and not (k in _NULL_IS_DEFAULT and v is None)}
+    given = {
+        k: v
+        for k, v in raw.items()
+        if k not in _IGNORED and not (k in _NULL_IS_DEFAULT and v is None)
+    }
     if isinstance(given.get("ssm_cfg"), dict):
         given["ssm_cfg"] = checked_fields(SSMConfig, given["ssm_cfg"], path, "a Caduceus")
     config = checked_fields(CaduceusConfig, _DEFAULTS | given, path, "a Caduceus")
@@ -85,18 +91,25 @@ def read_config(path: Path) -> CaduceusConfig:
 
 def _check_vocabulary(config: CaduceusConfig, table: Any, path: Path) -> None:
     if config.padded_vocab < DNA.vocab_size:
-        raise InputError(f"{path}: vocab_size is {config.vocab_size}; DNA needs {DNA.vocab_size} token ids")
+        raise InputError(
+            f"{path}: vocab_size is {config.vocab_size}; DNA needs {DNA.vocab_size} token ids"
+        )
     if table is None and config.rcps:
         raise InputError(f"{path}: rcps is true, but there is no complement_map")
     # Keys are text, so their order in the file may be that of text, "10" before "2": it means nothing.
     if table is not None and (
         not isinstance(table, dict)
-        or any(table.get(str(i), i) != other for i, other in enumerate(complement_table(config.padded_vocab)))
+        or any(
+            table.get(str(i), i) != other
+            for i, other in enumerate(complement_table(config.padded_vocab))
+        )
     ):
         raise InputError(f"{path}: complement_map is not that of DNA (A 7 with T 10, C 8 with G 9)")
 
 
-def load_weights(model: nn.Module, config: CaduceusConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(
+    model: nn.Module, config: CaduceusConfig, tensors: Mapping[str, Tensor], path: Path
+) -> None:
     """Copies tensors with published names into `model`; every weight must be there, and nothing else.
 
     Where the published code ties a second weight to a first (the head, the second direction's projections), the second
@@ -105,8 +118,10 @@ def load_weights(model: nn.Module, config: CaduceusConfig, tensors: Mapping[str,
     Raises:
         InputError: naming `path` and the weight.
     """
-    left = {name: value for name, value in tensors.items() if not name.startswith(OWN)}
-    if not any(name.startswith("caduceus.") for name in left):  # a published base model, without the wrapper of a head
+    left = {name: value for name, value in tensors.items() if not name.startswith(OBJECTIVE_PREFIX)}
+    if not any(
+        name.startswith("caduceus.") for name in left
+    ):  # a published base model, without the wrapper of a head
         left = {f"caduceus.{name}": value for name, value in left.items()}
     for key, table in complement_maps(config).items():
         if key in left and left.pop(key).tolist() != table.tolist():
@@ -123,9 +138,13 @@ def published_keys(name: str, config: CaduceusConfig) -> list[str]:
         return [name]
     key = f"caduceus.{name}"
     if config.rcps:
-        key = key.replace("word_embeddings.", "word_embeddings.embedding.").replace(".mixer.", ".mixer.submodule.")
+        key = key.replace("word_embeddings.", "word_embeddings.embedding.").replace(
+            ".mixer.", ".mixer.submodule."
+        )
         if not config.fused_add_norm:
-            key = key.replace(".norm.", ".norm.submodule.").replace(".norm_f.", ".norm_f.submodule.")
+            key = key.replace(".norm.", ".norm.submodule.").replace(
+                ".norm_f.", ".norm_f.submodule."
+            )
     if "word_embeddings" in key:
         return [key, "lm_head.lm_head.weight" if config.rcps else "lm_head.weight"]
     shared = config.bidirectional and config.bidirectional_weight_tie
@@ -167,7 +186,9 @@ def save_pretrained(
 def _describe(lm: CaduceusLM) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What config.json and model.safetensors hold of a Caduceus."""
     tensors = {
-        key: written(parameter) for name, parameter in lm.named_parameters() for key in published_keys(name, lm.config)
+        key: written(parameter)
+        for name, parameter in lm.named_parameters()
+        for key in published_keys(name, lm.config)
     }
     return published_config(lm.config), tensors | complement_maps(lm.config)
 

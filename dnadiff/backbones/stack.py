@@ -43,7 +43,9 @@ class StackConfig:
 
     def __post_init__(self) -> None:
         if self.vocab_size < DNA.vocab_size:
-            raise ValueError(f"vocab_size is {self.vocab_size}; DNA needs {DNA.vocab_size} token ids")
+            raise ValueError(
+                f"vocab_size is {self.vocab_size}; DNA needs {DNA.vocab_size} token ids"
+            )
 
 
 class MLP(nn.Module):
@@ -69,7 +71,9 @@ class Block(nn.Module):
         self.norm2 = Norm(config.d_model, config.norm_epsilon, rms=False)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, residual: Tensor | None, modulation: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, residual: Tensor | None, modulation: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
         """The MLP's output and the residual stream, both (B, L, d_model); `modulation` is of the two norms."""
         normed, residual = self.norm1(x, residual, modulation[0])
         normed, residual = self.norm2(self.mixer(normed), residual, modulation[1])
@@ -93,12 +97,12 @@ class Stack(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        soft: Tensor | None = None,
+        token_probs: Tensor | None = None,
         modulation: Tensor | None = None,
-        guess: Tensor | None = None,
+        self_cond: Tensor | None = None,
     ) -> Tensor:
         """Hidden states; see `LanguageModel.states` for the arguments."""
-        x, residual = embed(input_ids, soft, self.embedding, guess), None
+        x, residual = embed(input_ids, token_probs, self.embedding, self_cond), None
         each = [None] * (2 * len(self.layers) + 1) if modulation is None else list(modulation)
         for i, layer in enumerate(self.layers):
             x, residual = layer(x, residual, each[2 * i : 2 * i + 2])
@@ -137,9 +141,9 @@ class StackLM(LanguageModel):
     def states(
         self,
         tokens: Tensor,
-        soft: Tensor | None = None,
+        token_probs: Tensor | None = None,
         modulation: Tensor | None = None,
-        guess: Tensor | None = None,
+        self_cond: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, L, d_model); see `LanguageModel.states`."""
-        return self.backbone(tokens, soft, modulation, guess)
+        return self.backbone(tokens, token_probs, modulation, self_cond)

@@ -59,9 +59,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes (B, L, d_model) along L."""
-        q, k, v = self.in_proj(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.in_proj(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        )
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
-        mixed = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v, is_causal=self.causal)
+        mixed = F.scaled_dot_product_attention(
+            rotate(q, angles), rotate(k, angles), v, is_causal=self.causal
+        )
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dnadiff.errors import InputError
-from dnadiff.files import whole
+from dnadiff.files import atomic_path
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _STATED = "dnadiff.sha256"
@@ -36,7 +36,9 @@ def find_weights(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     if index := next(iter(folder.glob("*.index.json")), None):
-        raise InputError(f"{index}: a checkpoint in several files cannot be read; save it as one {WEIGHTS[0]}")
+        raise InputError(
+            f"{index}: a checkpoint in several files cannot be read; save it as one {WEIGHTS[0]}"
+        )
     raise InputError(f"{folder}: neither {' nor '.join(WEIGHTS)} is there")
 
 
@@ -50,7 +52,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except (SafetensorError, OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).split("\n")[0].split(". ")[0] or "it ends too early"
-        raise InputError(f"{path}: damaged or not a weights file ({reason}); get it again") from error
+        raise InputError(
+            f"{path}: damaged or not a weights file ({reason}); get it again"
+        ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -58,7 +62,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         stated = (file.metadata() or {}).get(_STATED)
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     if stated is not None and stated != digest(tensors):
-        raise InputError(f"{path}: damaged: its weights have another SHA-256 than the file states; get it again")
+        raise InputError(
+            f"{path}: damaged: its weights have another SHA-256 than the file states; get it again"
+        )
     return tensors
 
 
@@ -66,7 +72,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:  # torch does not look at the check sums
             if damaged := archive.testzip():
-                raise InputError(f"{path}: damaged: the check sum of {damaged} in it is wrong; get it again")
+                raise InputError(
+                    f"{path}: damaged: the check sum of {damaged} in it is wrong; get it again"
+                )
     tensors = _unpickle(path)
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
@@ -78,7 +86,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 def _unpickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error anyway
+            warnings.simplefilter(
+                "ignore"
+            )  # of pickle protocols; what cannot be read is an error anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError):
         raise
@@ -92,7 +102,7 @@ def _unpickle(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a .safetensors file that states the digest of its tensors, whole or not at all."""
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         metadata = {"format": "pt", _STATED: digest(tensors)}
         safetensors.torch.save_file(dict(tensors), temporary, metadata=metadata)
 

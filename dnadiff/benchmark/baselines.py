@@ -114,17 +114,23 @@ class Lookup:
         return shared
 
 
-def fit_lookup(features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int) -> Classifier:
+def fit_lookup(
+    features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int
+) -> Classifier:
     """A table of the training items' places."""
     return Lookup(features, labels)
 
 
-def fit_prior(features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int) -> Classifier:
+def fit_prior(
+    features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int
+) -> Classifier:
     """The shares of the classes among the training items."""
     return DummyClassifier(strategy="prior").fit(features, labels)
 
 
-def fit_tree(features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int) -> Classifier:
+def fit_tree(
+    features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int
+) -> Classifier:
     """A decision tree with leaves of 50 items or more (of a twentieth of the items, if they are few).
 
     On one feature that is a histogram with edges where they serve best, so no shape of dependence escapes it.
@@ -135,19 +141,33 @@ def fit_tree(features: np.ndarray, labels: np.ndarray, components: np.ndarray, s
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
-        "majority": Baseline(lambda plan: np.zeros((len(plan.labels), 1)), fit_prior, "the commonest class"),
-        "length": Baseline(lambda plan: lengths(plan.sequences), fit_tree, "a decision tree on the sequence's length"),
-        "gc": Baseline(lambda plan: gc(plan.sequences), fit_tree, "a decision tree on the share of G and C"),
+        "majority": Baseline(
+            lambda plan: np.zeros((len(plan.labels), 1)), fit_prior, "the commonest class"
+        ),
+        "length": Baseline(
+            lambda plan: lengths(plan.sequences),
+            fit_tree,
+            "a decision tree on the sequence's length",
+        ),
+        "gc": Baseline(
+            lambda plan: gc(plan.sequences), fit_tree, "a decision tree on the share of G and C"
+        ),
         "kmer": Baseline(
             lambda plan: kmer_frequencies(plan.sequences),
             fit_logistic,
             f"logistic regression on canonical {KMER}-mer frequencies",
         ),
         "chromosome": Baseline(
-            lambda plan: places(plan)[:, :1] // _AXIS, fit_tree, "a decision tree on the chromosome", needs_places=True
+            lambda plan: places(plan)[:, :1] // _AXIS,
+            fit_tree,
+            "a decision tree on the chromosome",
+            needs_places=True,
         ),
         "lookup": Baseline(
-            places, fit_lookup, "the class of the training items that overlap it in the genome", needs_places=True
+            places,
+            fit_lookup,
+            "the class of the training items that overlap it in the genome",
+            needs_places=True,
         ),
     }
 )

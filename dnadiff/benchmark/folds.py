@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from dnadiff.alphabet import DNA
 from dnadiff.benchmark.kmers import canonical_kmers
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
 
 _OTHER_STRAND = str.maketrans(DNA.letters, DNA.complement or "")
 
@@ -43,7 +43,9 @@ def groups(sequences: Sequence[str], k: int = 31) -> np.ndarray:
     left, right = _copies(sequences, np.setdiff1d(np.arange(len(sequences)), owner))
     left = np.concatenate((left, owner[order[same]]))
     right = np.concatenate((right, owner[order[same + 1]]))
-    joined = coo_array((np.ones(left.size, np.int8), (left, right)), shape=(len(sequences), len(sequences)))
+    joined = coo_array(
+        (np.ones(left.size, np.int8), (left, right)), shape=(len(sequences), len(sequences))
+    )
     return connected_components(joined, directed=False)[1].astype(np.int64)
 
 
@@ -90,7 +92,9 @@ def assign(labels: np.ndarray, components: np.ndarray, folds: int, seed: int) ->
 
 def spread(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     """Indices, in order, of a random sample of about `size` items with every class at its share, or one at least."""
-    chance = uniform(seed, Stream.FOLD, torch.arange(len(labels)), 1, step=Draw.SAMPLE)[:, 0].numpy()
+    chance = uniform(seed, Stream.FOLD, torch.arange(len(labels)), 1, step=Draw.SAMPLE)[
+        :, 0
+    ].numpy()
     if size >= len(labels):
         return np.arange(len(labels))
     chosen = []

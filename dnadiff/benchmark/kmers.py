@@ -31,8 +31,12 @@ def canonical_kmers(sequences: Sequence[str], k: int) -> Iterator[tuple[np.ndarr
     if not 1 <= k <= 31:
         raise ValueError(f"k-mers of {k} bases: 1 to 31 are possible")
     for first, batch in _batches(sequences):
-        digits = DNA.encode(DNA.unknown.join(batch)) - DNA.first_id  # the letter between two sequences parts them
-        owner = np.repeat(np.arange(first, first + len(batch)), [len(sequence) + 1 for sequence in batch])
+        digits = (
+            DNA.encode(DNA.unknown.join(batch)) - DNA.first_id
+        )  # the letter between two sequences parts them
+        owner = np.repeat(
+            np.arange(first, first + len(batch)), [len(sequence) + 1 for sequence in batch]
+        )
         known = digits < len(DNA)
         digits[~known] = 0
         kmers = np.minimum(_windows(digits, k), _windows(_COMPLEMENT[digits][::-1], k)[::-1])

@@ -16,11 +16,15 @@ from dnadiff.benchmark.folds import assign, spread
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 INNER_FOLDS = 3
-_SELECTION_ITEMS = 20_000  # as many as tell the strengths apart; the chosen one is fitted on all items
+_SELECTION_ITEMS = (
+    20_000  # as many as tell the strengths apart; the chosen one is fitted on all items
+)
 _MOST_ITERATIONS = 500
 
 
-def fit_logistic(features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int) -> Pipeline:
+def fit_logistic(
+    features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int
+) -> Pipeline:
     """A logistic regression (multinomial for more than two classes) on standardised features.
 
     Its inverse L2 penalty is the one of STRENGTHS with the smallest log loss over three grouped inner folds.
@@ -65,7 +69,9 @@ def _strength(features: np.ndarray, labels: np.ndarray, components: np.ndarray, 
 _Fold = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _inner_folds(features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int) -> list[_Fold]:
+def _inner_folds(
+    features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int
+) -> list[_Fold]:
     """Standardised features and labels to fit on, and to validate on, for each fold that has all that is needed."""
     fold = assign(labels, components, INNER_FOLDS, seed)
     found = []
@@ -74,6 +80,11 @@ def _inner_folds(features: np.ndarray, labels: np.ndarray, components: np.ndarra
         if valid.any() and len(np.unique(labels[train])) == len(np.unique(labels)):
             scaler = StandardScaler().fit(features[train])
             found.append(
-                (scaler.transform(features[train]), labels[train], scaler.transform(features[valid]), labels[valid])
+                (
+                    scaler.transform(features[train]),
+                    labels[train],
+                    scaler.transform(features[valid]),
+                    labels[valid],
+                )
             )
     return found

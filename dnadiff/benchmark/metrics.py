@@ -51,7 +51,9 @@ def score(
     classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
     rankings = [_ranking(labels == label, probabilities[:, label], folds) for label in classes]
     value = _metrics(np.ones((len(labels), 1)), confused, rankings)[0]
-    drawn = [_metrics(weights, confused, rankings) for weights in _resamples(components, seed, resamples)]
+    drawn = [
+        _metrics(weights, confused, rankings) for weights in _resamples(components, seed, resamples)
+    ]
     low, high = zip(*(_interval(column) for column in np.concatenate(drawn).T), strict=True)
     return pd.DataFrame({"metric": METRICS, "value": value, "low": low, "high": high})
 
@@ -75,14 +77,18 @@ def _resamples(components: np.ndarray, seed: int, resamples: int) -> Iterator[np
 
 def _drawn(count: int, key: tuple[int, ...]) -> np.ndarray:
     """How often each of `count` components comes up in as many draws: (count,), a pure function of `key`."""
-    return np.bincount(np.random.default_rng(key).integers(count, size=count), minlength=count).astype(float)
+    return np.bincount(
+        np.random.default_rng(key).integers(count, size=count), minlength=count
+    ).astype(float)
 
 
 def _metrics(weights: np.ndarray, confused: np.ndarray, rankings: list[_Ranking]) -> np.ndarray:
     """(b, 3): the metrics of items that count `weights` (n, b)."""
     table = np.einsum("nij,nb->bij", confused, weights, optimize=True)
     accuracy = table.trace(axis1=1, axis2=2) / table.sum((1, 2))
-    return np.stack((accuracy, _mcc(table), _mean([_auroc(weights, ranking) for ranking in rankings])), axis=1)
+    return np.stack(
+        (accuracy, _mcc(table), _mean([_auroc(weights, ranking) for ranking in rankings])), axis=1
+    )
 
 
 def _confused(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -137,7 +143,9 @@ def _auroc(weights: np.ndarray, ranking: _Ranking) -> np.ndarray:
     ordered = weights[ranking.order]
     members = np.add.reduceat(np.where(ranking.member, ordered, 0), ranking.ties)
     others = np.add.reduceat(np.where(ranking.member, 0, ordered), ranking.ties)
-    fold_members, fold_others = (np.add.reduceat(counts, ranking.folds) for counts in (members, others))
+    fold_members, fold_others = (
+        np.add.reduceat(counts, ranking.folds) for counts in (members, others)
+    )
     earlier = np.cumsum(fold_others, axis=0) - fold_others
     below = np.cumsum(others, axis=0) - others / 2
     right = (members * below).sum(0) - (fold_members * earlier).sum(0)

@@ -57,7 +57,9 @@ class Plan:
             yield np.flatnonzero(self.fold != fold), np.flatnonzero(self.fold == fold)
 
 
-def make_plan(task: Task, data: TaskData, *, folds: int = 5, seed: int = 0, max_items: int | None = None) -> Plan:
+def make_plan(
+    task: Task, data: TaskData, *, folds: int = 5, seed: int = 0, max_items: int | None = None
+) -> Plan:
     """The task's own train and test if both are there, else `folds` folds inside the one that is, grouped.
 
     Args:
@@ -71,11 +73,15 @@ def make_plan(task: Task, data: TaskData, *, folds: int = 5, seed: int = 0, max_
         InputError: if the sequences cannot be divided so that every part has every class.
     """
     splits = {name: items for name in SPLITS if (items := getattr(data, name)) is not None}
-    kept = {name: spread(items.labels, max_items or len(items), seed) for name, items in splits.items()}
+    kept = {
+        name: spread(items.labels, max_items or len(items), seed) for name, items in splits.items()
+    }
     sequences = [splits[name].sequences[i] for name in splits for i in kept[name]]
     labels = np.concatenate([splits[name].labels[kept[name]] for name in splits])
     components = groups(sequences)
-    state = _state(task, splits, sampled=any(len(kept[name]) < len(splits[name]) for name in splits))
+    state = _state(
+        task, splits, sampled=any(len(kept[name]) < len(splits[name]) for name in splits)
+    )
     if len(splits) == 2:
         fold = np.repeat([TRAIN_ONLY, 0], [len(kept[name]) for name in SPLITS])
         split = f"{state} train and test"
@@ -101,11 +107,15 @@ def _state(task: Task, splits: dict[str, Items], *, sampled: bool) -> str:
     if not task.rows:
         return "given"
     return (
-        "official" if all(len(items) == task.published_rows(name) for name, items in splits.items()) else "incomplete"
+        "official"
+        if all(len(items) == task.published_rows(name) for name, items in splits.items())
+        else "incomplete"
     )
 
 
-def _counts(task: Task, data: TaskData, splits: dict[str, Items], kept: dict[str, np.ndarray]) -> Iterator[str]:
+def _counts(
+    task: Task, data: TaskData, splits: dict[str, Items], kept: dict[str, np.ndarray]
+) -> Iterator[str]:
     for name, items in splits.items():
         published = task.published_rows(name) or len(items)
         if len(items) != published:
@@ -124,7 +134,9 @@ def _overlap(components: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> It
         linked = np.isin(components[fold != TRAIN_ONLY], components[fold == TRAIN_ONLY]).mean()
         yield f"{linked:.1%} of the test sequences are in a group with a training sequence"
         return
-    counts = np.array([np.bincount(labels[fold == i], minlength=labels.max() + 1) for i in np.unique(fold)])
+    counts = np.array(
+        [np.bincount(labels[fold == i], minlength=labels.max() + 1) for i in np.unique(fold)]
+    )
     shares = counts / counts.sum(1, keepdims=True)
     if largest > 1.5 / len(counts):
         yield f"the folds are unequal: the largest holds {counts.sum(1).max() / len(fold):.1%}"

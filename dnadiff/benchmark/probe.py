@@ -22,7 +22,9 @@ def probe(embed: Embed, plan: Plan, seed: int, progress: Callable[[int, int], No
     return out_of_fold(plan, embeddings(embed, plan.sequences, progress), fit_logistic, seed)
 
 
-def embeddings(embed: Embed, sequences: list[str], progress: Callable[[int, int], None]) -> np.ndarray:
+def embeddings(
+    embed: Embed, sequences: list[str], progress: Callable[[int, int], None]
+) -> np.ndarray:
     """(n, d): `embed` of all sequences, some hundred at a time, like lengths together so that little is padded."""
     order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
     parts = []

@@ -84,7 +84,11 @@ def run(
             for name, kind, probabilities in _predictions(
                 task.name, plan, models, possible, PROTOCOLS[protocol], seed, progress or _silent
             ):
-                rows.append(_scored(plan, probabilities, seed).assign(task=task.name, model=name, protocol=kind))
+                rows.append(
+                    _scored(plan, probabilities, seed).assign(
+                        task=task.name, model=name, protocol=kind
+                    )
+                )
         _tell_missing(missing, none_ran=not rows)
         results = pd.concat(rows, ignore_index=True)[list(table.COLUMNS)]
         if out is not None:
@@ -92,23 +96,39 @@ def run(
     return results
 
 
-def _planned(task: Task, data: Path | None, genome: Genome | None, make_plan: Callable[[Task, TaskData], Plan]) -> Plan:
+def _planned(
+    task: Task,
+    data: Path | None,
+    genome: Genome | None,
+    make_plan: Callable[[Task, TaskData], Plan],
+) -> Plan:
     found = find(task, data, genome)
     if found is None:
         raise InputError(_NOT_FOUND)
     return make_plan(task, found)
 
 
-def _possible(task: str, plan: Plan, models: Mapping[str, Embed], baselines: Sequence[str]) -> list[str]:
+def _possible(
+    task: str, plan: Plan, models: Mapping[str, Embed], baselines: Sequence[str]
+) -> list[str]:
     """The baselines that can be had for a task; an InputError if that leaves nothing to run."""
-    possible = [name for name in baselines if plan.places is not None or not BASELINES[name].needs_places]
+    possible = [
+        name for name in baselines if plan.places is not None or not BASELINES[name].needs_places
+    ]
     if not possible and not models:
-        raise InputError(f"{task}: {' and '.join(baselines)}: only where its items are given as coordinates")
+        raise InputError(
+            f"{task}: {' and '.join(baselines)}: only where its items are given as coordinates"
+        )
     return possible
 
 
 def _check_usage(
-    models: Mapping[str, Embed], baselines: Sequence[str], protocol: str, folds: int, seed: int, max_items: int | None
+    models: Mapping[str, Embed],
+    baselines: Sequence[str],
+    protocol: str,
+    folds: int,
+    seed: int,
+    max_items: int | None,
 ) -> None:
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
@@ -151,7 +171,11 @@ def _predictions(
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """(model, protocol, probabilities) of every model, then of every baseline."""
     for name, model in models.items():
-        yield name, protocol.name, protocol.predict(model, plan, seed, partial(progress, f"{task}: {name}"))
+        yield (
+            name,
+            protocol.name,
+            protocol.predict(model, plan, seed, partial(progress, f"{task}: {name}")),
+        )
     for i, name in enumerate(baselines):
         baseline = BASELINES[name]
         yield name, table.BASELINE, out_of_fold(plan, baseline.features(plan), baseline.fit, seed)
@@ -170,7 +194,11 @@ def _scored(plan: Plan, probabilities: np.ndarray, seed: int) -> pd.DataFrame:
     )
     fitted = round(np.mean([train.size for train, _ in plan.parts()]))
     return rows.assign(
-        split=plan.split, n_train=fitted, n_test=int(scored.sum()), seed=seed, notes="; ".join(plan.notes)
+        split=plan.split,
+        n_train=fitted,
+        n_test=int(scored.sum()),
+        seed=seed,
+        notes="; ".join(plan.notes),
     )
 
 
@@ -180,7 +208,10 @@ def _tell_missing(missing: Mapping[str, str], *, none_ran: bool) -> None:
     Raises:
         InputError: if no task ran.
     """
-    reasons = [reason if reason.startswith(name) else f"{name}: {reason}" for name, reason in missing.items()]
+    reasons = [
+        reason if reason.startswith(name) else f"{name}: {reason}"
+        for name, reason in missing.items()
+    ]
     ways = [WAYS] if _NOT_FOUND in missing.values() else []
     if none_ran:
         raise InputError("; ".join(["no task could run", *reasons, *ways]))

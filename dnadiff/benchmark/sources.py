@@ -96,7 +96,11 @@ def find(task: Task, data: Path | None = None, genome: Genome | None = None) -> 
     """
     root = _root(data)
     folder = _folder(root, task.name)
-    reading = _read_texts(folder) or _read_tables(root, task.name) or _read_coordinates(task, folder, genome)
+    reading = (
+        _read_texts(folder)
+        or _read_tables(root, task.name)
+        or _read_coordinates(task, folder, genome)
+    )
     return None if reading is None else _assemble(task, reading)
 
 
@@ -111,7 +115,11 @@ def own_names(data: Path | None) -> list[str]:
         return []
     inside = [*root.iterdir()]
     tables = {match[1] for path in inside if (match := _TABLE.fullmatch(path.name))}
-    folders = {path.name for path in (root.resolve(), *inside) if any((path / split).is_dir() for split in SPLITS)}
+    folders = {
+        path.name
+        for path in (root.resolve(), *inside)
+        if any((path / split).is_dir() for split in SPLITS)
+    }
     return sorted(tables | folders)
 
 
@@ -119,7 +127,11 @@ def _root(data: Path | None) -> Path:
     if data is None:
         return Path.home() / ".genomic_benchmarks"
     if not data.is_dir():
-        what = "is a file; give the folder that holds it" if data.exists() else "no such folder; check --data"
+        what = (
+            "is a file; give the folder that holds it"
+            if data.exists()
+            else "no such folder; check --data"
+        )
         raise InputError(f"{data}: {what}")
     return data
 
@@ -135,20 +147,26 @@ def _read_texts(folder: Path) -> _Reading | None:
     classes = {split: _class_folders(folder / split) for split in SPLITS}
     if not any(classes.values()):
         return None
-    frames = {split: pd.concat(map(_read_class, found)) for split, found in classes.items() if found}
+    frames = {
+        split: pd.concat(map(_read_class, found)) for split, found in classes.items() if found
+    }
     return _Reading(frames, str(folder))
 
 
 def _class_folders(split: Path) -> list[Path]:
     if not split.is_dir():
         return []
-    return sorted(path for path in split.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path for path in split.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def _read_class(folder: Path) -> pd.DataFrame:
     files = sorted(folder.glob("*.txt"))
     if not files:
-        raise InputError(f"{folder}: no .txt file in it; a class folder holds one file for each sequence")
+        raise InputError(
+            f"{folder}: no .txt file in it; a class folder holds one file for each sequence"
+        )
     texts = ["".join(path.read_text(encoding="utf-8", errors="replace").split()) for path in files]
     return pd.DataFrame({"class": folder.name, "sequence": _dna(texts, lambda i: str(files[i]))})
 
@@ -163,9 +181,15 @@ def _read_tables(root: Path, name: str) -> _Reading | None:
         if match is None or match[1] != name:
             continue
         if match[2] in paths:
-            raise InputError(f"{path}: a second {match[2]} table beside {paths[match[2]].name}; remove one")
+            raise InputError(
+                f"{path}: a second {match[2]} table beside {paths[match[2]].name}; remove one"
+            )
         paths[match[2]] = path
-    return _Reading({s: _read_table(p) for s, p in paths.items()}, _listed(paths.values())) if paths else None
+    return (
+        _Reading({s: _read_table(p) for s, p in paths.items()}, _listed(paths.values()))
+        if paths
+        else None
+    )
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -174,7 +198,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     unnamed = np.flatnonzero(frame["class"] == "")
     if unnamed.size:
         raise InputError(f"{path}: row {unnamed[0] + 1} has no class; name it or remove the row")
-    return frame.assign(sequence=_dna(frame["sequence"].str.strip(), lambda i: f"{path}: row {i + 1}"))
+    return frame.assign(
+        sequence=_dna(frame["sequence"].str.strip(), lambda i: f"{path}: row {i + 1}")
+    )
 
 
 def _raw_table(path: Path) -> pd.DataFrame:
@@ -191,7 +217,9 @@ def _raw_table(path: Path) -> pd.DataFrame:
                 separator = "\t" if ".tsv" in path.suffixes else ","
                 frame = pd.read_csv(handle, sep=separator, dtype=str, keep_default_na=False)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); is it whole?") from error
+        raise InputError(
+            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); is it whole?"
+        ) from error
     if frame.empty:
         raise InputError(f"{path}: no rows; fill the table or remove it")
     return frame
@@ -232,8 +260,12 @@ def _read_coordinates(task: Task, folder: Path, genome: Genome | None) -> _Readi
     if not any(files.values()):
         return None
     if genome is None:
-        needed = _listed(f"{reference.name}, {reference.description}" for reference in task.references.values())
-        raise InputError(f"{folder}: only coordinates; give the genome they are cut from ({needed or '?'}) as --genome")
+        needed = _listed(
+            f"{reference.name}, {reference.description}" for reference in task.references.values()
+        )
+        raise InputError(
+            f"{folder}: only coordinates; give the genome they are cut from ({needed or '?'}) as --genome"
+        )
     _check_references(task, genome)
     reading = _Reading({}, str(folder))
     frames = {split: pd.concat(map(_read_places, found)) for split, found in files.items() if found}
@@ -247,8 +279,15 @@ def _check_references(task: Task, genome: Genome) -> None:
     chr1 of one assembly, or of one species, would otherwise be cut at the coordinates of another without a complaint.
     """
     for reference in task.references.values():
-        lengths = {name: genome.contigs.get(_contig(name, genome.contigs) or "") for name in reference.contigs}
-        other = [name for name, length in lengths.items() if length not in (None, reference.contigs[name])]
+        lengths = {
+            name: genome.contigs.get(_contig(name, genome.contigs) or "")
+            for name in reference.contigs
+        }
+        other = [
+            name
+            for name, length in lengths.items()
+            if length not in (None, reference.contigs[name])
+        ]
         if not other and (any(lengths.values()) or not lengths):
             continue
         fault = (
@@ -265,7 +304,10 @@ def _check_references(task: Task, genome: Genome) -> None:
 
 def _contig(name: str, contigs: Mapping[str, int]) -> str | None:
     """The contig called `name`, with or without "chr"."""
-    return next((alias for alias in (name, f"chr{name}", name.removeprefix("chr")) if alias in contigs), None)
+    return next(
+        (alias for alias in (name, f"chr{name}", name.removeprefix("chr")) if alias in contigs),
+        None,
+    )
 
 
 def _read_places(path: Path) -> pd.DataFrame:
@@ -273,7 +315,11 @@ def _read_places(path: Path) -> pd.DataFrame:
     raw = _raw_table(path)
     frame = _columns(raw, ("region", "start", "end"), path).set_axis(PLACE[:3], axis=1)
     has_strand = "strand" in {str(column).strip().lower() for column in raw.columns}
-    strand = _columns(raw, ["strand"], path)["strand"].fillna("") if has_strand else pd.Series("", frame.index)
+    strand = (
+        _columns(raw, ["strand"], path)["strand"].fillna("")
+        if has_strand
+        else pd.Series("", frame.index)
+    )
     odd = ~strand.isin(["+", "-", ""]) | ~frame[["start", "end"]].apply(_is_number).all(axis=1)
     if odd.any():
         row = int(np.argmax(odd))
@@ -281,7 +327,9 @@ def _read_places(path: Path) -> pd.DataFrame:
             f"{path}: row {row + 1} ({', '.join(map(str, raw.iloc[row]))}) is not a region, start, end and strand"
         )
     frame = frame.astype({"start": np.int64, "end": np.int64})
-    return frame.assign(strand=strand.replace("", "+"), **{"class": path.name.removesuffix(".csv.gz")})
+    return frame.assign(
+        strand=strand.replace("", "+"), **{"class": path.name.removesuffix(".csv.gz")}
+    )
 
 
 def _is_number(column: pd.Series) -> pd.Series:
@@ -300,7 +348,9 @@ def _cut(frame: pd.DataFrame, genome: Genome, dropped: Counter[str]) -> pd.DataF
     return frame.assign(sequence=sequences)[[sequence != "" for sequence in sequences]]
 
 
-def _cut_one(genome: Genome, contig: str | None, start: int, end: int, strand: str) -> tuple[str, str]:
+def _cut_one(
+    genome: Genome, contig: str | None, start: int, end: int, strand: str
+) -> tuple[str, str]:
     """The sequence, or nothing and the cause."""
     if contig is None:
         return "", "on a contig that the genome lacks"
@@ -321,11 +371,20 @@ def _assemble(task: Task, reading: _Reading) -> TaskData:
                 f"{reading.source}: {split} has {what}{_lost(task, reading, classes)}; two classes are needed"
             )
     if len(set(present.values())) > 1:
-        told = " but those of ".join(f"{split} are {', '.join(classes)}" for split, classes in present.items())
+        told = " but those of ".join(
+            f"{split} are {', '.join(classes)}" for split, classes in present.items()
+        )
         raise InputError(f"{reading.source}: the classes of {told}; give both splits the same")
     classes = next(iter(present.values()))
     items = {split: _items(frame, classes) for split, frame in frames.items()}
-    return TaskData(task.name, classes, items.get("train"), items.get("test"), dict(reading.dropped), reading.source)
+    return TaskData(
+        task.name,
+        classes,
+        items.get("train"),
+        items.get("test"),
+        dict(reading.dropped),
+        reading.source,
+    )
 
 
 def _lost(task: Task, reading: _Reading, classes: tuple[str, ...]) -> str:
@@ -334,14 +393,18 @@ def _lost(task: Task, reading: _Reading, classes: tuple[str, ...]) -> str:
         return ""
     causes = _listed(f"{count:,} {cause}" for cause, count in reading.dropped.items())
     needs = [
-        f"{label} needs {reference.description}" for label, reference in task.classes.items() if label not in classes
+        f"{label} needs {reference.description}"
+        for label, reference in task.classes.items()
+        if label not in classes
     ]
     return f" ({causes} were dropped{''.join(f'; {need}' for need in needs)})"
 
 
 def _known(frame: pd.DataFrame, dropped: Counter[str]) -> pd.DataFrame:
     """The rows that have a known base."""
-    known = frame["sequence"].map(lambda sequence: _LETTER.search(sequence) is not None).astype(bool)
+    known = (
+        frame["sequence"].map(lambda sequence: _LETTER.search(sequence) is not None).astype(bool)
+    )
     if not known.all():
         dropped["without a known base"] += int((~known).sum())
     return frame[known]

@@ -14,7 +14,7 @@ from dnadiff.benchmark.baselines import BASELINES
 from dnadiff.benchmark.metrics import METRICS
 from dnadiff.benchmark.plan import OFFICIAL
 from dnadiff.benchmark.tasks import Task, registry
-from dnadiff.files import whole, write_text
+from dnadiff.files import atomic_path, write_text
 
 BASELINE = "baseline"
 COLUMNS = (
@@ -40,10 +40,10 @@ def write(results: pd.DataFrame, folder: Path) -> None:
         results: rows with COLUMNS; value, low and high are fractions (see `metrics.score`).
         folder: is made if it is not there.
     """
-    with whole(folder / "results.csv") as temporary:
+    with atomic_path(folder / "results.csv") as temporary:
         results.to_csv(temporary, index=False)
     write_text(folder / "results.md", markdown(results))
-    with whole(folder / "results.png") as temporary:
+    with atomic_path(folder / "results.png") as temporary:
         picture(results).savefig(temporary, format="png", dpi=150)
 
 
@@ -79,8 +79,12 @@ def _section(task: Task, rows: pd.DataFrame) -> Iterator[str]:
     if task.published:
         listed = ", ".join(f"{model} {value:.3f}" for model, value in task.published.items())
         yield f"Published accuracy, by another protocol ({task.published_source}): {listed}.\n"
-    baselines = [name for name in BASELINES if name in set(rows.loc[rows["protocol"] == BASELINE, "model"])]
-    yield from _bullets("Baselines", [f"{name}: {BASELINES[name].description}" for name in baselines])
+    baselines = [
+        name for name in BASELINES if name in set(rows.loc[rows["protocol"] == BASELINE, "model"])
+    ]
+    yield from _bullets(
+        "Baselines", [f"{name}: {BASELINES[name].description}" for name in baselines]
+    )
 
 
 def _bullets(title: str, items: list[str] | tuple[str, ...]) -> Iterator[str]:
@@ -96,14 +100,22 @@ def _lines(rows: pd.DataFrame) -> Iterator[str]:
     yield "|---" * (2 + len(METRICS)) + "|"
     for (protocol, model), group in rows.groupby(["protocol", "model"], sort=False):
         cells = group.set_index("metric").loc[list(METRICS), ["value", "low", "high"]]
-        yield f"| {model} | {protocol} | " + " | ".join(_cell(*values) for values in cells.to_numpy()) + " |"
+        yield (
+            f"| {model} | {protocol} | "
+            + " | ".join(_cell(*values) for values in cells.to_numpy())
+            + " |"
+        )
     yield ""
 
 
 def _cell(value: float, low: float, high: float) -> str:
     if pd.isna(value):
         return "undefined"
-    return f"{value:.3f} ({low:.3f} to {high:.3f})" if not pd.isna(low) else f"{value:.3f} (no interval)"
+    return (
+        f"{value:.3f} ({low:.3f} to {high:.3f})"
+        if not pd.isna(low)
+        else f"{value:.3f} (no interval)"
+    )
 
 
 def picture(results: pd.DataFrame) -> Figure:
@@ -112,7 +124,9 @@ def picture(results: pd.DataFrame) -> Figure:
     rows = [len(panel) for _, panel in tasks]
     figure = Figure(figsize=(8, sum(0.3 * count + 1.2 for count in rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(tasks), 1, squeeze=False, sharex=True, height_ratios=[count + 1 for count in rows])[:, 0]
+    axes = figure.subplots(
+        len(tasks), 1, squeeze=False, sharex=True, height_ratios=[count + 1 for count in rows]
+    )[:, 0]
     known = registry()
     for (name, panel), ax in zip(tasks, axes, strict=True):
         _panel(ax, panel)

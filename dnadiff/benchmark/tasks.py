@@ -69,7 +69,10 @@ def registry() -> dict[str, Task]:
     return {
         name: Task(
             name=name,
-            classes={label: references[reference] for label, reference in sorted(entry["classes"].items())},
+            classes={
+                label: references[reference]
+                for label, reference in sorted(entry["classes"].items())
+            },
             rows=entry["rows"],
             length=entry["length"],
             faults=tuple(entry.get("faults", ())),
@@ -103,10 +106,14 @@ def _matches(name: str, known: list[str]) -> list[str]:
     """The known names that `name` stands for; its own name comes before those that it begins."""
     if name in known:
         return [name]
-    matches = known if name == "all" else [other for other in known if name and other.startswith(name)]
+    matches = (
+        known if name == "all" else [other for other in known if name and other.startswith(name)]
+    )
     if not matches:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-        raise UsageError(f"{name!r}: no such task; the nearest are {', '.join(nearest)} (all runs every one)")
+        raise UsageError(
+            f"{name!r}: no such task; the nearest are {', '.join(nearest)} (all runs every one)"
+        )
     if name != "all":
         logger.info("%s stands for %s", name, " and ".join(matches))
     return matches

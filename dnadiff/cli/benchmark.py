@@ -47,7 +47,9 @@ def benchmark(
 
     folder = Path(out or f"benchmark-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
     folders = [Path(path) for path in checkpoint] if checkpoint else [newest_run()]
-    models = {path.name if path.name != "model" else path.parent.name: load(path) for path in folders}
+    models = {
+        path.name if path.name != "model" else path.parent.name: load(path) for path in folders
+    }
     with bars(quiet=quiet) as progress:
         results = run(
             task,

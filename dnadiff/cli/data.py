@@ -9,7 +9,9 @@ from typing import Literal
 from dnadiff.errors import InputError
 
 
-def simulate(out: str = "demo_genome.fa", source: str = "demo", seed: int = 0, quiet: bool = False) -> None:
+def simulate(
+    out: str = "demo_genome.fa", source: str = "demo", seed: int = 0, quiet: bool = False
+) -> None:
     """Writes a genome drawn from a hidden Markov source, whose exact likelihood is known.
 
     Args:
@@ -98,7 +100,11 @@ def audit(
 
 
 def fetch(
-    name: str, out: str | None = None, sha256: str | None = None, offline: bool = False, quiet: bool = False
+    name: str,
+    out: str | None = None,
+    sha256: str | None = None,
+    offline: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Downloads a genome, intervals or benchmark coordinates, checks them, and prints where they are.
 
@@ -115,7 +121,9 @@ def fetch(
     from dnadiff.progress import bars
 
     with bars(quiet=quiet) as progress:
-        path = downloads.fetch(name, Path(out) if out else None, sha256=sha256, offline=offline, progress=progress)
+        path = downloads.fetch(
+            name, Path(out) if out else None, sha256=sha256, offline=offline, progress=progress
+        )
     print(path)
 
 
@@ -134,5 +142,11 @@ def show(quiet: bool = False) -> None:
         print(name if quiet else line)
 
 
-COMMANDS = {"data simulate": simulate, "data index": index, "data audit": audit, "data fetch": fetch, "data list": show}
+COMMANDS = {
+    "data simulate": simulate,
+    "data index": index,
+    "data audit": audit,
+    "data fetch": fetch,
+    "data list": show,
+}
 BARE = {"data index": "genome", "data audit": "genome", "data fetch": "name"}

@@ -48,7 +48,11 @@ def diagnose(*, quiet: bool = True) -> dict[str, Any]:
     import torch
 
     return {
-        "versions": {"dnadiff": __version__, "python": platform.python_version(), "torch": str(torch.__version__)},
+        "versions": {
+            "dnadiff": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+        },
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": {"cores": _cores(), "instructions": _instructions()},
         "memory": system_memory(),
@@ -68,7 +72,10 @@ def _instructions() -> list[str]:
     """Vector and matrix instructions that PyTorch knows of."""
     import torch
 
-    tests = {"AVX512 bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}  # not in every version
+    tests = {
+        "AVX512 bf16": "_is_avx512_bf16_supported",
+        "AMX": "_is_amx_tile_supported",
+    }  # not in every version
     more = [name for name, test in tests.items() if getattr(torch.cpu, test, bool)()]
     return [torch.backends.cpu.get_cpu_capability(), *more]
 
@@ -89,14 +96,23 @@ def _gpus() -> list[dict[str, Any]]:
 def _cache(folder: Path) -> dict[str, Any]:
     """The cache folder, whether it can be written, or made, and the bytes of all its files."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    sizes = (
+        [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        if folder.is_dir()
+        else []
+    )
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     return {"folder": str(folder), "writable": writable, "files": len(sizes), "bytes": sum(sizes)}
 
 
 def _extra(package: str) -> dict[str, str | None]:
     """The version of a package, or what keeps it from being imported."""
-    known: dict[str, str | None] = {"package": package, "for": EXTRAS[package][0], "version": None, "problem": None}
+    known: dict[str, str | None] = {
+        "package": package,
+        "for": EXTRAS[package][0],
+        "version": None,
+        "problem": None,
+    }
     try:
         with warnings.catch_warnings(action="ignore"):
             importlib.import_module(package)
@@ -105,7 +121,9 @@ def _extra(package: str) -> dict[str, str | None]:
         missing = f"not installed ({EXTRAS[package][1]})"
         return known | {"problem": missing if error.name == package else f"broken: {error}"}
     except Exception as error:  # an extension built for another torch can raise anything
-        return known | {"problem": f"broken: {type(error).__name__}: {' '.join(str(error).split())}"}
+        return known | {
+            "problem": f"broken: {type(error).__name__}: {' '.join(str(error).split())}"
+        }
 
 
 def _kernels(quiet: bool) -> list[dict[str, Any]]:
@@ -138,21 +156,33 @@ def _show(facts: dict[str, Any]) -> None:
         extras.add_row(extra["package"], extra["for"], extra["version"] or extra["problem"])
     console.print(extras)
     console.print()
-    kernels = Table("kernel", "device", "backend", "auto", "largest relative error", box=None, pad_edge=False)
+    kernels = Table(
+        "kernel", "device", "backend", "auto", "largest relative error", box=None, pad_edge=False
+    )
     for check in facts["kernels"]:
         automatic = "takes it" if check["automatic"] else ""
-        kernels.add_row(check["kernel"], check["device"], check["backend"], automatic, _verdict(check))
+        kernels.add_row(
+            check["kernel"], check["device"], check["backend"], automatic, _verdict(check)
+        )
     console.print(kernels)
     wrong = sum(check["wrong"] for check in facts["kernels"])
     if wrong:
-        console.print(f"\n{wrong} WRONG: trust nothing that was computed with it; reinstall torch, numba or triton")
+        console.print(
+            f"\n{wrong} WRONG: trust nothing that was computed with it; reinstall torch, numba or triton"
+        )
 
 
 def _machine(facts: dict[str, Any]) -> dict[str, str]:
     """One line for each part of the machine."""
     memory, cache = facts["memory"], facts["cache"]
-    available = "" if memory["available"] is None else f", {_size(memory['available'])} of it available"
-    state = "can be written" if cache["writable"] else "CANNOT BE WRITTEN: set DNADIFF_CACHE to a folder that can"
+    available = (
+        "" if memory["available"] is None else f", {_size(memory['available'])} of it available"
+    )
+    state = (
+        "can be written"
+        if cache["writable"]
+        else "CANNOT BE WRITTEN: set DNADIFF_CACHE to a folder that can"
+    )
     lines = facts["versions"] | {
         "system": facts["system"],
         "cpu": f"{facts['cpu']['cores']} cores, {', '.join(facts['cpu']['instructions'])}",
@@ -161,7 +191,9 @@ def _machine(facts: dict[str, Any]) -> dict[str, str]:
         "cache": f"{cache['folder']}: {state}; {_size(cache['bytes'])} in {cache['files']:,} files",
     }
     gpus = {
-        gpu["device"]: f"{gpu['name']}, {_size(gpu['memory'])}, compute capability {gpu['capability'] or 'unknown'}"
+        gpu[
+            "device"
+        ]: f"{gpu['name']}, {_size(gpu['memory'])}, compute capability {gpu['capability'] or 'unknown'}"
         for gpu in facts["gpus"]
     }
     return {name: text for name, text in (lines | gpus).items() if text}

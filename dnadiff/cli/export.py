@@ -34,10 +34,16 @@ def export(checkpoint: str | None = None, out: str | None = None) -> None:
         )
     folder = empty_folder(out)
     lm.save_pretrained(folder)
-    variant = "Mamba, a Caduceus of one direction" if lm.causal else f"Caduceus-{'PS' if lm.config.rcps else 'Ph'}"
+    variant = (
+        "Mamba, a Caduceus of one direction"
+        if lm.causal
+        else f"Caduceus-{'PS' if lm.config.rcps else 'Ph'}"
+    )
     what = f"{variant}, {sum(p.numel() for p in lm.parameters()):,} parameters"
-    note = _UNTOLD if model.denoiser.conditioning or model.denoiser.guess else ""
-    write_text(folder / "README.md", _readme(f"{what}, of the model with digest `{model.digest}`", note))
+    note = _UNTOLD if model.denoiser.conditioning or model.denoiser.self_cond else ""
+    write_text(
+        folder / "README.md", _readme(f"{what}, of the model with digest `{model.digest}`", note)
+    )
     print(f"{Path(out)}: {what}{'; ' * bool(note)}{note}")
 
 

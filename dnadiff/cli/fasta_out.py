@@ -74,7 +74,9 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
     except Timeout as error:
         raise InputError(f"{part}: another process is writing it; choose another --out") from error
     except OSError as error:
-        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another --out") from error
+        raise InputError(
+            f"{part}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
     with held, file:
         try:
             yield file
@@ -88,7 +90,9 @@ def _append(part: Path, file: BinaryIO, data: bytes) -> None:
         while data:
             data = data[file.write(data) :]
     except OSError as error:
-        raise InputError(f"{part}: cannot be written ({error.strerror}); make room and start again") from error
+        raise InputError(
+            f"{part}: cannot be written ({error.strerror}); make room and start again"
+        ) from error
 
 
 def _writer(put: Callable[[str], object], headers: Headers, done: int) -> Callable[[str], None]:
@@ -129,4 +133,7 @@ def _leave(part: Path, file: BinaryIO) -> None:
     if os.fstat(file.fileno()).st_size == 0:
         part.unlink(missing_ok=True)
     else:
-        print(f"{part}: holds what was drawn so far; the same command goes on from there", file=sys.stderr)
+        print(
+            f"{part}: holds what was drawn so far; the same command goes on from there",
+            file=sys.stderr,
+        )

@@ -15,7 +15,7 @@ from dnadiff.errors import UsageError
 if TYPE_CHECKING:
     from dnadiff.genome.fasta import Genome
     from dnadiff.model import Model
-    from dnadiff.sampling import Choice, Constraints, Template
+    from dnadiff.sampling import Constraints, SamplerConfig, Template
 
 
 def generate(
@@ -121,7 +121,13 @@ def generate(
     model = load(newest_run() if checkpoint is None else Path(checkpoint))
     length = model.about.get("window") if around is not None and length is None else length
     templates = read_templates(template, length=length, genome=around)
-    settings: dict[str, Any] = {"steps": steps, "remask": remask, "eta": eta, "window": window, "stride": stride}
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "remask": remask,
+        "eta": eta,
+        "window": window,
+        "stride": stride,
+    }
     settings |= _class(model, label, guidance, guide, quiet)
     choices = [model.choose(len(one.tokens), sampler, **settings) for one in templates]
     if sampler == "auto":
@@ -131,7 +137,10 @@ def generate(
     made = [_made(*each, run, constraints) for each in zip(templates, choices, strict=True)]
     total = num * len(templates)
     headers = _headers([one.name for one in templates], made, num, model.digest)
-    with fasta_out(out, headers) as (done, write), bar("generate", quiet=quiet or out == "-") as progress:
+    with (
+        fasta_out(out, headers) as (done, write),
+        bar("generate", quiet=quiet or out == "-") as progress,
+    ):
         sequences = model.stream(
             num,
             template=templates,
@@ -155,12 +164,16 @@ def _headers(names: list[str], made: list[str], num: int, digest: str) -> Header
 
     def header(record: int) -> str | None:
         which, i = divmod(record, num)
-        return f"{names[which]}_{i} model={digest} {made[which]} index={i}" if which < len(names) else None
+        return (
+            f"{names[which]}_{i} model={digest} {made[which]} index={i}"
+            if which < len(names)
+            else None
+        )
 
     return header
 
 
-def _made(template: Template, choice: Choice, run: str, constraints: Constraints) -> str:
+def _made(template: Template, choice: SamplerConfig, run: str, constraints: Constraints) -> str:
     """What the headers of a template's records say of how they were made, and where they lie."""
     from dnadiff.sampling import letters_drawn
 
@@ -191,7 +204,9 @@ def _opened(genome: str | None, quiet: bool) -> Genome | None:
         return Genome.open(genome, progress=progress)
 
 
-def _class(model: Model, label: str | None, guidance: float | None, guide: str | None, quiet: bool) -> dict[str, Any]:
+def _class(
+    model: Model, label: str | None, guidance: float | None, guide: str | None, quiet: bool
+) -> dict[str, Any]:
     """What leads to the class: of a table, the classifier that is fitted to it; stderr is told how good that is."""
     wanted: dict[str, Any] = {"label": label, "guidance": guidance}
     if guide is None:
@@ -208,9 +223,16 @@ def _class(model: Model, label: str | None, guidance: float | None, guide: str |
 
 def _said(label: str | None, guidance: float | None, guide: str | None) -> str:
     """What the header of a record says of the class."""
-    words = {"label": label, "guidance": None if label is None else f"{1.0 if guidance is None else guidance:g}"}
-    words["guide"] = None if guide is None else f"{Path(guide).name}:{_digest(Path(guide).read_bytes())}"
-    return "".join(f" {name}={shlex.quote(word)}" for name, word in words.items() if word is not None)
+    words = {
+        "label": label,
+        "guidance": None if label is None else f"{1.0 if guidance is None else guidance:g}",
+    }
+    words["guide"] = (
+        None if guide is None else f"{Path(guide).name}:{_digest(Path(guide).read_bytes())}"
+    )
+    return "".join(
+        f" {name}={shlex.quote(word)}" for name, word in words.items() if word is not None
+    )
 
 
 prepare = init_means_checkpoint

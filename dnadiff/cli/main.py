@@ -58,14 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", FAILED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read stdout has had enough
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # whoever read stdout has had enough
         return DONE
     except Exception as error:
         if debug:
             traceback.print_exc()
         code = WRONG_USAGE if isinstance(error, UsageError) else FAILED
         expected = isinstance(error, ValueError | OSError)
-        return _fail(str(error) if expected else f"{type(error).__name__}: {error} (--debug shows where)", code)
+        return _fail(
+            str(error) if expected else f"{type(error).__name__}: {error} (--debug shows where)",
+            code,
+        )
 
 
 @contextlib.contextmanager
@@ -103,7 +108,9 @@ def _dispatch(words: list[str]) -> int:
         return DONE
     rest = module.prepare(rest) if hasattr(module, "prepare") else rest
     try:
-        settings = vars(parser.parse_args(_normalised(rest, parser, getattr(module, "BARE", {}).get(verb))))
+        settings = vars(
+            parser.parse_args(_normalised(rest, parser, getattr(module, "BARE", {}).get(verb)))
+        )
     except argparse.ArgumentError as error:
         raise UsageError(f"{_plain(str(error))} (see {parser.prog} --help)") from error
     except SystemExit:  # --print_config has printed
@@ -130,12 +137,18 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
         if verb in VERBS:
             return verb, words[size:]
     near = difflib.get_close_matches(" ".join(words[:2]), VERBS, 5, 0.4)
-    raise UsageError(f"no verb {words[0]!r}; {'did you mean ' + ' or '.join(near) + '?' if near else 'see dnadiff -h'}")
+    raise UsageError(
+        f"no verb {words[0]!r}; {'did you mean ' + ' or '.join(near) + '?' if near else 'see dnadiff -h'}"
+    )
 
 
 def _parser(verb: str, command: Callable[..., Any]) -> ArgumentParser:
-    parser = ArgumentParser(prog=f"dnadiff {verb}", description=VERBS[verb], exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file, or the name of a shipped recipe.")
+    parser = ArgumentParser(
+        prog=f"dnadiff {verb}", description=VERBS[verb], exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML file, or the name of a shipped recipe."
+    )
     parser.add_function_arguments(command, as_group=False)
     return parser
 
@@ -147,9 +160,13 @@ def _plain(message: str) -> str:
     value = re.search(r"Given value: (.*)|Got value: (.*)", message)
     if key is None or value is None:
         return re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), message)
-    types = dict.fromkeys(name for name in re.findall(r"<class '(\w+)'>", message) if name not in ("NoneType", "str"))
+    types = dict.fromkeys(
+        name for name in re.findall(r"<class '(\w+)'>", message) if name not in ("NoneType", "str")
+    )
     choices = re.search(r"typing.Literal(\[.*?\])", message)
-    wanted = f"one of {choices[1]}" if choices else f"a value of type {' or '.join(types) or 'text'}"
+    wanted = (
+        f"one of {choices[1]}" if choices else f"a value of type {' or '.join(types) or 'text'}"
+    )
     return f"--{key[1].replace('_', '-')}: {wanted} is needed, not {value[1] or value[2]!r}"
 
 
@@ -159,7 +176,11 @@ def _normalised(words: list[str], parser: ArgumentParser, bare: str | None) -> l
     Words that belong to no flag are values of the flag called `bare`, where there is one.
     """
     types = {action.dest: str(getattr(action, "_typehint", "")) for action in parser._actions}
-    rest = [part for word in words for part in (word.split("=", 1) if re.match(r"--[a-z][\w-]*=", word) else [word])]
+    rest = [
+        part
+        for word in words
+        for part in (word.split("=", 1) if re.match(r"--[a-z][\w-]*=", word) else [word])
+    ]
     out: list[str] = []
     lists: defaultdict[str, list[str]] = defaultdict(list)
     while rest:
@@ -181,7 +202,9 @@ def _normalised(words: list[str], parser: ArgumentParser, bare: str | None) -> l
             out.append("true")
         elif rest and name in types:
             out.append(rest.pop(0))
-    return out + [part for name, values in lists.items() for part in (f"--{name}", json.dumps(values))]
+    return out + [
+        part for name, values in lists.items() for part in (f"--{name}", json.dumps(values))
+    ]
 
 
 def _config(name: str) -> Path:

@@ -10,7 +10,9 @@ from typing import Any
 from dnadiff.training.recipe import Recipe
 
 
-def pretrain(out: str | None = None, resume: str | None = None, quiet: bool = False, **settings: Any) -> None:
+def pretrain(
+    out: str | None = None, resume: str | None = None, quiet: bool = False, **settings: Any
+) -> None:
     """Trains a diffusion language model on a genome, or on sequences with classes, and writes a run folder.
 
     Held-out chromosomes, or sequences, are evaluated at the end.
@@ -32,7 +34,11 @@ def pretrain(out: str | None = None, resume: str | None = None, quiet: bool = Fa
         print(
             f"{folder}: test {sign} {test['nats_per_base']:.4f} +- {test['se'] or float('nan'):.4f} nats per base, "
             f"perplexity {test['ppl']:.3f} ({test['windows']:,} windows)"
-            + (f"; no class told {sign} {test['untold']['nats_per_base']:.4f}" if "untold" in test else "")
+            + (
+                f"; no class told {sign} {test['unconditional']['nats_per_base']:.4f}"
+                if "unconditional" in test
+                else ""
+            )
         )
 
 
@@ -51,7 +57,10 @@ def prepare(words: list[str]) -> list[str]:
         "caduceus-ps-118": "the paper's recipe, 50,000 steps of 2^20 bases, days on one GPU",
         "laptop": "the paper's architecture on a CPU, an hour of training",
     }[name]
-    print(f"recipe {name}: {what}; choose another with --config, or limit it with --max-time", file=sys.stderr)
+    print(
+        f"recipe {name}: {what}; choose another with --config, or limit it with --max-time",
+        file=sys.stderr,
+    )
     return ["--config", name, *words]
 
 

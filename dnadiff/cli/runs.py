@@ -17,7 +17,9 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     """
     models = [path.parents[1] for path in folder.glob("*/model/config.json")]
     if not models:
-        raise InputError("no model under ./runs: make one with dnadiff pretrain --genome FILE, or give --checkpoint")
+        raise InputError(
+            "no model under ./runs: make one with dnadiff pretrain --genome FILE, or give --checkpoint"
+        )
     newest = max(models, key=lambda run: (run / "model" / "config.json").stat().st_mtime)
     print(f"model: {newest} (the newest run; choose with --checkpoint)", file=sys.stderr)
     return newest

@@ -10,7 +10,7 @@ from dnadiff.diffusion.corpus import CorpusBound, corpus_bound, summarise
 from dnadiff.diffusion.d3pm import D3PM
 from dnadiff.diffusion.masked_lm import MaskedLM
 from dnadiff.diffusion.mdlm import MDLM
-from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Loss, Objective, told
+from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Loss, Objective, conditioned
 from dnadiff.diffusion.plaid import Plaid
 from dnadiff.diffusion.sedd import SEDD
 from dnadiff.diffusion.udlm import UDLM
@@ -38,7 +38,9 @@ def make_objective(name: str, options: Mapping[str, Any] | None = None) -> Objec
     known = [p for p in inspect.signature(OBJECTIVES[name]).parameters if p != "alphabet"]
     for option in options or {}:
         if option not in known:
-            raise UsageError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+            raise UsageError(
+                f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}"
+            )
     hints = get_type_hints(OBJECTIVES[name].__init__)
     for option, value in (options or {}).items():
         if not _fits(value, hints[option]):
@@ -80,9 +82,9 @@ __all__ = [
     "MaskedLM",
     "Objective",
     "Plaid",
+    "conditioned",
     "corpus_bound",
     "make_objective",
     "name_of",
     "summarise",
-    "told",
 ]

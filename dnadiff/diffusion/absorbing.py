@@ -73,7 +73,9 @@ def cross_entropy(log_p: Tensor, letters: Tensor) -> Tensor:
     return -log_p.gather(-1, letters[..., None])[..., 0]
 
 
-def mask_output_cost(log_p: Tensor, letters: Tensor, rate: Tensor, earlier: Tensor | None) -> Tensor:
+def mask_output_cost(
+    log_p: Tensor, letters: Tensor, rate: Tensor, earlier: Tensor | None
+) -> Tensor:
     """Cost (B, L) of a hidden letter when the network may also answer "mask" (D3PM, Austin et al. 2021).
 
     Of the reverse step from mask rate u to v < u the Kullback-Leibler divergence of a masked letter is (u - v)/u times

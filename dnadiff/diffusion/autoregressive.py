@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion.absorbing import cross_entropy
-from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Objective, of_rows
+from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Objective, select_rows
 from dnadiff.errors import UsageError
 
 _PROBED = 64
@@ -26,20 +26,28 @@ class Autoregressive(Objective):
 
     time_conditioned = False
     causal = True
-    noise = "none"
+    corruption = "none"
 
     def __init__(self, *, alphabet: Alphabet = DNA) -> None:
         super().__init__(alphabet)
 
-    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw | None = None) -> Tensor:
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Tensor, draw: Draw | None = None
+    ) -> Tensor:
         """-log p of each letter given those before it (B, L); there is nothing random in it."""
-        log_p = F.log_softmax(self.ask(denoiser, tokens), -1)
+        log_p = F.log_softmax(self.call_denoiser(denoiser, tokens), -1)
         cost = cross_entropy(log_p, self.alphabet.letter_index(tokens))
         return cost.masked_fill(~self.alphabet.scorable(tokens), 0.0)
 
     @torch.no_grad()
     def bound(
-        self, denoiser: Denoiser, tokens: Tensor, *, draws: int = 1, seed: int = 0, index: Tensor | None = None
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor,
+        *,
+        draws: int = 1,
+        seed: int = 0,
+        index: Tensor | None = None,
     ) -> Bound:
         """The exact negative log-likelihood of each sequence; one call whatever `draws` says.
 
@@ -47,8 +55,8 @@ class Autoregressive(Objective):
             UsageError: if the network sees what it is to predict.
         """
         self.check(denoiser)
-        self._probe(of_rows(denoiser, slice(1)), tokens[:1, :_PROBED])
-        nats = self.nats(denoiser, tokens).double().sum(1)
+        self._probe(select_rows(denoiser, slice(1)), tokens[:1, :_PROBED])
+        nats = self.per_token_nelbo(denoiser, tokens).double().sum(1)
         return Bound(nats, torch.zeros_like(nats), self.alphabet.scorable(tokens).sum(1), "exact")
 
     def _probe(self, denoiser: Denoiser, tokens: Tensor) -> None:
@@ -63,7 +71,11 @@ class Autoregressive(Objective):
             changed[:, place] == self.alphabet.ids[0], self.alphabet.ids[1], self.alphabet.ids[0]
         )
         with torch.autocast(tokens.device.type, enabled=False):
-            moved = (self.ask(denoiser, tokens) - self.ask(denoiser, changed)).abs().amax(-1)
+            moved = (
+                (self.call_denoiser(denoiser, tokens) - self.call_denoiser(denoiser, changed))
+                .abs()
+                .amax(-1)
+            )
         if moved[:, : place + 1].max() > 1e-3 * moved.max().clamp(min=1e-2):
             raise UsageError(
                 "Autoregressive needs a network that sees only what lies to the left: this one's outputs move when a "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dnadiff.diffusion.objective import Bound, Denoiser, Kind, told
+from dnadiff.diffusion.objective import Bound, BoundKind, Denoiser, conditioned
 
 
 class CorpusBound(NamedTuple):
@@ -19,7 +19,7 @@ class CorpusBound(NamedTuple):
     se: float
     windows: int
     bases: int
-    bound: Kind
+    bound: BoundKind
 
     @property
     def ppl(self) -> float:
@@ -38,7 +38,9 @@ def ratio(nats: Tensor, bases: Tensor) -> tuple[float, float]:
     if len(nats) < 2:
         return float(mean), math.nan
     residual = nats - mean * bases
-    return float(mean), float(residual.square().sum().mul(len(nats) / (len(nats) - 1)).sqrt() / total)
+    return float(mean), float(
+        residual.square().sum().mul(len(nats) / (len(nats) - 1)).sqrt() / total
+    )
 
 
 def summarise(bound: Bound) -> CorpusBound:
@@ -83,12 +85,14 @@ def corpus_bound(
     done = 0
     for tokens, label in batches:
         index = torch.arange(done, done + len(tokens), device=device)
-        asked = told(denoiser, None if label is None else label.to(device))
+        asked = conditioned(denoiser, None if label is None else label.to(device))
         parts.append(bound(asked, tokens.to(device), draws=draws, seed=seed, index=index))
         done += len(tokens)
         if progress is not None:
             progress(done)
     if not parts:
         raise ValueError("no windows to evaluate")
-    nats, se, bases = (torch.cat(column).cpu() for column in zip(*(part[:3] for part in parts), strict=True))
+    nats, se, bases = (
+        torch.cat(column).cpu() for column in zip(*(part[:3] for part in parts), strict=True)
+    )
     return Bound(nats, se, bases, parts[0].kind)

@@ -12,7 +12,15 @@ from torch.nn import functional as F
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion.mdlm import MDLM
 from dnadiff.diffusion.objective import Denoiser, Draw, Objective
-from dnadiff.diffusion.uniform import Noise, beyond_chance, check_noise, redraw, share_below, step_cost, time_of
+from dnadiff.diffusion.uniform import (
+    Noise,
+    beyond_chance,
+    check_noise,
+    redraw,
+    share_below,
+    step_cost,
+    time_of,
+)
 
 
 class D3PM(Objective):
@@ -40,30 +48,38 @@ class D3PM(Objective):
         carry_over: bool = True,
         alphabet: Alphabet = DNA,
     ) -> None:
-        super().__init__(alphabet, noise=noise, steps=steps, zero_masking=zero_masking, carry_over=carry_over)
+        super().__init__(
+            alphabet, noise=noise, steps=steps, zero_masking=zero_masking, carry_over=carry_over
+        )
         check_noise(noise)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
         if noise == "uniform" and (zero_masking or not carry_over):
             raise ValueError("zero_masking and carry_over are of absorbing noise: leave them out")
-        self.noise, self.steps = noise, steps
+        self.corruption, self.steps = noise, steps
         self.masked = None
         if noise == "absorbing":
-            self.masked = MDLM(steps=steps, zero_masking=zero_masking, carry_over=carry_over, alphabet=alphabet)
+            self.masked = MDLM(
+                steps=steps, zero_masking=zero_masking, carry_over=carry_over, alphabet=alphabet
+            )
 
     @property
     def outputs(self) -> int:
         """K, or K + 1 with absorbing noise but for zero masking."""
         return len(self.alphabet) if self.masked is None else self.masked.outputs
 
-    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         """One draw of the bound (B, L), one call (two without carry-over)."""
         if self.masked is not None:
-            return self.masked.nats(denoiser, tokens, draw)
+            return self.masked.per_token_nelbo(denoiser, tokens, draw)
         # The step in which the level falls that continuous time would take: calm for the same reason.
         place = (time_of(draw.quantile)[0] * self.steps).floor()
         earlier, rate = place / self.steps, (place + 1.0) / self.steps
         redrawn = redraw(self.alphabet, tokens, rate, draw)
-        log_mu = F.log_softmax(self.ask(denoiser, redrawn.tokens, rate, redrawn.soft), -1)
+        log_mu = F.log_softmax(
+            self.call_denoiser(denoiser, redrawn.tokens, rate, redrawn.token_probs), -1
+        )
         factor = 1.0 / (share_below(rate) - share_below(earlier))
-        return beyond_chance(lambda log_w: step_cost(log_w, redrawn, earlier), log_mu, redrawn, factor)
+        return beyond_chance(
+            lambda log_w: step_cost(log_w, redrawn, earlier), log_mu, redrawn, factor
+        )

@@ -15,10 +15,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA, Alphabet
-from dnadiff.diffusion.absorbing import Hidden, cross_entropy, exact_count, forced_one, mask_output_cost
+from dnadiff.diffusion.absorbing import (
+    Hidden,
+    cross_entropy,
+    exact_count,
+    forced_one,
+    mask_output_cost,
+)
 from dnadiff.diffusion.objective import Denoiser, Draw, Objective
 from dnadiff.diffusion.schedule import SCHEDULES, ScheduleName
-from dnadiff.noise import Stream
+from dnadiff.rng import Stream
 
 Estimator = Literal["exact-count", "time", "published"]
 
@@ -69,24 +75,32 @@ class MDLM(Objective):
         )
         _check(steps, schedule, estimator)
         self.steps, self.schedule, self.estimator = steps, SCHEDULES[schedule], estimator
-        self.carry_over, self.zero_masking, self.complementary = carry_over, zero_masking, complementary
+        self.carry_over, self.zero_masking, self.complementary = (
+            carry_over,
+            zero_masking,
+            complementary,
+        )
 
     @property
     def outputs(self) -> int:
         """K, or K + 1 without zero masking."""
         return len(self.alphabet) + (not self.zero_masking)
 
-    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         """One draw of the bound (B, L); see `Objective.nats`. One call, and one more for each option that says so."""
         if self.complementary:
-            return (self._one(denoiser, tokens, draw) + self._one(denoiser, tokens, draw.opposite())) / 2
+            return (
+                self._one(denoiser, tokens, draw) + self._one(denoiser, tokens, draw.opposite())
+            ) / 2
         return self._one(denoiser, tokens, draw)
 
     def _one(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         scorable = self.alphabet.scorable(tokens)
         letters = self.alphabet.letter_index(tokens)
         hidden, earlier = self._hide(scorable, draw)
-        logits = self.ask(denoiser, tokens.masked_fill(hidden.mask, self.alphabet.mask_id), hidden.rate)
+        logits = self.call_denoiser(
+            denoiser, tokens.masked_fill(hidden.mask, self.alphabet.mask_id), hidden.rate
+        )
         log_p = F.log_softmax(logits, -1)
         if self.zero_masking:
             cost = cross_entropy(log_p, letters)
@@ -96,7 +110,7 @@ class MDLM(Objective):
         if self.schedule.left and self.estimator != "published":
             nats = nats + self.schedule.left * math.log(len(self.alphabet)) * scorable
         if not self.carry_over:
-            log_p = F.log_softmax(self.ask(denoiser, tokens, 0.0), -1)
+            log_p = F.log_softmax(self.call_denoiser(denoiser, tokens, 0.0), -1)
             nats = nats + cross_entropy(log_p, letters).masked_fill(~scorable, 0.0)
         return nats
 
@@ -127,7 +141,9 @@ def _check(steps: int | None, schedule: str, estimator: str) -> None:
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}; there are {', '.join(SCHEDULES)}")
     if estimator not in get_args(Estimator):
-        raise ValueError(f"unknown estimator {estimator!r}; there are {', '.join(get_args(Estimator))}")
+        raise ValueError(
+            f"unknown estimator {estimator!r}; there are {', '.join(get_args(Estimator))}"
+        )
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     if steps is not None and estimator != "exact-count":

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.errors import UsageError
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
 
-Kind = Literal["upper", "exact", "pseudo"]
+BoundKind = Literal["upper", "exact", "pseudo"]
 
 # The golden ratio's fraction, (sqrt(5) - 1) / 2, as a 64-bit fixed-point number; written as the int64 of the same bits.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
@@ -40,7 +40,11 @@ class Denoiser(Protocol):
     outputs: int
 
     def __call__(
-        self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
+        self,
+        tokens: Tensor,
+        sigma: Tensor | None = None,
+        label: Tensor | None = None,
+        token_probs: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, L, outputs) of corrupted tokens (B, L).
 
@@ -48,13 +52,13 @@ class Denoiser(Protocol):
             tokens: (B, L) int64 ids; the mask id where a letter is hidden.
             sigma: (B,) noise level -log(alpha), finite; for a network that is told.
             label: (B,) class, for a network trained with labels.
-            soft: (B, L, K) weights on the letters' embeddings, which replace those of letters and masks; (B, L, 2 K)
+            token_probs: (B, L, K) weights on the letters' embeddings, which replace those of letters and masks; (B, L, 2 K)
                 for a self-conditioned network, the second half its earlier answer, or zeros.
         """
         ...
 
 
-class Told:
+class Conditioned:
     """A denoiser that is told the class of each row of a batch, whoever asks it about this batch.
 
     Args:
@@ -64,11 +68,19 @@ class Told:
 
     def __init__(self, denoiser: Denoiser, label: Tensor) -> None:
         self.denoiser, self.label = denoiser, label
-        self.causal, self.needs_sigma, self.outputs = denoiser.causal, denoiser.needs_sigma, denoiser.outputs
+        self.causal, self.needs_sigma, self.outputs = (
+            denoiser.causal,
+            denoiser.needs_sigma,
+            denoiser.outputs,
+        )
         self.self_conditioned = getattr(denoiser, "self_conditioned", False)
 
     def __call__(
-        self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
+        self,
+        tokens: Tensor,
+        sigma: Tensor | None = None,
+        label: Tensor | None = None,
+        token_probs: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, L, outputs); the label is its own.
 
@@ -77,17 +89,21 @@ class Told:
         """
         if len(tokens) != len(self.label):
             raise ValueError(f"{len(self.label)} classes are known, for {len(tokens)} rows")
-        return self.denoiser(tokens, sigma=sigma, label=self.label, soft=soft)
+        return self.denoiser(tokens, sigma=sigma, label=self.label, token_probs=token_probs)
 
 
-def told(denoiser: Denoiser, label: Tensor | None) -> Denoiser:
+def conditioned(denoiser: Denoiser, label: Tensor | None) -> Denoiser:
     """The denoiser that knows the classes (B,) of a batch; itself where there are none."""
-    return denoiser if label is None else Told(denoiser, label)
+    return denoiser if label is None else Conditioned(denoiser, label)
 
 
-def of_rows(denoiser: Denoiser, rows: Tensor | slice) -> Denoiser:
+def select_rows(denoiser: Denoiser, rows: Tensor | slice) -> Denoiser:
     """The denoiser of some rows of a batch, for an objective that asks about those alone."""
-    return Told(denoiser.denoiser, denoiser.label[rows]) if isinstance(denoiser, Told) else denoiser
+    return (
+        Conditioned(denoiser.denoiser, denoiser.label[rows])
+        if isinstance(denoiser, Conditioned)
+        else denoiser
+    )
 
 
 class Loss(NamedTuple):
@@ -110,7 +126,7 @@ class Bound(NamedTuple):
     nats: Tensor
     se: Tensor
     bases: Tensor
-    kind: Kind
+    kind: BoundKind
 
 
 @dataclass(frozen=True)
@@ -148,7 +164,7 @@ class Draw:
 class Objective(nn.Module, ABC):
     """An objective owns its mathematics: corruption, loss and bound.
 
-    A subclass writes `nats`: what one random draw says that each letter costs. Unknown letters and padding are never
+    A subclass writes `per_token_nelbo`: what one random draw says that each letter costs. Unknown letters and padding are never
     corrupted and never scored; they are visible context.
 
     Attributes:
@@ -161,7 +177,7 @@ class Objective(nn.Module, ABC):
 
     time_conditioned: ClassVar[bool] = True
     causal: ClassVar[bool] = False
-    noise: str = "absorbing"
+    corruption: str = "absorbing"
     normalised: ClassVar[bool] = True
 
     def __init__(self, alphabet: Alphabet = DNA, **options: Any) -> None:
@@ -176,11 +192,11 @@ class Objective(nn.Module, ABC):
 
     @property
     def self_conditioned(self) -> bool:
-        """Whether the network is shown its own first answer, in a second half of `soft`."""
+        """Whether the network is shown its own first answer, in a second half of `token_probs`."""
         return False
 
     @abstractmethod
-    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         """One draw of the bound: each letter's share of it in nats (B, L), 0 where a token is no letter.
 
         Args:
@@ -189,9 +205,9 @@ class Objective(nn.Module, ABC):
             draw: its random numbers.
         """
 
-    def training_nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
-        """What training minimises, as shares (B, L) like those of `nats`; the bound itself unless overridden."""
-        return self.nats(denoiser, tokens, draw)
+    def per_token_loss(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        """What training minimises, as shares (B, L) like those of `per_token_nelbo`; the bound itself unless overridden."""
+        return self.per_token_nelbo(denoiser, tokens, draw)
 
     def loss(
         self,
@@ -230,7 +246,7 @@ class Objective(nn.Module, ABC):
         # batch, however it is cut into micro-batches or devices, are spread evenly.
         shift = uniform(seed, Stream.COUNT, index.new_zeros(1), 1, step=step)[0]
         quantile = (shift + golden_multiples(index)) % 1.0
-        nats = self.training_nats(denoiser, tokens, Draw(quantile, seed, step, index))
+        nats = self.per_token_loss(denoiser, tokens, Draw(quantile, seed, step, index))
         weighted = nats if weight is None else weight * nats
         if total is None:
             total = float(bases if weight is None else (weight * scorable).sum())
@@ -240,7 +256,13 @@ class Objective(nn.Module, ABC):
 
     @torch.no_grad()
     def bound(
-        self, denoiser: Denoiser, tokens: Tensor, *, draws: int = 8, seed: int = 0, index: Tensor | None = None
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor,
+        *,
+        draws: int = 8,
+        seed: int = 0,
+        index: Tensor | None = None,
     ) -> Bound:
         """A bound on the negative log-likelihood of each sequence; its draws are stratified in the noise level.
 
@@ -255,7 +277,7 @@ class Objective(nn.Module, ABC):
             UsageError: if the denoiser cannot carry this objective.
         """
         self.check(denoiser)
-        return self._averaged(self.nats, denoiser, tokens, draws, seed, index, "upper")
+        return self._averaged(self.per_token_nelbo, denoiser, tokens, draws, seed, index, "upper")
 
     def _averaged(
         self,
@@ -265,16 +287,19 @@ class Objective(nn.Module, ABC):
         draws: int,
         seed: int,
         index: Tensor | None,
-        kind: Kind,
+        kind: BoundKind,
     ) -> Bound:
-        """The mean of `draws` stratified draws of `nats`, a function like the method of this name."""
+        """The mean of `draws` stratified draws of `per_token_nelbo`, a function like the method of this name."""
         if draws < 1:
             raise UsageError(f"draws must be at least 1, not {draws}")
         index = row_index(tokens, index)
         shift = uniform(seed, Stream.COUNT, index, 1)[:, 0]
         quantiles = [(shift + draw / draws) % 1.0 for draw in range(draws)]
         parts = torch.stack(
-            [nats(denoiser, tokens, Draw(q, seed, step, index)).double().sum(1) for step, q in enumerate(quantiles)]
+            [
+                nats(denoiser, tokens, Draw(q, seed, step, index)).double().sum(1)
+                for step, q in enumerate(quantiles)
+            ]
         )
         # The spread over stratified draws includes the spread between strata: this standard error errs high.
         se = parts.std(0) / draws**0.5 if draws > 1 else torch.full_like(parts[0], torch.nan)
@@ -297,8 +322,12 @@ class Objective(nn.Module, ABC):
                 f"{name} needs {self.outputs} outputs for each position, the network has {denoiser.outputs}"
             )
 
-    def ask(
-        self, denoiser: Denoiser, tokens: Tensor, rate: Tensor | float | None = None, soft: Tensor | None = None
+    def call_denoiser(
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor,
+        rate: Tensor | float | None = None,
+        token_probs: Tensor | None = None,
     ) -> Tensor:
         """A denoiser's logits (B, L, outputs), in float32 or, where it computes so, float64.
 
@@ -306,13 +335,15 @@ class Objective(nn.Module, ABC):
             denoiser: called once.
             tokens: (B, L) corrupted token ids.
             rate: (B,) share 1 - alpha of the signal that is lost, for a network that is told the noise level.
-            soft: (B, L, K) or (B, L, 2 K), as the denoiser takes it.
+            token_probs: (B, L, K) or (B, L, 2 K), as the denoiser takes it.
         """
         sigma = None
         if denoiser.needs_sigma:
-            rate = torch.as_tensor(0.0 if rate is None else rate, dtype=torch.float64, device=tokens.device)
+            rate = torch.as_tensor(
+                0.0 if rate is None else rate, dtype=torch.float64, device=tokens.device
+            )
             sigma = -torch.log1p(-rate.clamp(max=1.0 - 2.0**-30)).float().expand(len(tokens))
-        logits = denoiser(tokens, sigma=sigma, soft=soft)
+        logits = denoiser(tokens, sigma=sigma, token_probs=token_probs)
         return logits if logits.dtype == torch.float64 else logits.float()
 
 

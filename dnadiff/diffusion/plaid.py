@@ -33,8 +33,8 @@ from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion.absorbing import cross_entropy
-from dnadiff.diffusion.objective import Denoiser, Draw, Objective, of_rows
-from dnadiff.noise import Stream
+from dnadiff.diffusion.objective import Denoiser, Draw, Objective, select_rows
+from dnadiff.rng import Stream
 
 _BINS = 32
 _REBUILT = 1 / 8  # of the rows in training
@@ -99,7 +99,9 @@ class LearnedSchedule(nn.Module):
         place = torch.searchsorted(above, t).clamp(max=_BINS - 1)
         within = (1.0 - (above[place] - t) / share[place]).clamp(0.0, 1.0)
         bin_width = (self.high - self.low) / _BINS
-        return Level(self.low + bin_width * (place + within), bin_width / share[place], log_share[place])
+        return Level(
+            self.low + bin_width * (place + within), bin_width / share[place], log_share[place]
+        )
 
 
 class Plaid(Objective):
@@ -120,7 +122,7 @@ class Plaid(Objective):
         ValueError: if gamma does not rise, or the dimension is below 1.
     """
 
-    noise = "gaussian"
+    corruption = "gaussian"
 
     def __init__(
         self,
@@ -130,8 +132,12 @@ class Plaid(Objective):
         self_conditioning: bool = True,
         alphabet: Alphabet = DNA,
     ) -> None:
-        super().__init__(alphabet, gamma=list(gamma), dimension=dimension, self_conditioning=self_conditioning)
-        if len(gamma) != 2 or not all(isinstance(end, int | float) and abs(end) < 50 for end in gamma):
+        super().__init__(
+            alphabet, gamma=list(gamma), dimension=dimension, self_conditioning=self_conditioning
+        )
+        if len(gamma) != 2 or not all(
+            isinstance(end, int | float) and abs(end) < 50 for end in gamma
+        ):
             raise ValueError(f"gamma needs two numbers, each nearer to 0 than 50, not {gamma!r}")
         if dimension < 1:
             raise ValueError(f"dimension must be at least 1, not {dimension}")
@@ -150,7 +156,7 @@ class Plaid(Objective):
         """E (K, D) float64, rows of norm 1."""
         return F.normalize(self.letters.weight.double(), dim=-1)
 
-    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         """One draw of the bound (B, L); see the class for its calls."""
         letters, normal = self.alphabet.letter_index(tokens), self._normal(tokens, draw)
         level, low = self.schedule(draw.quantile), self.schedule.low.expand(len(tokens))
@@ -158,9 +164,11 @@ class Plaid(Objective):
         rebuilt = self._answers(denoiser, tokens, low, normal, always)
         denoised = self._answers(denoiser, tokens, level.gamma, normal, always)
         gain = self._reconstruction(rebuilt, letters) + self._diffusion(denoised, letters, level)
-        return (self._by_chance(letters, normal) + gain).masked_fill(~self.alphabet.scorable(tokens), 0.0)
+        return (self._by_chance(letters, normal) + gain).masked_fill(
+            ~self.alphabet.scorable(tokens), 0.0
+        )
 
-    def training_nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_loss(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         """The same (B, L) in one call, each row reconstructed or at a time t; with the schedule's gradient."""
         letters, normal = self.alphabet.letter_index(tokens), self._normal(tokens, draw)
         scorable = self.alphabet.scorable(tokens)
@@ -184,7 +192,12 @@ class Plaid(Objective):
         return signal(gamma) / noise(gamma).square() * (z @ self.embedding.T)
 
     def log_posterior(
-        self, denoiser: Denoiser, tokens: Tensor, evidence: Tensor, gamma: Tensor, guess: Tensor | None = None
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor,
+        evidence: Tensor,
+        gamma: Tensor,
+        self_cond: Tensor | None = None,
     ) -> Tensor:
         """The logarithm of P (B, L, K), the law of each letter given all of the evidence; one call.
 
@@ -193,12 +206,16 @@ class Plaid(Objective):
             tokens: (B, L), with the mask id where there is evidence instead of a token.
             evidence: (B, L, K); minus infinity for a letter that is ruled out.
             gamma: (B,) noise level.
-            guess: (B, L, K) an earlier answer P, or zeros; for self-conditioning.
+            self_cond: (B, L, K) an earlier answer P, or zeros; for self-conditioning.
         """
-        soft = evidence.softmax(-1)
+        token_probs = evidence.softmax(-1)
         if _can_be_shown(denoiser):
-            soft = torch.cat([soft, torch.zeros_like(soft) if guess is None else guess], -1)
-        return F.log_softmax(self.ask(denoiser, tokens, lost(gamma), soft) + evidence, -1)
+            token_probs = torch.cat(
+                [token_probs, torch.zeros_like(token_probs) if self_cond is None else self_cond], -1
+            )
+        return F.log_softmax(
+            self.call_denoiser(denoiser, tokens, lost(gamma), token_probs) + evidence, -1
+        )
 
     def prior(self) -> Tensor:
         """KL(q(z_1 | x) || N(0, I)) of one letter, in nats: D/2 (s^2 - 1 - log s^2) + alpha^2 / 2."""
@@ -220,14 +237,20 @@ class Plaid(Objective):
         self, denoiser: Denoiser, tokens: Tensor, gamma: Tensor, normal: Tensor, twice: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Both log P and log P0 (B, L, K) at levels gamma (B,); rows `twice` (B,) are shown a first answer."""
-        evidence = self.evidence(self.noised(self.alphabet.letter_index(tokens), gamma, normal), gamma)
+        evidence = self.evidence(
+            self.noised(self.alphabet.letter_index(tokens), gamma, normal), gamma
+        )
         hidden = tokens.masked_fill(self.alphabet.scorable(tokens), self.alphabet.mask_id)
-        guess = torch.zeros_like(evidence)
+        self_cond = torch.zeros_like(evidence)
         if self.self_conditioning and _can_be_shown(denoiser) and twice.any():
-            some = of_rows(denoiser, twice)
+            some = select_rows(denoiser, twice)
             with torch.no_grad():
-                guess[twice] = self.log_posterior(some, hidden[twice], evidence[twice], gamma[twice]).exp()
-        return self.log_posterior(denoiser, hidden, evidence, gamma, guess), F.log_softmax(evidence, -1)
+                self_cond[twice] = self.log_posterior(
+                    some, hidden[twice], evidence[twice], gamma[twice]
+                ).exp()
+        return self.log_posterior(denoiser, hidden, evidence, gamma, self_cond), F.log_softmax(
+            evidence, -1
+        )
 
     def _by_chance(self, letters: Tensor, normal: Tensor) -> Tensor:
         """The bound (B, L) of a network that knows nothing."""
@@ -248,7 +271,7 @@ class Plaid(Objective):
 
 
 def _can_be_shown(denoiser: Denoiser) -> bool:
-    """Whether a network takes its earlier answer, as a second half of `soft`; one that does not goes without."""
+    """Whether a network takes its earlier answer, as a second half of `token_probs`; one that does not goes without."""
     return getattr(denoiser, "self_conditioned", False)
 
 

@@ -36,9 +36,12 @@ class Schedule(NamedTuple):
 
 SCHEDULES: dict[str, Schedule] = {
     "log-linear": Schedule(lambda t: t, torch.ones_like),
-    "cosine": Schedule(lambda t: torch.sin(math.pi / 2 * t), lambda t: math.pi / 2 * torch.cos(math.pi / 2 * t)),
+    "cosine": Schedule(
+        lambda t: torch.sin(math.pi / 2 * t), lambda t: math.pi / 2 * torch.cos(math.pi / 2 * t)
+    ),
     "cosine-squared": Schedule(
-        lambda t: torch.sin(math.pi / 2 * t).square(), lambda t: math.pi / 2 * torch.sin(math.pi * t)
+        lambda t: torch.sin(math.pi / 2 * t).square(),
+        lambda t: math.pi / 2 * torch.sin(math.pi * t),
     ),
     "linear": Schedule(
         lambda t: -torch.expm1(-_SIGMA_MAX * t),

@@ -19,8 +19,16 @@ from torch import Tensor
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion.absorbing import cross_entropy, exact_count
 from dnadiff.diffusion.objective import Denoiser, Draw, Objective
-from dnadiff.diffusion.uniform import Noise, beyond_chance, check_noise, excess, rate_cost, redraw, time_of
-from dnadiff.noise import Stream
+from dnadiff.diffusion.uniform import (
+    Noise,
+    beyond_chance,
+    check_noise,
+    excess,
+    rate_cost,
+    redraw,
+    time_of,
+)
+from dnadiff.rng import Stream
 
 
 class SEDD(Objective):
@@ -39,23 +47,29 @@ class SEDD(Objective):
     def __init__(self, *, noise: Noise = "absorbing", alphabet: Alphabet = DNA) -> None:
         super().__init__(alphabet, noise=noise)
         check_noise(noise)
-        self.noise = noise
+        self.corruption = noise
 
-    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         """One draw of the bound (B, L), one call."""
-        return (self._absorbing if self.noise == "absorbing" else self._uniform)(denoiser, tokens, draw)
+        return (self._absorbing if self.corruption == "absorbing" else self._uniform)(
+            denoiser, tokens, draw
+        )
 
     def _absorbing(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         """By exact counts."""
         scorable = self.alphabet.scorable(tokens)
         hidden = exact_count(scorable, draw.quantile, draw.uniform(Stream.MASK, tokens.shape[1]))
-        logits = self.ask(denoiser, tokens.masked_fill(hidden.mask, self.alphabet.mask_id), hidden.rate)
+        logits = self.call_denoiser(
+            denoiser, tokens.masked_fill(hidden.mask, self.alphabet.mask_id), hidden.rate
+        )
         log_mass = logits.logsumexp(-1)
-        cost = cross_entropy(logits - log_mass[..., None], self.alphabet.letter_index(tokens)) + excess(log_mass)
+        cost = cross_entropy(
+            logits - log_mass[..., None], self.alphabet.letter_index(tokens)
+        ) + excess(log_mass)
         return hidden.factor[:, None] * cost.masked_fill(~hidden.mask, 0.0)
 
     def _uniform(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         rate, factor = time_of(draw.quantile)
         redrawn = redraw(self.alphabet, tokens, rate, draw)
-        logits = self.ask(denoiser, redrawn.tokens, rate, redrawn.soft)
+        logits = self.call_denoiser(denoiser, redrawn.tokens, rate, redrawn.token_probs)
         return beyond_chance(lambda log_w: rate_cost(log_w, redrawn), logits, redrawn, factor)

@@ -20,14 +20,16 @@ class UDLM(Objective):
         alphabet: the letters.
     """
 
-    noise = "uniform"
+    corruption = "uniform"
 
     def __init__(self, *, alphabet: Alphabet = DNA) -> None:
         super().__init__(alphabet)
 
-    def nats(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         """One draw of the bound (B, L), one call; see `dnadiff.diffusion.uniform`."""
         rate, factor = time_of(draw.quantile)
         redrawn = redraw(self.alphabet, tokens, rate, draw)
-        log_mu = F.log_softmax(self.ask(denoiser, redrawn.tokens, rate, redrawn.soft), -1)
+        log_mu = F.log_softmax(
+            self.call_denoiser(denoiser, redrawn.tokens, rate, redrawn.token_probs), -1
+        )
         return beyond_chance(lambda log_w: rate_cost(log_w, redrawn), log_mu, redrawn, factor)

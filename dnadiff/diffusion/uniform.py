@@ -2,7 +2,7 @@
 
 At noise level u = 1 - alpha each letter x is redrawn with probability u, uniformly over all K letters. So the noisy
 letter z follows q(z | x) = alpha [z = x] + u/K: that function of x is the position's evidence, which the network is
-always given (`soft`). A position whose letter is certain has a one-hot there; so known letters stay known.
+always given (`token_probs`). A position whose letter is certain has a one-hot there; so known letters stay known.
 
 The network answers with mu, the law of each letter given the evidence of all *other* positions. Published formulas with
 x_theta are tight for this mu, and far from tight for the posterior p(x_l | z). With nu = alpha mu + u/K, the law of the
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from dnadiff.alphabet import Alphabet
 from dnadiff.diffusion.objective import Draw
-from dnadiff.noise import Stream
+from dnadiff.rng import Stream
 
 Noise = Literal["absorbing", "uniform"]
 
@@ -38,7 +38,7 @@ class Redrawn(NamedTuple):
 
     Attributes:
         tokens: (B, L) int64 noisy token ids; what is no letter is as it was.
-        soft: (B, L, K) float64, the evidence q(z | x) of each letter x.
+        token_probs: (B, L, K) float64, the evidence q(z | x) of each letter x.
         clean: (B, L, K) log of the one-hot clean letter.
         noisy: (B, L, K) log of the one-hot noisy letter.
         scorable: (B, L) bool, the letters.
@@ -46,7 +46,7 @@ class Redrawn(NamedTuple):
     """
 
     tokens: Tensor
-    soft: Tensor
+    token_probs: Tensor
     clean: Tensor
     noisy: Tensor
     scorable: Tensor
@@ -59,7 +59,9 @@ def redraw(alphabet: Alphabet, tokens: Tensor, rate: Tensor, draw: Draw) -> Redr
     letter = (draw.uniform(Stream.LETTER, tokens.shape[1]) * size).long() + alphabet.first_id
     chosen = (draw.uniform(Stream.MASK, tokens.shape[1]) < rate[:, None]) & scorable
     after = torch.where(chosen, letter, tokens)
-    clean, noisy = (F.one_hot(alphabet.letter_index(t), size).double().log() for t in (tokens, after))
+    clean, noisy = (
+        F.one_hot(alphabet.letter_index(t), size).double().log() for t in (tokens, after)
+    )
     return Redrawn(after, noised(noisy, rate).exp(), clean, noisy, scorable, rate)
 
 
@@ -106,11 +108,15 @@ def step_cost(log_mu: Tensor, redrawn: Redrawn, earlier: Tensor) -> Tensor:
     """
     kept = noised(redrawn.noisy, (redrawn.rate - earlier) / (1.0 - earlier))
     earlier = earlier.clamp(min=1e-200)  # at 0 a weight of q would be 0 and its logarithm infinite
-    log_q, log_p = (F.log_softmax(kept + noised(log_w, earlier), -1) for log_w in (redrawn.clean, log_mu))
+    log_q, log_p = (
+        F.log_softmax(kept + noised(log_w, earlier), -1) for log_w in (redrawn.clean, log_mu)
+    )
     return divergence(log_q, log_p)
 
 
-def beyond_chance(cost: Callable[[Tensor], Tensor], log_w: Tensor, redrawn: Redrawn, factor: Tensor) -> Tensor:
+def beyond_chance(
+    cost: Callable[[Tensor], Tensor], log_w: Tensor, redrawn: Redrawn, factor: Tensor
+) -> Tensor:
     """The bound's shares (B, L): `factor` (B,) times (cost of log_w - cost of knowing nothing), plus log K.
 
     Args:
@@ -126,7 +132,9 @@ def beyond_chance(cost: Callable[[Tensor], Tensor], log_w: Tensor, redrawn: Redr
 
 def time_of(quantile: Tensor) -> tuple[Tensor, Tensor]:
     """From uniform quantiles (B,) noise levels u of density 3 (1 - u) / (4 sqrt(u)), and one over that density."""
-    root = 2.0 * torch.sin(torch.asin(quantile) / 3.0)  # solves `share_below` = quantile, a cubic, by its triple angle
+    root = 2.0 * torch.sin(
+        torch.asin(quantile) / 3.0
+    )  # solves `share_below` = quantile, a cubic, by its triple angle
     rate = root.square().clamp(_CLOSEST, 1.0 - _CLOSEST)
     return rate, 4.0 * rate.sqrt() / (3.0 * (1.0 - rate))
 

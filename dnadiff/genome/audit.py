@@ -21,8 +21,8 @@ from dnadiff.alphabet import DNA
 from dnadiff.genome.intervals import merge, overlap
 from dnadiff.genome.kmers import KmerSet
 from dnadiff.genome.labelled import LabelledWindows, fingerprint
-from dnadiff.genome.places import Sources
 from dnadiff.genome.store import UNKNOWN
+from dnadiff.genome.window_starts import Sources
 from dnadiff.genome.windows import HeldOut
 
 _PIECE = 1 << 22  # bases that stream past at a time
@@ -106,16 +106,26 @@ def audit_labelled(
 
     def bases(split: str, other: str) -> tuple[int, int]:
         known = {form for form, _ in forms[other]}
-        return sum(size for _, size in forms[split]), sum(size for form, size in forms[split] if form in known)
+        return sum(size for _, size in forms[split]), sum(
+            size for form, size in forms[split] if form in known
+        )
 
-    texts = {split: _codes(windows[split].limited(limit).tokens(slice(None))) for split in ("valid", "test")}
-    pieces = {other: [run for some in windows[other].batches() for run in _known(_codes(some))] for other in _OTHERS}
+    texts = {
+        split: _codes(windows[split].limited(limit).tokens(slice(None)))
+        for split in ("valid", "test")
+    }
+    pieces = {
+        other: [run for some in windows[other].batches() for run in _known(_codes(some))]
+        for other in _OTHERS
+    }
     return _compare(texts, pieces, bases, k, progress)
 
 
 def table(found: list[Shared]) -> str:
     """An audit as text for people."""
-    lines = [f"{'':<17}{'bases':>16}{'shared':>15}{'windows':>18}{'k-mers':>13}{'shared':>11}{'copies':>17}"]
+    lines = [
+        f"{'':<17}{'bases':>16}{'shared':>15}{'windows':>18}{'k-mers':>13}{'shared':>11}{'copies':>17}"
+    ]
     for row in found:
         pair = f"{row.split} in {row.other}"
         bases = f"{row.bases:>16,}{row.shared_bases:>15,}{_percent(row.shared_bases, row.bases):>9}"
@@ -161,13 +171,19 @@ def _compare(
                 if progress is not None:
                     progress(done, total)
             marks = _by_window(kmers, texts)
-            found += [_shared(split, other, bases(split, other), k, *marks[split]) for split in splits]
+            found += [
+                _shared(split, other, bases(split, other), k, *marks[split]) for split in splits
+            ]
     return found
 
 
 def _codes(tokens: Tensor) -> np.ndarray:
     """Codes (windows, length + 1) of token ids (windows, length), each window followed by an unknown base."""
-    codes = torch.where(DNA.scorable(tokens), DNA.letter_index(tokens), UNKNOWN).numpy().astype(np.uint8)
+    codes = (
+        torch.where(DNA.scorable(tokens), DNA.letter_index(tokens), UNKNOWN)
+        .numpy()
+        .astype(np.uint8)
+    )
     return np.pad(codes, ((0, 0), (0, 1)), constant_values=UNKNOWN)
 
 
@@ -193,7 +209,9 @@ def _pieces(genomes: Sources, split: str, k: int) -> Iterator[np.ndarray]:
                     yield genome.codes[first : min(first + _PIECE + k - 1, end)]
 
 
-def _by_window(kmers: KmerSet, texts: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _by_window(
+    kmers: KmerSet, texts: Mapping[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """For each split, how many k-mers begin in each of its windows, and how many of them have been seen."""
     ends = np.cumsum([text.size for text in texts.values()])
     parts = [np.split(marks, ends[:-1]) for marks in kmers.seen()]
@@ -209,7 +227,9 @@ def _bases(genomes: Sources, split: str, other: str) -> tuple[int, int]:
     return bases, sum(overlap(splits[split], splits[other]) for _, splits in genomes)
 
 
-def _shared(split: str, other: str, bases: tuple[int, int], k: int, known: np.ndarray, seen: np.ndarray) -> Shared:
+def _shared(
+    split: str, other: str, bases: tuple[int, int], k: int, known: np.ndarray, seen: np.ndarray
+) -> Shared:
     copies = int(((known > 0) & (seen >= _COPIED * known)).sum())
     return Shared(split, other, *bases, len(known), k, int(known.sum()), int(seen.sum()), copies)
 

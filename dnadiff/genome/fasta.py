@@ -70,7 +70,9 @@ class Genome:
         return Genome.open, (self.path,)
 
     def __repr__(self) -> str:
-        return f"Genome({str(self.path)!r}: {len(self.contigs)} contigs, {self.counts.bases:,} bases)"
+        return (
+            f"Genome({str(self.path)!r}: {len(self.contigs)} contigs, {self.counts.bases:,} bases)"
+        )
 
     def flat(self, interval: Interval) -> tuple[int, int]:
         """Flat start and end of an interval.
@@ -80,9 +82,13 @@ class Genome:
         """
         length = self.contigs.get(interval.chrom)
         if length is None:
-            raise InputError(f"{self.path.name} has no chromosome {interval.chrom!r}; {self._suggest(interval.chrom)}")
+            raise InputError(
+                f"{self.path.name} has no chromosome {interval.chrom!r}; {self._suggest(interval.chrom)}"
+            )
         if interval.end > length:
-            raise InputError(f"interval {interval} is out of range: {interval.chrom} has {length} bases")
+            raise InputError(
+                f"interval {interval} is out of range: {interval.chrom} has {length} bases"
+            )
         offset = self.offsets[interval.chrom]
         return offset + interval.start, offset + interval.end
 
@@ -120,7 +126,9 @@ class Genome:
         gather(self.codes, starts, reverse, tokens.numpy())
         return tokens
 
-    def mask_weights(self, starts: np.ndarray, length: int, reverse: np.ndarray, masked: float) -> Tensor:
+    def mask_weights(
+        self, starts: np.ndarray, length: int, reverse: np.ndarray, masked: float
+    ) -> Tensor:
         """Weights (B, length) float32 of the bases of many windows: `masked` where soft-masked, 1 elsewhere.
 
         Args:

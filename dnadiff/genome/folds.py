@@ -17,7 +17,9 @@ _SHARE = 10  # per cent of the scorable bases that valid and test should have, e
 _LEAST, _MOST = 5, 20  # and what is still a sensible share
 _WINDOWS_PER_CYCLE = 100
 _MOST_CYCLES = 10
-_COPY = re.compile(r"_(alt|fix|hap\d+)$")  # UCSC's names of contigs that repeat a region of a chromosome
+_COPY = re.compile(
+    r"_(alt|fix|hap\d+)$"
+)  # UCSC's names of contigs that repeat a region of a chromosome
 
 
 def registered_folds(genome: Genome) -> tuple[str, Folds] | None:
@@ -26,17 +28,27 @@ def registered_folds(genome: Genome) -> tuple[str, Folds] | None:
     A genome is recognised if all its contigs that bear the name of a chromosome of the assembly have its length, and
     each split gets one. Other contigs are in no split.
     """
-    assemblies = yaml.safe_load(resource("data", "chromosome_folds.yaml").read_text(encoding="utf-8"))
+    assemblies = yaml.safe_load(
+        resource("data", "chromosome_folds.yaml").read_text(encoding="utf-8")
+    )
     for assembly, known in assemblies.items():
         lengths = known["lengths"]
         named = {_ucsc(chrom): chrom for chrom in genome.contigs if _ucsc(chrom) in lengths}
         if any(genome.contigs[chrom] != lengths[ucsc] for ucsc, chrom in named.items()):
             continue
-        held = {split: [named[ucsc] for ucsc in known[split] if ucsc in named] for split in ("valid", "test")}
+        held = {
+            split: [named[ucsc] for ucsc in known[split] if ucsc in named]
+            for split in ("valid", "test")
+        }
         train = [chrom for chrom in named.values() if chrom not in held["valid"] + held["test"]]
         if train and all(held.values()):
-            folds = {split: _whole(genome, chroms) for split, chroms in {"train": train, **held}.items()}
-            return f"{_how(genome, folds, f'chromosomes of {assembly}')}{_left_out(genome, len(named))}", folds
+            folds = {
+                split: _whole(genome, chroms) for split, chroms in {"train": train, **held}.items()
+            }
+            return (
+                f"{_how(genome, folds, f'chromosomes of {assembly}')}{_left_out(genome, len(named))}",
+                folds,
+            )
     return None
 
 
@@ -48,14 +60,21 @@ def contig_folds(genome: Genome, window: int) -> tuple[str, Folds] | None:
     train.
     """
     chroms = own_contigs(genome)
-    sizes = {chrom: _scorable(genome, chrom) for chrom in chroms if _has_window(genome, chrom, window)}
+    sizes = {
+        chrom: _scorable(genome, chrom) for chrom in chroms if _has_window(genome, chrom, window)
+    }
     total = sum(sizes.values())
     free = sorted(sizes, key=lambda chrom: (-sizes[chrom], chrom))
     held: dict[str, list[str]] = {}
     for split in ("test", "valid"):
         held[split] = _pick(free, sizes, total)
         free = [chrom for chrom in free if chrom not in held[split]]
-        if not free or not _LEAST * total <= 100 * sum(sizes[chrom] for chrom in held[split]) <= _MOST * total:
+        if (
+            not free
+            or not _LEAST * total
+            <= 100 * sum(sizes[chrom] for chrom in held[split])
+            <= _MOST * total
+        ):
             return None
     train = [chrom for chrom in chroms if chrom not in held["test"] + held["valid"]]
     folds = {split: _whole(genome, names) for split, names in {"train": train, **held}.items()}
@@ -81,7 +100,9 @@ def block_folds(genome: Genome, window: int) -> tuple[str, Folds] | None:
 
 def own_contigs(genome: Genome) -> list[str]:
     """Contigs that are no alternative copy of a part of another, judged by name, and have a scorable base."""
-    return [chrom for chrom in genome.contigs if not _COPY.search(chrom) and _scorable(genome, chrom)]
+    return [
+        chrom for chrom in genome.contigs if not _COPY.search(chrom) and _scorable(genome, chrom)
+    ]
 
 
 def _blocks(bases: int, window: int) -> list[tuple[str, int, int]]:
@@ -98,7 +119,11 @@ def _blocks(bases: int, window: int) -> list[tuple[str, int, int]]:
         end = high if cycle == cycles - 1 else high - window
         held = max(window, (high - low - 3 * window) * _SHARE // 100)
         test, valid = end - held, end - 2 * held - window
-        blocks += [("train", low, valid - window), ("valid", valid, valid + held), ("test", test, end)]
+        blocks += [
+            ("train", low, valid - window),
+            ("valid", valid, valid + held),
+            ("test", test, end),
+        ]
     return blocks
 
 
@@ -134,7 +159,10 @@ def _ucsc(chrom: str) -> str:
 
 
 def _how(genome: Genome, folds: Folds, what: str) -> str:
-    held = (f"{split} {', '.join(interval.chrom for interval in folds[split])}" for split in ("test", "valid"))
+    held = (
+        f"{split} {', '.join(interval.chrom for interval in folds[split])}"
+        for split in ("test", "valid")
+    )
     return f"{what}: {', '.join(held)}; train the other {len(folds['train'])}"
 
 

@@ -48,7 +48,9 @@ class Interval:
         if self.start < 0:
             raise ValueError(f"interval {self} has a negative start")
         if self.end <= self.start:
-            raise ValueError(f"interval {self} is {'empty' if self.end == self.start else 'reversed'}")
+            raise ValueError(
+                f"interval {self} is {'empty' if self.end == self.start else 'reversed'}"
+            )
         if not 0 < self.weight < math.inf:
             raise ValueError(f"interval {self} has weight {self.weight}, which is not above 0")
 
@@ -109,7 +111,11 @@ def read_bed(path: str | Path, genome: Genome, *, partial: bool = False) -> list
     if absent and not rows:
         _row(path, *absent[0], columns, genome)  # says what is wrong
     if absent:
-        logger.info("%s: %d intervals lie on contigs that the genome does not have: left out", path, len(absent))
+        logger.info(
+            "%s: %d intervals lie on contigs that the genome does not have: left out",
+            path,
+            len(absent),
+        )
     if not rows:
         raise InputError(f"{path}: no intervals in it; a line needs at least chrom, start and end")
     return rows
@@ -132,7 +138,11 @@ def subtract(intervals: Iterable[Interval], holes: Iterable[Interval]) -> list[I
     cuts: dict[str, list[Interval]] = {}
     for hole in merge(holes):
         cuts.setdefault(hole.chrom, []).append(hole)
-    return [piece for interval in intervals for piece in _outside(interval, cuts.get(interval.chrom, []))]
+    return [
+        piece
+        for interval in intervals
+        for piece in _outside(interval, cuts.get(interval.chrom, []))
+    ]
 
 
 def overlap(some: Iterable[Interval], others: Iterable[Interval]) -> int:
@@ -161,7 +171,9 @@ def _fields(line: str) -> list[str]:
 
 def _is_header(fields: list[str]) -> bool:
     names = [field.lower() for field in fields[:3]]
-    return len(names) == 3 and names[0].lstrip("# ") in _CHROM_HEADERS and names[1].endswith("start")
+    return (
+        len(names) == 3 and names[0].lstrip("# ") in _CHROM_HEADERS and names[1].endswith("start")
+    )
 
 
 class _Columns(NamedTuple):
@@ -182,7 +194,9 @@ def _row(path: Path, line: int, fields: list[str], columns: _Columns, genome: Ge
         if len(fields) < 3:
             raise ValueError(f"{len(fields)} column(s), at least chrom, start and end are needed")
         name, split = (fields[i] if i < len(fields) else "" for i in (3, columns.split))
-        weight = 1.0 if columns.weight is None else _weight(fields[columns.weight : columns.weight + 1])
+        weight = (
+            1.0 if columns.weight is None else _weight(fields[columns.weight : columns.weight + 1])
+        )
         interval = Interval(fields[0], _integer(fields[1]), _integer(fields[2]), weight)
         genome.flat(interval)
     except ValueError as error:

@@ -14,7 +14,9 @@ MOST = 31
 
 _EMPTY = np.uint64(2**64 - 1)
 _BITS = np.uint64((len(DNA) - 1).bit_length())
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: the high bits of the product spread keys evenly
+_GOLDEN = np.uint64(
+    0x9E3779B97F4A7C15
+)  # 2^64 over the golden ratio: the high bits of the product spread keys evenly
 _SPARSE = np.uint64(4)  # bits of the filter for each slot, as a power of two
 
 

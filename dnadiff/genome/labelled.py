@@ -23,7 +23,7 @@ from dnadiff.genome.intervals import Interval, merge
 from dnadiff.genome.splits import SPELLINGS, SPLITS, Splits
 from dnadiff.genome.text import lines
 from dnadiff.genome.windows import Drawn, Location
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
 
 _INTERVAL = ("chrom", "start", "end")
 _TABBED = {".tsv", ".bed", ".txt"}
@@ -109,7 +109,10 @@ class LabelledTable:
         return self.windows["train"].names
 
     def __str__(self) -> str:
-        rows = [f"{self.name}: {self.how}", f"{'label':<20}" + "".join(f"{split:>10}" for split in SPLITS)]
+        rows = [
+            f"{self.name}: {self.how}",
+            f"{'label':<20}" + "".join(f"{split:>10}" for split in SPLITS),
+        ]
         for number, name in enumerate(self.names):
             counts = (int((self.windows[split].label == number).sum()) for split in SPLITS)
             rows.append(f"{name:<20}" + "".join(f"{count:>10,}" for count in counts))
@@ -153,9 +156,13 @@ def read_labelled(
         how = f"intervals of {source[0].name}, {source[1].how}"
     names = tuple(sorted(set(table.label)))
     if len(names) < 2:
-        raise InputError(f"{path}: only the class {names[0]!r} in the column label; at least two are needed")
+        raise InputError(
+            f"{path}: only the class {names[0]!r} in the column label; at least two are needed"
+        )
     windows = {
-        split: _gathered([row for row in rows if row.split == split], names, seed, reverse_complement)
+        split: _gathered(
+            [row for row in rows if row.split == split], names, seed, reverse_complement
+        )
         for split in SPLITS
     }
     _check(path, windows)
@@ -167,7 +174,9 @@ def read_labelled(
 def fingerprint(tokens: Tensor) -> bytes:
     """SHA-256 of what both strands of a sequence, token ids (L,), have in common: the smaller of the two."""
     strands = tokens, DNA.reverse_complement(tokens)
-    return hashlib.sha256(min(strand.to(torch.uint8).numpy().tobytes() for strand in strands)).digest()
+    return hashlib.sha256(
+        min(strand.to(torch.uint8).numpy().tobytes() for strand in strands)
+    ).digest()
 
 
 class _Row(NamedTuple):
@@ -187,16 +196,27 @@ def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", ParserWarning)
             table = pd.read_csv(
-                text, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
+                text,
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                skip_blank_lines=False,
+                index_col=False,
             ).fillna("")
     except (ValueError, ParserWarning) as error:
-        raise InputError(f"{path}: not a table that can be read ({' '.join(str(error).split())})") from error
+        raise InputError(
+            f"{path}: not a table that can be read ({' '.join(str(error).split())})"
+        ) from error
     names = [str(name).strip().lstrip("#").lower() for name in table.columns]
-    table.columns = pd.Index(["label" if name == "class" and "label" not in names else name for name in names])
+    table.columns = pd.Index(
+        ["label" if name == "class" and "label" not in names else name for name in names]
+    )
     for wanted in ("label", *columns):
         if wanted not in table:
             instead = "; chrom, start and end need their --genome" if wanted == "sequence" else ""
-            raise InputError(f"{path}: no column named {wanted}; it has {', '.join(table.columns)}{instead}")
+            raise InputError(
+                f"{path}: no column named {wanted}; it has {', '.join(table.columns)}{instead}"
+            )
     table = table.apply(lambda column: column.str.strip())
     table = table[(table != "").any(axis=1)]
     if table.empty:
@@ -205,9 +225,13 @@ def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         if not row["label"]:
             raise InputError(f"{where}: its label is empty")
         if not row["label"].isprintable():
-            raise InputError(f"{where}: its label {row['label']!r} has a character that cannot be printed")
+            raise InputError(
+                f"{where}: its label {row['label']!r} has a character that cannot be printed"
+            )
         if "split" in row and row["split"].lower() not in SPELLINGS:
-            raise InputError(f"{where}: {row['split']!r} in the split column; write train, valid or test there")
+            raise InputError(
+                f"{where}: {row['split']!r} in the split column; write train, valid or test there"
+            )
     return table
 
 
@@ -234,11 +258,19 @@ def _of_sequences(path: Path, table: pd.DataFrame, length: int) -> tuple[list[_R
         rows.append(_Row(split, row["label"], torch.cat([window, padding]).to(torch.uint8), place))
         sizes.append(len(tokens))
     cut, padded = sum(size > length for size in sizes), sum(size < length for size in sizes)
-    notes = [f"{cut:,} of {len(rows):,} sequences are longer than the window of {length:,}: cut to their middle"]
+    notes = [
+        f"{cut:,} of {len(rows):,} sequences are longer than the window of {length:,}: cut to their middle"
+    ]
     shorter = f"; the longest has {max(sizes):,}: choose --window" if max(sizes) < length else ""
-    notes += [f"{padded:,} of {len(rows):,} sequences are shorter than the window of {length:,}: padded{shorter}"]
-    notes += ["sequences that are alike, and not equal, may be in two splits: the audit says how many share 31-mers"]
-    return rows, [note for note, said in zip(notes, (cut, padded, "split" not in table), strict=True) if said]
+    notes += [
+        f"{padded:,} of {len(rows):,} sequences are shorter than the window of {length:,}: padded{shorter}"
+    ]
+    notes += [
+        "sequences that are alike, and not equal, may be in two splits: the audit says how many share 31-mers"
+    ]
+    return rows, [
+        note for note, said in zip(notes, (cut, padded, "split" not in table), strict=True) if said
+    ]
 
 
 def _dealt(tokens: Tensor) -> str:
@@ -295,7 +327,9 @@ _Owned = list[tuple[str, int, int, str]]
 
 
 def _owned(splits: Splits) -> _Owned:
-    return sorted((*_ends(interval), split) for split in SPLITS for interval in merge(splits[split]))
+    return sorted(
+        (*_ends(interval), split) for split in SPLITS for interval in merge(splits[split])
+    )
 
 
 def _owner(owned: _Owned, window: Interval) -> str | None:
@@ -311,8 +345,12 @@ def _ends(interval: Interval) -> tuple[str, int, int]:
     return interval.chrom, interval.start, interval.end
 
 
-def _gathered(rows: list[_Row], names: tuple[str, ...], seed: int, reverse_complement: bool) -> LabelledWindows:
-    tokens = torch.stack([row.tokens for row in rows]) if rows else torch.empty(0, 0, dtype=torch.uint8)
+def _gathered(
+    rows: list[_Row], names: tuple[str, ...], seed: int, reverse_complement: bool
+) -> LabelledWindows:
+    tokens = (
+        torch.stack([row.tokens for row in rows]) if rows else torch.empty(0, 0, dtype=torch.uint8)
+    )
     label = torch.tensor([names.index(row.label) for row in rows], dtype=torch.int64)
     places = [row.place for row in rows]
     return LabelledWindows(names, label, places, seed, reverse_complement, len(rows), tokens)
@@ -322,7 +360,9 @@ def _check(path: Path, windows: Mapping[str, LabelledWindows]) -> None:
     """Whether there is something to learn of each class, and something to measure that by."""
     for split, some in windows.items():
         if not some.windows:
-            raise InputError(f"{path}: nothing labelled is in the {split} split; add rows, or a column named split")
+            raise InputError(
+                f"{path}: nothing labelled is in the {split} split; add rows, or a column named split"
+            )
     train = windows["train"]
     for number, name in enumerate(train.names):
         if not (train.label == number).any():

@@ -44,7 +44,7 @@ def compiled(function: Callable) -> Any:
 
 @compiled
 def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    """Four 32-bit words for a counter and a key of 32-bit words, all in uint64; see `dnadiff.noise.philox`."""
+    """Four 32-bit words for a counter and a key of 32-bit words, all in uint64; see `dnadiff.rng.philox`."""
     for _ in range(10):
         p0, p1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
         c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ c3 ^ k1, p0 & _LOW
@@ -54,7 +54,7 @@ def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
 
 @compiled
 def chances(seed: Any, stream: Any, index: Any) -> Any:
-    """The first two numbers of ``dnadiff.noise.uniform(seed, stream, index, 2)``, for uint64 arguments."""
+    """The first two numbers of ``dnadiff.rng.uniform(seed, stream, index, 2)``, for uint64 arguments."""
     high = (stream << np.uint64(24)) | (index >> _HALF)
     a, b, c, d = philox(np.uint64(0), np.uint64(0), index & _LOW, high, seed & _LOW, seed >> _HALF)
     return _chance(a, b), _chance(c, d)
@@ -92,7 +92,9 @@ def shuffled(place: Any, size: Any, seed: Any, stream: Any, turn: Any) -> Any:
 
 
 @compiled
-def draw(index: Any, seed: Any, streams: Any, through: Any, density: Any, low: Any, high: Any) -> Any:
+def draw(
+    index: Any, seed: Any, streams: Any, through: Any, density: Any, low: Any, high: Any
+) -> Any:
     """Row and start of random windows.
 
     Args:
@@ -120,7 +122,15 @@ def draw(index: Any, seed: Any, streams: Any, through: Any, density: Any, low: A
 
 @compiled
 def deal(
-    index: Any, seed: Any, streams: Any, through: Any, first: Any, step: Any, jitter: Any, low: Any, high: Any
+    index: Any,
+    seed: Any,
+    streams: Any,
+    through: Any,
+    first: Any,
+    step: Any,
+    jitter: Any,
+    low: Any,
+    high: Any,
 ) -> Any:
     """Row and start of tiles, each of which comes once in every ``through[-1]`` consecutive numbers.
 
@@ -172,7 +182,9 @@ def gather(codes: Any, start: Any, reverse: Any, tokens: Any) -> None:
         if reverse[i]:
             for j in range(length):
                 code = window[j] & LETTER
-                tokens[i, length - 1 - j] = _FIRST_ID + np.int64(code if code > LAST_LETTER else LAST_LETTER - code)
+                tokens[i, length - 1 - j] = _FIRST_ID + np.int64(
+                    code if code > LAST_LETTER else LAST_LETTER - code
+                )
         else:
             for j in range(length):
                 tokens[i, j] = _FIRST_ID + np.int64(window[j] & LETTER)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dnadiff.alphabet import DNA, Alphabet
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class MarkovModel:
         return len(self.tables) - 1
 
     @classmethod
-    def fit(cls, blocks: Iterable[Tensor], order: int, *, prior: float = 80.0, alphabet: Alphabet = DNA) -> MarkovModel:
+    def fit(
+        cls, blocks: Iterable[Tensor], order: int, *, prior: float = 80.0, alphabet: Alphabet = DNA
+    ) -> MarkovModel:
         """Counts k+1 letters at a time, on both strands.
 
         p_j(x | c) = (n(cx) + prior * p_{j-1}(x | c without its first letter)) / (n(c) + prior),  p_{-1} uniform:
@@ -63,7 +65,7 @@ class MarkovModel:
             counts = counts + _other_strand(counts, alphabet)
         return cls(tuple(_interpolate(counts, prior)), alphabet)
 
-    def nats(self, tokens: Tensor) -> Tensor:
+    def nll(self, tokens: Tensor) -> Tensor:
         """Exact -log p, in nats, of the letters of each window. Tokens (B, L) ids -> (B,) float64."""
         codes, context = _codes(tokens, self.order, self.alphabet)
         nats = np.zeros(codes.shape)
@@ -98,7 +100,11 @@ def _codes(tokens: Tensor, order: int, alphabet: Alphabet) -> tuple[np.ndarray, 
     The context is 0..order letters, as many as stand between the place and the last N or the window's begin; -1 where
     the place holds no letter itself.
     """
-    letters = np.where(alphabet.scorable(tokens).numpy(force=True), alphabet.letter_index(tokens).numpy(force=True), -1)
+    letters = np.where(
+        alphabet.scorable(tokens).numpy(force=True),
+        alphabet.letter_index(tokens).numpy(force=True),
+        -1,
+    )
     codes = np.zeros(letters.shape, np.int64)
     context = np.full(letters.shape, -1)
     for back in range(min(order + 1, letters.shape[1])):
@@ -136,6 +142,8 @@ def _interpolate(counts: np.ndarray, prior: float) -> Iterable[np.ndarray]:
             lower, (len(seen) // len(lower), 1)
         )  # context c without its first letter is row c mod K^(k-1)
         known = total + prior > 0
-        lower = np.where(known, (seen + prior * shorter) / np.where(known, total + prior, 1), shorter)
+        lower = np.where(
+            known, (seen + prior * shorter) / np.where(known, total + prior, 1), shorter
+        )
         with np.errstate(divide="ignore"):
             yield np.log(lower).reshape(-1)

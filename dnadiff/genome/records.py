@@ -69,20 +69,30 @@ def check_container(path: Path) -> None:
     if head[:4] in MAGIC:
         return
     if zipped and not named:
-        raise InputError(f"{path}: compressed, but its name does not say so; rename it to {path.name}.gz")
+        raise InputError(
+            f"{path}: compressed, but its name does not say so; rename it to {path.name}.gz"
+        )
     if named and not zipped:
         raise InputError(f"{path}: not compressed, but its name says so; rename it to {path.stem}")
     if zipped and not is_bgzip(head):
-        raise InputError(f"{path}: plain gzip, which cannot be indexed; run: gunzip {path} && bgzip {path.stem}")
+        raise InputError(
+            f"{path}: plain gzip, which cannot be indexed; run: gunzip {path} && bgzip {path.stem}"
+        )
     if zipped and tail != BGZIP_END:
-        raise InputError(f"{path}: truncated (the bgzip end marker is missing); copy or download it again")
+        raise InputError(
+            f"{path}: truncated (the bgzip end marker is missing); copy or download it again"
+        )
     start = _ask(path, _first_text, path)
     if not start.startswith((b">", b";")):
-        raise InputError(f"{path}: not FASTA, its first line does not begin with '>'; a FASTA file is needed")
+        raise InputError(
+            f"{path}: not FASTA, its first line does not begin with '>'; a FASTA file is needed"
+        )
 
 
 @contextlib.contextmanager
-def indexed(path: Path, report: Share = lambda share: None) -> Iterator[tuple[Faidx | TwoBit, list[Record]]]:
+def indexed(
+    path: Path, report: Share = lambda share: None
+) -> Iterator[tuple[Faidx | TwoBit, list[Record]]]:
     """A reader of a FASTA or .2bit file, and its records in file order.
 
     The index is made anew from the text, in a temporary folder, so that no old index can be believed and nothing is
@@ -94,14 +104,18 @@ def indexed(path: Path, report: Share = lambda share: None) -> Iterator[tuple[Fa
     """
     if ends(path)[0][:4] in MAGIC:
         with _ask(path, TwoBit, path) as twobit:
-            records = [Record(name, length, 0, length, length) for name, length in twobit.lengths.items()]
+            records = [
+                Record(name, length, 0, length, length) for name, length in twobit.lengths.items()
+            ]
             _check_records(path, records)
             yield twobit, records
         return
     with tempfile.TemporaryDirectory(prefix="dnadiff-") as folder:
         names = Path(folder) / "fai", Path(folder) / "gzi"
         options = {"as_raw": True, "duplicate_action": "first"}
-        faidx = _ask(path, _Faidx, path, report, indexname=names[0], gzi_indexname=names[1], **options)
+        faidx = _ask(
+            path, _Faidx, path, report, indexname=names[0], gzi_indexname=names[1], **options
+        )
         with faidx:
             records = read_fai(names[0])
             _check_records(path, records)
@@ -116,12 +130,16 @@ def parse_fasta(path: Path, text: str) -> list[tuple[str, str]]:
             of one name.
     """
     if not text.startswith(">"):
-        raise InputError(f"{path}: not FASTA, its first line does not begin with '>'; a FASTA file is needed")
+        raise InputError(
+            f"{path}: not FASTA, its first line does not begin with '>'; a FASTA file is needed"
+        )
     records: dict[str, str] = {}
     for title, letters in SimpleFastaParser(StringIO(text)):
         name = (title.split() or [""])[0]
         if not name or not letters:
-            raise InputError(f"{path}: record {name or len(records) + 1} has no {'letters' if name else 'name'}")
+            raise InputError(
+                f"{path}: record {name or len(records) + 1} has no {'letters' if name else 'name'}"
+            )
         if name in records:
             raise InputError(f"{path}: two records are called {name}; give each its own name")
         records[name] = letters
@@ -135,10 +153,14 @@ def read_fai(path: Path) -> list[Record]:
         InputError: naming the file and the line, if a row is not that of an index.
     """
     records = []
-    for number, line in enumerate(_ask(path, path.read_bytes).decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(
+        _ask(path, path.read_bytes).decode("utf-8", "replace").splitlines(), 1
+    ):
         name, *numbers = line.split("\t")
         if len(numbers) < 4 or not all(re.fullmatch("[0-9]{1,18}", field) for field in numbers):
-            raise InputError(f"{path}, line {number}: not a FASTA index; delete it or rebuild it with samtools faidx")
+            raise InputError(
+                f"{path}, line {number}: not a FASTA index; delete it or rebuild it with samtools faidx"
+            )
         records.append(Record(name, *(int(field) for field in numbers[:4])))
     return records
 
@@ -161,7 +183,9 @@ def check_neighbour(path: Path, records: list[Record]) -> str | None:
     rows = read_fai(neighbour)
     for i, (row, record) in enumerate(zip(rows, records, strict=False)):
         if _essence(row) != _essence(record):
-            there, here = (f"{r.name} with {r.length:,} bases from byte {r.offset:,}" for r in (row, record))
+            there, here = (
+                f"{r.name} with {r.length:,} bases from byte {r.offset:,}" for r in (row, record)
+            )
             raise InputError(_stale(neighbour, path, f"row {i + 1} has {there}, the file {here}"))
     if len(rows) != len(records):
         raise InputError(_stale(neighbour, path, f"{len(rows)} rows for {len(records)} records"))
@@ -180,7 +204,9 @@ def chunks(path: Path, faidx: Faidx | TwoBit, record: Record) -> Iterator[np.nda
         end = min(start + _CHUNK, record.length)
         text = _ask(path, faidx.fetch, record.name, start + 1, end).encode("ascii", "replace")
         if len(text) != end - start:
-            raise InputError(f"{path}: record {record.name} cannot be read past base {start + len(text):,}; rewrap it")
+            raise InputError(
+                f"{path}: record {record.name} cannot be read past base {start + len(text):,}; rewrap it"
+            )
         yield np.frombuffer(text, np.uint8)
 
 
@@ -195,7 +221,10 @@ class _Faidx(Faidx):
 
     def build_index(self) -> None:
         """Lets the file be read through a proxy meanwhile."""
-        file, self.file = self.file, _Watched(self.file, Path(self.filename).stat().st_size, self._report)
+        file, self.file = (
+            self.file,
+            _Watched(self.file, Path(self.filename).stat().st_size, self._report),
+        )
         try:
             super().build_index()
         finally:
@@ -212,7 +241,9 @@ class _Watched:
         return getattr(self._file, name)
 
     def __iter__(self) -> Iterator[bytes]:
-        virtual = isinstance(self._file, BgzfReader)  # its places are those of blocks, and within blocks (16 bits)
+        virtual = isinstance(
+            self._file, BgzfReader
+        )  # its places are those of blocks, and within blocks (16 bits)
         for number, line in enumerate(self._file):
             if number % _LINES == 0:
                 self._report((self._file.tell() >> 16 * virtual) / self._size)
@@ -234,9 +265,15 @@ def _ask(path: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) ->
     except PermissionError as error:
         raise InputError(f"{path}: {error.strerror}; make it readable") from error
     except _DAMAGED as error:
-        if "during fasta indexing" in str(error):  # pyfaidx about uneven lines of a kind that it did not foresee
-            raise InputError(f"{path}: the lines of a record are not of one length; {_REWRAP}") from error
-        raise InputError(f"{path}: damaged or truncated ({error}); copy or download it again") from error
+        if "during fasta indexing" in str(
+            error
+        ):  # pyfaidx about uneven lines of a kind that it did not foresee
+            raise InputError(
+                f"{path}: the lines of a record are not of one length; {_REWRAP}"
+            ) from error
+        raise InputError(
+            f"{path}: damaged or truncated ({error}); copy or download it again"
+        ) from error
 
 
 def _first_text(path: Path) -> bytes:
@@ -261,6 +298,4 @@ def _essence(row: Record) -> tuple[str | int, ...]:
 
 
 def _stale(neighbour: Path, path: Path, reason: str) -> str:
-    return (
-        f"{neighbour}: stale, it does not describe {path.name} ({reason}); delete it or rebuild it with samtools faidx"
-    )
+    return f"{neighbour}: stale, it does not describe {path.name} ({reason}); delete it or rebuild it with samtools faidx"

@@ -30,13 +30,16 @@ from torch import Tensor
 
 from dnadiff.alphabet import DNA
 from dnadiff.errors import InputError
-from dnadiff.files import resource, whole
-from dnadiff.noise import Stream, uniform
+from dnadiff.files import atomic_path, resource
+from dnadiff.rng import Stream, uniform
 
 _T = TypeVar("_T")
 _K = len(DNA)
 _LINE = 60  # letters on a line of FASTA
-_WALK, _LIBRARY = 0, 1  # steps of Stream.SOURCE: the walk along a genome, the founders of the repeat families
+_WALK, _LIBRARY = (
+    0,
+    1,
+)  # steps of Stream.SOURCE: the walk along a genome, the founders of the repeat families
 
 
 # ---- the pieces of a genome ------------------------------------------------------------------------------------------
@@ -124,13 +127,17 @@ def background(conditional: np.ndarray, mean_length: float) -> Element:
     """
     contexts = len(conditional)
     if conditional.shape[1:] != (_K,) or contexts not in (_K**k for k in range(1, 9)):
-        raise ValueError(f"a table of order k has 4^k rows of 4 probabilities, not the shape {conditional.shape}")
+        raise ValueError(
+            f"a table of order k has 4^k rows of 4 probabilities, not the shape {conditional.shape}"
+        )
     move = np.zeros((contexts, contexts))
     for context in range(contexts):
         move[context, (context * _K + np.arange(_K)) % contexts] = conditional[context]
     balance = np.vstack([move.T - np.eye(contexts), np.ones(contexts)])
     stationary = np.linalg.lstsq(balance, np.eye(contexts + 1)[-1], rcond=None)[0]
-    return Element("background", stationary, (1 - 1 / mean_length) * move, np.eye(_K)[np.arange(contexts) % _K])
+    return Element(
+        "background", stationary, (1 - 1 / mean_length) * move, np.eye(_K)[np.arange(contexts) % _K]
+    )
 
 
 def gene(codons: Mapping[str, float], stops: Mapping[str, float], mean_codons: float) -> Element:
@@ -152,7 +159,9 @@ def gene(codons: Mapping[str, float], stops: Mapping[str, float], mean_codons: f
             raise ValueError(f"{codon!r} is not a codon")
     usage = _codon_usage(codons)
     first, second = usage.sum((1, 2)), usage.sum(2)
-    one, two, three = np.split(np.arange(3, 27), [_K, _K + _K * _K])  # states of the first, second, third letter
+    one, two, three = np.split(
+        np.arange(3, 27), [_K, _K + _K * _K]
+    )  # states of the first, second, third letter
     size = 27 + 3 * len(stops)
     step = np.diag(np.ones(size - 1), k=1)  # start and stop codons are chains
     step[2:27] = 0
@@ -163,7 +172,9 @@ def gene(codons: Mapping[str, float], stops: Mapping[str, float], mean_codons: f
     for stop, weight in zip(range(27, size, 3), stops.values(), strict=True):
         step[three, stop] = weight / sum(stops.values()) / mean_codons
         step[stop + 2] = 0
-    letters = np.concatenate([_indices("ATG"), np.tile(np.arange(_K), _K + 2), _indices("".join(stops))])
+    letters = np.concatenate(
+        [_indices("ATG"), np.tile(np.arange(_K), _K + 2), _indices("".join(stops))]
+    )
     return Element("gene", np.eye(size)[0], step, np.eye(_K)[letters])
 
 
@@ -179,7 +190,9 @@ def motif(name: str, consensus: str, fidelity: float) -> Element:
 def interspersed_repeat(name: str, consensus: str, divergence: float) -> Element:
     """A copy of a repeat family; each letter differs from the consensus with probability `divergence`."""
     n = len(consensus)
-    return Element(name, np.eye(n)[0], np.eye(n, k=1), _columns(consensus, 1 - divergence), repeat=True)
+    return Element(
+        name, np.eye(n)[0], np.eye(n, k=1), _columns(consensus, 1 - divergence), repeat=True
+    )
 
 
 def tandem_repeat(name: str, unit: str, mean_length: float, divergence: float) -> Element:
@@ -204,7 +217,9 @@ def _columns(code: str, fidelity: float) -> np.ndarray:
         allowed = np.array([letter in DNA.ambiguity.get(symbol, symbol) for letter in DNA.letters])
         if not allowed.any():
             raise ValueError(f"{symbol!r} in {code!r} is not an IUPAC letter")
-        share = np.where(allowed, fidelity / allowed.sum(), (1 - fidelity) / max((~allowed).sum(), 1))
+        share = np.where(
+            allowed, fidelity / allowed.sum(), (1 - fidelity) / max((~allowed).sum(), 1)
+        )
         columns.append(share / share.sum())
     return np.array(columns)
 
@@ -250,9 +265,15 @@ class HiddenMarkovSource:
 
     def __init__(self, elements: Sequence[Element], shares: Sequence[float]) -> None:
         if len(elements) != len(shares) or not elements or min(shares) <= 0:
-            raise ValueError(f"{len(elements)} elements need as many positive shares, not {list(shares)}")
-        self.elements = [strand for element in elements for strand in (element, element.reverse_complement())]
-        rates = np.repeat([share / e.mean_length for e, share in zip(elements, shares, strict=True)], 2)
+            raise ValueError(
+                f"{len(elements)} elements need as many positive shares, not {list(shares)}"
+            )
+        self.elements = [
+            strand for element in elements for strand in (element, element.reverse_complement())
+        ]
+        rates = np.repeat(
+            [share / e.mean_length for e, share in zip(elements, shares, strict=True)], 2
+        )
         rates /= rates.sum()  # of all pieces, how many are of this element and strand
         pieces = list(zip(self.elements, rates, strict=True))
         self.enter = np.concatenate([rate * e.enter for e, rate in pieces])
@@ -261,14 +282,20 @@ class HiddenMarkovSource:
         self.repeat = np.concatenate([np.full(len(e.enter), e.repeat) for e in self.elements])
         self.shift, self.edges = _join([e.step for e in self.elements])
         visits = np.concatenate([rate * e.visits for e, rate in pieces])
-        self.stationary = visits / visits.sum()  # renewal-reward theorem: time in a state is proportional to visits
+        self.stationary = (
+            visits / visits.sum()
+        )  # renewal-reward theorem: time in a state is proportional to visits
 
     def walk(self, length: int, seed: int, index: int) -> tuple[Tensor, Tensor]:
         """States and tokens, both (length,) int64, of walk `index`: begun in the stationary distribution.
 
         A pure function of (seed, index), and a shorter walk is the beginning of a longer one.
         """
-        draws = uniform(seed, Stream.SOURCE, torch.tensor(index), 2 * length, step=_WALK).numpy().reshape(length, 2)
+        draws = (
+            uniform(seed, Stream.SOURCE, torch.tensor(index), 2 * length, step=_WALK)
+            .numpy()
+            .reshape(length, 2)
+        )
         rows, columns, probabilities = self.edges
         states, letters = _compiled(_walk)(
             draws,
@@ -286,7 +313,7 @@ class HiddenMarkovSource:
         """Tokens (length,) int64 of sample `index`. See `walk`."""
         return self.walk(length, seed, index)[1]
 
-    def nats(self, tokens: Tensor) -> Tensor:
+    def nll(self, tokens: Tensor) -> Tensor:
         """Exact -log p, in nats, of the letters of each window: the forward algorithm (Rabiner 1989, eq. 19-21).
 
         Windows are taken from anywhere in an endless genome, so the first state has the stationary distribution. Tokens
@@ -306,7 +333,9 @@ class HiddenMarkovSource:
         return torch.from_numpy(nats)
 
 
-def _join(steps: Iterable[np.ndarray]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _join(
+    steps: Iterable[np.ndarray],
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The matrix with these blocks on its diagonal: its first upper diagonal, the rest as (rows, columns, values)."""
     shifts, edges, start = [], [], 0
     for step in steps:
@@ -323,7 +352,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` through Numba, which is only imported when a source is first walked or scored."""
     import numba
 
-    return numba.njit(fastmath={"reassoc", "contract"})(function)  # sums may be vectorised; NaN and inf stay themselves
+    return numba.njit(fastmath={"reassoc", "contract"})(
+        function
+    )  # sums may be vectorised; NaN and inf stay themselves
 
 
 def _walk(
@@ -352,7 +383,11 @@ def _walk(
                 left -= probability[edge]
                 stay += probability[edge]
                 edge += 1
-            state = target[edge] if edge < end else np.searchsorted(enter_cdf, left / (1 - stay) * enter_cdf[-1])
+            state = (
+                target[edge]
+                if edge < end
+                else np.searchsorted(enter_cdf, left / (1 - stay) * enter_cdf[-1])
+            )
         states[i] = state
         letters[i] = np.searchsorted(emit_cdf[state], draws[i, 1] * emit_cdf[state, -1])
     return states, letters
@@ -418,7 +453,9 @@ class Contig:
             raise ValueError(f"contig {self.name!r}: length {self.length}")
         for start, end in self.gaps:
             if not 0 <= start < end <= self.length:
-                raise ValueError(f"contig {self.name}: gap [{start}, {end}) is not within its {self.length} letters")
+                raise ValueError(
+                    f"contig {self.name}: gap [{start}, {end}) is not within its {self.length} letters"
+                )
 
 
 def load_source(name_or_path: str | os.PathLike[str] = "demo") -> HiddenMarkovSource:
@@ -440,7 +477,11 @@ def load_contigs(name_or_path: str | os.PathLike[str] = "demo") -> list[Contig]:
 
 
 def write_genome(
-    path: str | os.PathLike[str], *, source: HiddenMarkovSource, contigs: Sequence[Contig], seed: int
+    path: str | os.PathLike[str],
+    *,
+    source: HiddenMarkovSource,
+    contigs: Sequence[Contig],
+    seed: int,
 ) -> None:
     """Writes a FASTA, 60 letters a line, whole or not at all. The same seed gives the same bytes.
 
@@ -453,17 +494,21 @@ def write_genome(
     """
     if len({contig.name for contig in contigs}) < len(contigs):
         raise ValueError(f"contigs share a name: {[contig.name for contig in contigs]}")
-    with whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         for index, contig in enumerate(contigs):
             text = _spell(source, contig, seed, index)
             file.write(f">{contig.name} simulated, seed {seed}\n".encode())
-            file.writelines(text[start : start + _LINE] + b"\n" for start in range(0, contig.length, _LINE))
+            file.writelines(
+                text[start : start + _LINE] + b"\n" for start in range(0, contig.length, _LINE)
+            )
 
 
 def _spell(source: HiddenMarkovSource, contig: Contig, seed: int, index: int) -> bytes:
     states, tokens = source.walk(contig.length, seed, index)
     text = np.frombuffer(DNA.decode(tokens).encode(), np.uint8)
-    text = np.where(source.repeat[states], text | 0x20, text)  # bit 5 is the case of an ASCII letter
+    text = np.where(
+        source.repeat[states], text | 0x20, text
+    )  # bit 5 is the case of an ASCII letter
     for start, end in contig.gaps:
         text[start:end] = ord(DNA.unknown)
     return text.tobytes()
@@ -475,12 +520,18 @@ def _load(name_or_path: str | os.PathLike[str], build: Callable[[Mapping[str, An
     try:
         return build(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise InputError(f'{path}: {error.strerror}; give the YAML file of a source, or "demo"') from error
+        raise InputError(
+            f'{path}: {error.strerror}; give the YAML file of a source, or "demo"'
+        ) from error
     except KeyError as error:
-        raise InputError(f"{path}: the key {error} is missing; compare it with the demo source") from error
+        raise InputError(
+            f"{path}: the key {error} is missing; compare it with the demo source"
+        ) from error
     except (ValueError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a source of DNA: {reason}; compare it with the demo source") from error
+        raise InputError(
+            f"{path}: not a source of DNA: {reason}; compare it with the demo source"
+        ) from error
 
 
 def _source(parameters: Mapping[str, Any]) -> HiddenMarkovSource:
@@ -498,7 +549,12 @@ def _source(parameters: Mapping[str, Any]) -> HiddenMarkovSource:
         ancestor = founder(repeats["seed"], family, entry["length"], repeats["gc"])
         pieces.append((interspersed_repeat(name, ancestor, entry["divergence"]), entry["share"]))
     for name, entry in tandems.items():
-        pieces.append((tandem_repeat(name, entry["unit"], entry["mean_length"], entry["divergence"]), entry["share"]))
+        pieces.append(
+            (
+                tandem_repeat(name, entry["unit"], entry["mean_length"], entry["divergence"]),
+                entry["share"],
+            )
+        )
     return HiddenMarkovSource(*zip(*pieces, strict=True))
 
 

@@ -124,8 +124,15 @@ def split_by_intervals(genome: Genome, bed: str | Path, test_fold: str | None = 
             f"{bed}, lines {rows[i].line} ({first}) and {rows[j].line} ({second}): overlap at {other.chrom}:"
             f"{other.start}; a base can be in one split only"
         )
-    intervals = {split: _merged([interval for interval, owner in owned if owner == split]) for split in SPLITS}
-    how = "" if folds is None else f", test {_named(spelling, 'test')}, valid {_named(spelling, 'valid')}"
+    intervals = {
+        split: _merged([interval for interval, owner in owned if owner == split])
+        for split in SPLITS
+    }
+    how = (
+        ""
+        if folds is None
+        else f", test {_named(spelling, 'test')}, valid {_named(spelling, 'valid')}"
+    )
     return Splits(intervals, f"intervals of {Path(bed).name}{how}")
 
 
@@ -176,7 +183,10 @@ def split_genome(genome: Genome, window: int) -> Splits:
 
 def summary(genome: Genome, splits: Splits) -> str:
     """A table of the intervals, bases and scorable bases of each split, headed by how it was made."""
-    lines = [f"{genome.name}: {splits.how}", f"{'split':<6}{'intervals':>11}{'bases':>16}{'scorable':>16}"]
+    lines = [
+        f"{genome.name}: {splits.how}",
+        f"{'split':<6}{'intervals':>11}{'bases':>16}{'scorable':>16}",
+    ]
     for split in SPLITS:
         intervals = merge(splits[split])
         bases = sum(len(interval) for interval in intervals)
@@ -188,7 +198,11 @@ def summary(genome: Genome, splits: Splits) -> str:
 def _folds(rows: list[BedRow]) -> list[str] | None:
     """The labels of the split column in order, if they are folds: at least three, and none of them a split or empty."""
     labels = sorted({row.split for row in rows}, key=lambda label: (len(label), label))
-    return labels if len(labels) > 2 and all(labels) and not SPELLINGS.keys() & {*map(str.lower, labels)} else None
+    return (
+        labels
+        if len(labels) > 2 and all(labels) and not SPELLINGS.keys() & {*map(str.lower, labels)}
+        else None
+    )
 
 
 def _roles(folds: list[str], bed: str | Path, test_fold: str | None) -> dict[str, str]:
@@ -213,14 +227,18 @@ def _merged(intervals: list[Interval]) -> list[Interval]:
     alike: dict[float, list[Interval]] = {}
     for interval in intervals:
         alike.setdefault(interval.weight, []).append(interval)
-    return sorted(replace(one, weight=weight) for weight, some in alike.items() for one in merge(some))
+    return sorted(
+        replace(one, weight=weight) for weight, some in alike.items() for one in merge(some)
+    )
 
 
 def _split_of(row: BedRow, bed: str | Path, spelling: Mapping[str, str]) -> str:
     split = spelling.get(row.split.lower())
     if not split:
         found = repr(row.split) if row.split else "nothing"
-        raise InputError(f"{bed}, line {row.line}: {found} in the split column; write train, valid or test there")
+        raise InputError(
+            f"{bed}, line {row.line}: {found} in the split column; write train, valid or test there"
+        )
     return split
 
 

@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from dnadiff.alphabet import DNA
 from dnadiff.errors import InputError
-from dnadiff.files import cache_folder, read_json, whole, write_json
+from dnadiff.files import atomic_path, cache_folder, read_json, write_json
 from dnadiff.genome.records import Record, Share, check_container, chunks, indexed
 
 Progress = Callable[[int, int], None]
@@ -96,14 +96,22 @@ def open_store(path: Path, progress: Progress | None = None) -> Store:
         InputError: if the file is not a readable FASTA of DNA, or the cache folder cannot be written.
     """
     check_container(path)
-    note = _folder() / "paths" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+    note = (
+        _folder()
+        / "paths"
+        / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+    )
     if store := _noted(note, path):
         return store
     with _alone(note):
         # Whoever held the lock has perhaps made the store meanwhile.
-        store = _noted(note, path) or _make(path, note, (lambda done, total: None) if progress is None else progress)
+        store = _noted(note, path) or _make(
+            path, note, (lambda done, total: None) if progress is None else progress
+        )
     if not store:
-        raise InputError(f"{_folder()}: the store of {path} vanished while it was opened; try again")
+        raise InputError(
+            f"{_folder()}: the store of {path} vanished while it was opened; try again"
+        )
     return store
 
 
@@ -118,7 +126,9 @@ def _make(path: Path, note: Path, progress: Progress) -> Store | None:
     digest = _sha256(path, reading(0))
     with _alone(_files(digest)[0]) as alone:  # the same content may have two paths
         if not _load(digest):
-            _clear(*(_folder().glob(f".{digest[:32]}.*.part") if alone else ()))  # of a killed builder
+            _clear(
+                *(_folder().glob(f".{digest[:32]}.*.part") if alone else ())
+            )  # of a killed builder
             _build(path, digest, before, reading(1), reading(2))
             for version in range(1, _VERSION):
                 _clear(*_folder().glob(f"{digest[:32]}.v{version}.*"))
@@ -208,8 +218,12 @@ def _load(digest: str) -> Store | None:
 def _probe(codes: Path, runs: np.ndarray) -> int:
     """CRC-32 of the runs and of pages spread evenly over the codes: what a disk that lost them would change."""
     check = zlib.crc32(runs.tobytes())
-    with codes.open("rb") as file:  # read, not mapped: what is mapped would count as this process's memory
-        for place in np.linspace(0, max(0, codes.stat().st_size - _PAGE), _PROBED, dtype=np.int64).tolist():
+    with codes.open(
+        "rb"
+    ) as file:  # read, not mapped: what is mapped would count as this process's memory
+        for place in np.linspace(
+            0, max(0, codes.stat().st_size - _PAGE), _PROBED, dtype=np.int64
+        ).tolist():
             file.seek(place)
             check = zlib.crc32(file.read(_PAGE), check)
     return check
@@ -221,7 +235,7 @@ def _build(path: Path, digest: str, times: list[int], indexing: Share, encoding:
     The description comes last: where it is, the rest is.
     """
     codes, runs, about = _files(digest)
-    with indexed(path, indexing) as (faidx, records), _writing(), whole(codes) as temporary:
+    with indexed(path, indexing) as (faidx, records), _writing(), atomic_path(codes) as temporary:
         with temporary.open("wb") as out:
             histogram, found = _encode(path, faidx, records, out, encoding)
             out.flush()
@@ -232,9 +246,15 @@ def _build(path: Path, digest: str, times: list[int], indexing: Share, encoding:
         if not counts.scorable:
             raise InputError(f"{path}: no A, C, G or T in it; a genome with known bases is needed")
         probe = _probe(temporary, found)
-        with whole(runs) as beside, beside.open("wb") as file:
+        with atomic_path(runs) as beside, beside.open("wb") as file:
             np.save(file, found)
-    facts = {"path": str(path), "digest": digest, "counts": asdict(counts), "records": records, "probe": probe}
+    facts = {
+        "path": str(path),
+        "digest": digest,
+        "counts": asdict(counts),
+        "records": records,
+        "probe": probe,
+    }
     with _writing():
         write_json(about, facts)
 
@@ -275,7 +295,9 @@ def _encode(
 def _code_table() -> np.ndarray:
     """Byte of the text -> code."""
     table = np.full(256, _NOT_A_LETTER, np.uint8)
-    codes = dict.fromkeys(DNA.ambiguity, UNKNOWN) | {letter: i for i, letter in enumerate(DNA.letters)}
+    codes = dict.fromkeys(DNA.ambiguity, UNKNOWN) | {
+        letter: i for i, letter in enumerate(DNA.letters)
+    }
     for letter, code in codes.items():
         table[ord(letter)] = code
         table[ord(letter.lower())] = code | SOFT_MASK
@@ -285,7 +307,9 @@ def _code_table() -> np.ndarray:
 _CODES = _code_table()
 
 
-def _check_letters(path: Path, record: Record, start: int, text: np.ndarray, codes: np.ndarray) -> None:
+def _check_letters(
+    path: Path, record: Record, start: int, text: np.ndarray, codes: np.ndarray
+) -> None:
     wrong = codes == _NOT_A_LETTER
     if wrong.any():
         place = int(np.argmax(wrong))
@@ -304,7 +328,9 @@ def _runs(codes: np.ndarray) -> np.ndarray:
 
 def _count(histogram: np.ndarray) -> Counts:
     number = {chr(byte): int(histogram[byte]) for byte in range(256)}
-    both = {letter: number[letter] + number[letter.lower()] for letter in {*DNA.letters, *DNA.ambiguity}}
+    both = {
+        letter: number[letter] + number[letter.lower()] for letter in {*DNA.letters, *DNA.ambiguity}
+    }
     scorable = sum(both[letter] for letter in DNA.letters)
     total = sum(both.values())
     unknown = both[DNA.unknown]

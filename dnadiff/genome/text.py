@@ -42,12 +42,20 @@ def lines(path: Path, what: str) -> Iterator[str]:
     try:
         head, tail = ends(path)
         if is_bgzip(head) and tail != BGZIP_END:
-            raise InputError(f"{path}: truncated (the bgzip end marker is missing); copy or download it again")
+            raise InputError(
+                f"{path}: truncated (the bgzip end marker is missing); copy or download it again"
+            )
         zipped = head.startswith(GZIP)
-        with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as text:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if zipped
+            else path.open(encoding="utf-8") as text
+        ):
             yield from text
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); copy or download it again") from error
+        raise InputError(
+            f"{path}: truncated or damaged ({error}); copy or download it again"
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file; a {what} file is needed") from error
     except OSError as error:

@@ -111,16 +111,22 @@ class Variants:
             elif text.startswith("#"):
                 header = self._check_header(text, number)
             elif text and not header:
-                raise InputError(f"{self.path}, line {number}: no #CHROM line above it; a VCF file is needed")
+                raise InputError(
+                    f"{self.path}, line {number}: no #CHROM line above it; a VCF file is needed"
+                )
             elif text:
                 yield from self._alleles(text, number)
         if not self.count:
-            raise InputError(f"{self.path}: {self.summary() if self.skipped else 'no variants in it'}")
+            raise InputError(
+                f"{self.path}: {self.summary() if self.skipped else 'no variants in it'}"
+            )
 
     def summary(self) -> str:
         """How many alleles were read and left out, and why."""
         causes = (f"{count:,} {reason}" for reason, count in self.skipped.most_common())
-        return f"{self.count:,} alleles to score{''.join(f'; left out: {cause}' for cause in causes)}"
+        return (
+            f"{self.count:,} alleles to score{''.join(f'; left out: {cause}' for cause in causes)}"
+        )
 
     def _check_contig(self, text: str, number: int) -> None:
         """Refuses a header whose chromosomes have other lengths: its positions would mean other bases."""
@@ -134,7 +140,9 @@ class Variants:
 
     def _check_header(self, text: str, number: int) -> bool:
         if text.split("\t")[:5] != _HEADER:
-            raise InputError(f"{self.path}, line {number}: {text[:60]!r} is not the header #CHROM, POS, ID, REF, ALT")
+            raise InputError(
+                f"{self.path}, line {number}: {text[:60]!r} is not the header #CHROM, POS, ID, REF, ALT"
+            )
         return True
 
     def _alleles(self, text: str, number: int) -> Iterator[Variant]:
@@ -148,7 +156,9 @@ class Variants:
     def _split(self, text: str, number: int) -> Iterator[Variant]:
         fields = text.split("\t")
         if len(fields) < len(_HEADER):
-            raise ValueError(f"{len(fields)} column(s); a record has {len(_HEADER)} or more, separated by tabs")
+            raise ValueError(
+                f"{len(fields)} column(s); a record has {len(_HEADER)} or more, separated by tabs"
+            )
         name, position, identity, ref, alts = fields[:5]
         ref, info = ref.upper(), fields[7] if len(fields) > 7 else "."
         place = self._place(name, position, ref)
@@ -172,7 +182,11 @@ class Variants:
     def _unfit(self, place: tuple[str | None, int], ref: str, alt: str) -> str | None:
         """Why an allele cannot be scored, or None if it can."""
         chrom, start = place
-        kind = None if _BASES.fullmatch(alt) else next((kind for kind in _KINDS if _KINDS[kind].fullmatch(alt)), "")
+        kind = (
+            None
+            if _BASES.fullmatch(alt)
+            else next((kind for kind in _KINDS if _KINDS[kind].fullmatch(alt)), "")
+        )
         if kind == "" or not alt:
             raise ValueError(f"ALT {_short(alt)!r} is no allele")
         if kind or chrom is None:
@@ -180,7 +194,9 @@ class Variants:
         if start < 0:
             raise ValueError("POS 0 is before the first base, which is 1")
         if start + len(ref) > self._genome.contigs[chrom]:
-            raise ValueError(f"it ends behind {chrom}, which has {self._genome.contigs[chrom]:,} bases")
+            raise ValueError(
+                f"it ends behind {chrom}, which has {self._genome.contigs[chrom]:,} bases"
+            )
         there = self._bases(chrom, start, len(ref))
         if any(a != b for a, b in zip(ref, there, strict=True) if {a, b} <= set(DNA.letters)):
             if self._skip_mismatches:
@@ -190,12 +206,20 @@ class Variants:
                 "called on, or skip such alleles"
             )
         if not _BASES.fullmatch(ref) or not _BASES.fullmatch(there):
-            return "with an unknown base" if _BASES.fullmatch(there) else "where the genome has an unknown base"
+            return (
+                "with an unknown base"
+                if _BASES.fullmatch(there)
+                else "where the genome has an unknown base"
+            )
         return "whose ALT is REF" if alt == ref else None
 
     def _bases(self, chrom: str, start: int, length: int) -> str:
         first = self._genome.offsets[chrom] + start
-        return _LETTERS[self._genome.codes[first : first + length] & ~np.uint8(SOFT_MASK)].tobytes().decode()
+        return (
+            _LETTERS[self._genome.codes[first : first + length] & ~np.uint8(SOFT_MASK)]
+            .tobytes()
+            .decode()
+        )
 
     def _chrom(self, name: str) -> str | None:
         """The genome's name of a contig, or None if it has none; says once if it is another."""
@@ -203,8 +227,12 @@ class Variants:
             bare = name.removeprefix("chr")
             aliases = [name, f"chr{name}", bare] + (["chrM", "MT"] if bare in ("M", "MT") else [])
             found = next((alias for alias in aliases if alias in self._genome.contigs), None)
-            if found not in (name, None) and all(known in (key, None) for key, known in self._contigs.items()):
-                logger.info("%s: its %s is read as %s of %s", self.path, name, found, self._genome.path.name)
+            if found not in (name, None) and all(
+                known in (key, None) for key, known in self._contigs.items()
+            ):
+                logger.info(
+                    "%s: its %s is read as %s of %s", self.path, name, found, self._genome.path.name
+                )
             self._contigs[name] = found
         return self._contigs[name]
 

@@ -15,8 +15,8 @@ from dnadiff.errors import InputError
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.intervals import Interval, merge
 from dnadiff.genome.loops import deal, draw
-from dnadiff.genome.places import Places, Sources
-from dnadiff.noise import Stream, uniform
+from dnadiff.genome.window_starts import Sources, WindowStarts
+from dnadiff.rng import Stream, uniform
 
 
 class Location(NamedTuple):
@@ -40,7 +40,7 @@ class Drawn(NamedTuple):
 class Windows:
     """Training windows of a split, as a pure function of (seed, index).
 
-    A window lies where `Places` says that it may. A random one begins at a place that is uniform over all legal ones of
+    A window lies where `WindowStarts` says that it may. A random one begins at a place that is uniform over all legal ones of
     all genomes, but for weights. If `tiled`, each interval is cut into windows from its first known base on, and a
     window is one of those: each comes once in every `total` consecutive numbers, in an order that is random and another
     one each time. The strand is a fair coin. Any number of workers or devices that ask for the same index get the same
@@ -82,15 +82,19 @@ class Windows:
         soft_mask_weight: float = 1.0,
     ) -> None:
         if jitter < 0 or (jitter and not tiled) or (shares and tiled):
-            raise ValueError(f"jitter {jitter} is for tiles, and shares {shares} for random windows")
-        places = Places.of(genomes, split, length, min_scorable)
+            raise ValueError(
+                f"jitter {jitter} is for tiles, and shares {shares} for random windows"
+            )
+        places = WindowStarts.of(genomes, split, length, min_scorable)
         self.length = length
         self._seed = np.uint64(seed % 2**64)
         self.reverse_complement = reverse_complement
         self.soft_mask_weight = soft_mask_weight
         self.skipped = places.skipped
-        self._lottery = _Tiles.of(places, length, jitter) if tiled else _Scatter.of(places, shares)
-        self.total = self._lottery.total
+        self._permuted_tiles = (
+            _TiledStarts.of(places, length, jitter) if tiled else _RandomStarts.of(places, shares)
+        )
+        self.total = self._permuted_tiles.total
 
     def tokens(self, index: Tensor) -> Tensor:
         """Token ids (B, length) int64 of the windows `index` (B,) int64, in that order.
@@ -98,7 +102,7 @@ class Windows:
         Raises:
             ValueError: if an index is negative.
         """
-        return _tokens(self._lottery.places.genomes, *self._place(index), self.length)
+        return _tokens(self._permuted_tiles.places.genomes, *self._place(index), self.length)
 
     def draw(self, index: Tensor) -> Drawn:
         """Windows, and the weights of their bases in the loss: float32, or None where all are 1. They have no labels.
@@ -106,7 +110,7 @@ class Windows:
         Raises:
             ValueError: if an index is negative.
         """
-        genomes, place = self._lottery.places.genomes, self._place(index)
+        genomes, place = self._permuted_tiles.places.genomes, self._place(index)
         weights = None
         if self.soft_mask_weight != 1:
             weights = _weights(genomes, *place, self.length, self.soft_mask_weight)
@@ -115,34 +119,39 @@ class Windows:
     def locate(self, index: Tensor) -> list[Location]:
         """Where the windows `index` (B,) lie."""
         places = zip(*(column.tolist() for column in self._place(index)), strict=True)
-        genomes = self._lottery.places.genomes
-        return [_location(genomes[g], start, self.length, "-" if minus else "+") for g, start, minus in places]
+        genomes = self._permuted_tiles.places.genomes
+        return [
+            _location(genomes[g], start, self.length, "-" if minus else "+")
+            for g, start, minus in places
+        ]
 
     def _place(self, index: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Genome, flat start and whether the strand is "-", each (B,)."""
-        numbers = index.cpu().numpy()  # what little is done here has NumPy do it: a batch should cost its bytes
+        numbers = (
+            index.cpu().numpy()
+        )  # what little is done here has NumPy do it: a batch should cost its bytes
         if len(numbers) and numbers.min() < 0:
             raise ValueError(f"window {numbers.min()}: an index cannot be negative")
-        row, start, reverse = self._lottery.draw(numbers.view(np.uint64), self._seed)
+        row, start, reverse = self._permuted_tiles.draw(numbers.view(np.uint64), self._seed)
         if not self.reverse_complement:
             reverse[:] = False
-        return self._lottery.places.genome[row], start, reverse
+        return self._permuted_tiles.places.genome[row], start, reverse
 
 
 _STREAMS = np.array([Stream.WINDOW, Stream.STRAND], np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
-class _Scatter:
+class _RandomStarts:
     """Random windows: `through` (n,) is the mass of the rows up to and with each, `density` (n,) that of a start."""
 
-    places: Places
+    places: WindowStarts
     through: np.ndarray
     density: np.ndarray
     total: int
 
     @classmethod
-    def of(cls, places: Places, shares: Sequence[float] | None) -> _Scatter:
+    def of(cls, places: WindowStarts, shares: Sequence[float] | None) -> _RandomStarts:
         density = places.weight.copy()
         count = places.high - places.low
         if shares is not None:
@@ -151,23 +160,27 @@ class _Scatter:
         return cls(places, np.cumsum(count * density), density, int(count.sum()))
 
     def draw(self, index: np.ndarray, seed: np.uint64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return draw(index, seed, _STREAMS, self.through, self.density, self.places.low, self.places.high)
+        return draw(
+            index, seed, _STREAMS, self.through, self.density, self.places.low, self.places.high
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class _Tiles:
+class _TiledStarts:
     """Tiles in random order: `first` (n,) is that of each row, `through` (n,) how many there are up to and with it."""
 
-    places: Places
+    places: WindowStarts
     first: np.ndarray
     through: np.ndarray
     step: int
     jitter: int
 
     @classmethod
-    def of(cls, places: Places, length: int, jitter: int) -> _Tiles:
+    def of(cls, places: WindowStarts, length: int, jitter: int) -> _TiledStarts:
         if (places.weight != 1).any():
-            raise InputError("intervals with weights are for random windows: leave --tiled or the weight column out")
+            raise InputError(
+                "intervals with weights are for random windows: leave --tiled or the weight column out"
+            )
         some, first, count = places.tiles(length)
         return cls(some, first, np.cumsum(count), length, jitter)
 
@@ -177,7 +190,9 @@ class _Tiles:
 
     def draw(self, index: np.ndarray, seed: np.uint64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         low, high = self.places.low, self.places.high
-        return deal(index, seed, _STREAMS, self.through, self.first, self.step, self.jitter, low, high)
+        return deal(
+            index, seed, _STREAMS, self.through, self.first, self.step, self.jitter, low, high
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +222,9 @@ class HeldOut:
         """Token ids (B, length) int64 of the windows `rows` (B,) of the sample."""
         chosen = rows if isinstance(rows, slice) else rows.cpu().numpy()
         start = self._start[chosen]
-        return _tokens(self.genomes, self._genome[chosen], start, np.zeros(len(start), bool), self.length)
+        return _tokens(
+            self.genomes, self._genome[chosen], start, np.zeros(len(start), bool), self.length
+        )
 
     @property
     def tokens_all(self) -> Tensor:
@@ -226,7 +243,9 @@ class HeldOut:
         return [Interval(place.chrom, place.start, place.end) for place in self.locations]
 
 
-def held_out(genomes: Sources, *, split: str, length: int, limit: int, seed: int, min_scorable: float = 0.5) -> HeldOut:
+def held_out(
+    genomes: Sources, *, split: str, length: int, limit: int, seed: int, min_scorable: float = 0.5
+) -> HeldOut:
     """A sample of the windows of a split, for a bound that can be reported.
 
     The segments of the split that have sequence are tiled from their first base on. A tile is eligible if at least half
@@ -247,8 +266,11 @@ def held_out(genomes: Sources, *, split: str, length: int, limit: int, seed: int
     """
     if limit < 1:
         raise ValueError(f"a sample of {limit} windows is none")
-    apart = [(genome, replace(splits, intervals={s: _apart(splits[s]) for s in splits})) for genome, splits in genomes]
-    places, first, count = Places.of(apart, split, length, min_scorable).tiles(length)
+    apart = [
+        (genome, replace(splits, intervals={s: _apart(splits[s]) for s in splits}))
+        for genome, splits in genomes
+    ]
+    places, first, count = WindowStarts.of(apart, split, length, min_scorable).tiles(length)
     total = int(count.sum())
     chance = uniform(seed, Stream.EVAL, torch.arange(total), 1)[:, 0].numpy()
     chosen = np.argsort(chance, kind="stable")[:limit]
@@ -269,7 +291,11 @@ def _apart(intervals: list[Interval]) -> list[Interval]:
 
 
 def _tokens(
-    genomes: Sequence[Genome], genome: np.ndarray, start: np.ndarray, reverse: np.ndarray, length: int
+    genomes: Sequence[Genome],
+    genome: np.ndarray,
+    start: np.ndarray,
+    reverse: np.ndarray,
+    length: int,
 ) -> Tensor:
     """Token ids (B, length) of windows of several genomes."""
     if len(genomes) == 1:
@@ -282,13 +308,20 @@ def _tokens(
 
 
 def _weights(
-    genomes: Sequence[Genome], genome: np.ndarray, start: np.ndarray, reverse: np.ndarray, length: int, masked: float
+    genomes: Sequence[Genome],
+    genome: np.ndarray,
+    start: np.ndarray,
+    reverse: np.ndarray,
+    length: int,
+    masked: float,
 ) -> Tensor:
     """Weights (B, length) of the bases of windows of several genomes."""
     weights = torch.empty(len(start), length)
     for g in np.unique(genome):
         rows = np.flatnonzero(genome == g)
-        weights[torch.from_numpy(rows)] = genomes[g].mask_weights(start[rows], length, reverse[rows], masked)
+        weights[torch.from_numpy(rows)] = genomes[g].mask_weights(
+            start[rows], length, reverse[rows], masked
+        )
     return weights
 
 

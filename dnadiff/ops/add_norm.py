@@ -41,7 +41,9 @@ def add_norm_fn(
         ValueError: if shapes do not fit together, or the backend is unknown or cannot take these arguments.
     """
     _check(x, residual, weight, bias)
-    match choose(backend, "add_norm_fn", norm_obstacles(x, residual, weight, bias)):  # each imports what takes a while
+    match choose(
+        backend, "add_norm_fn", norm_obstacles(x, residual, weight, bias)
+    ):  # each imports what takes a while
         case "cpu":
             from dnadiff.ops.cpu.norm import add_norm
         case "triton":
@@ -79,7 +81,11 @@ def _check(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | No
     if x.dim() == 0 or x.shape[-1] == 0 or not x.is_floating_point():
         raise ValueError(f"x must be (..., D) in floating point, got {tuple(x.shape)} in {x.dtype}")
     if residual is not None and residual.shape != x.shape:
-        raise ValueError(f"residual must have the shape of x {tuple(x.shape)}, got {tuple(residual.shape)}")
+        raise ValueError(
+            f"residual must have the shape of x {tuple(x.shape)}, got {tuple(residual.shape)}"
+        )
     for name, vector in (("weight", weight), ("bias", bias)):
         if vector is not None and vector.shape != x.shape[-1:]:
-            raise ValueError(f"{name} must have the shape ({x.shape[-1]},), got {tuple(vector.shape)}")
+            raise ValueError(
+                f"{name} must have the shape ({x.shape[-1]},), got {tuple(vector.shape)}"
+            )

@@ -26,7 +26,7 @@ def choose(backend: str, function: str, obstacles: Mapping[str, str | None]) -> 
     Raises:
         ValueError: if `backend` is unknown, is not there for this function, or cannot take these arguments.
     """
-    usable = [name for name, obstacle in obstacles.items() if obstacle is None]
+    usable = [name for name, unsupported_reason in obstacles.items() if unsupported_reason is None]
     if backend == "auto" and usable:
         return usable[0]
     if backend != "auto" and backend not in BACKENDS:
@@ -34,7 +34,9 @@ def choose(backend: str, function: str, obstacles: Mapping[str, str | None]) -> 
     reason = obstacles.get(backend, "it is not available")
     if reason is None:
         return backend
-    raise ValueError(f"{function} cannot run with backend {backend!r}: {reason}; usable here: {', '.join(usable)}")
+    raise ValueError(
+        f"{function} cannot run with backend {backend!r}: {reason}; usable here: {', '.join(usable)}"
+    )
 
 
 def cpu_obstacle(*tensors: Tensor | None) -> str | None:
@@ -68,12 +70,16 @@ def mamba_ssm_obstacle(package: str, *tensors: Tensor | None) -> str | None:
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether a backward pass may come to any of these tensors, so that what it needs must be kept."""
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    return torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
 
 
-def bfloat16_pays(device: str) -> bool:
+def prefers_bf16(device: str) -> bool:
     """Whether training in bfloat16 is much faster on a kind of device: on GPUs, and on CPUs with AMX, as measured."""
-    return device == "cuda" or (device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+    return device == "cuda" or (
+        device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    )
 
 
 @functools.cache

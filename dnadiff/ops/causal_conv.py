@@ -43,7 +43,9 @@ def causal_conv1d_fn(
             these arguments.
     """
     _check(x, weight, bias, activation)
-    match choose(backend, "causal_conv1d_fn", conv_obstacles(x, weight, bias)):  # each imports what takes a while
+    match choose(
+        backend, "causal_conv1d_fn", conv_obstacles(x, weight, bias)
+    ):  # each imports what takes a while
         case "cpu":
             from dnadiff.ops.cpu.conv import causal_conv
         case "triton":
@@ -66,7 +68,9 @@ def conv_obstacles(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> dic
     }
 
 
-def causal_conv_reference(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
+def causal_conv_reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
+) -> Tensor:
     """The same in PyTorch, differentiable by autograd."""
     channels, width = weight.shape
     dtype = torch.promote_types(x.dtype, torch.float32)
@@ -80,9 +84,13 @@ def causal_conv_reference(x: Tensor, weight: Tensor, bias: Tensor | None, silu: 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
     if x.dim() != 3 or not x.is_floating_point():
-        raise ValueError(f"x must be (batch, D, L) in floating point, got {tuple(x.shape)} in {x.dtype}")
+        raise ValueError(
+            f"x must be (batch, D, L) in floating point, got {tuple(x.shape)} in {x.dtype}"
+        )
     if weight.dim() != 2 or weight.shape[0] != x.shape[1] or weight.shape[1] == 0:
-        raise ValueError(f"weight must be (D, W) with D = {x.shape[1]} as in x, got {tuple(weight.shape)}")
+        raise ValueError(
+            f"weight must be (D, W) with D = {x.shape[1]} as in x, got {tuple(weight.shape)}"
+        )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must have the shape ({x.shape[1]},), got {tuple(bias.shape)}")
     if activation not in (None, "silu"):

@@ -40,14 +40,16 @@ class Check:
     device: str
     backend: str
     automatic: bool
-    obstacle: str | None = None
+    unsupported_reason: str | None = None
     error: float | None = None
     failure: str | None = None
 
     @property
     def wrong(self) -> bool:
         """Whether the backend should be usable, but does not compute what it should."""
-        return self.obstacle is None and not (self.error is not None and self.error <= TOLERANCE)
+        return self.unsupported_reason is None and not (
+            self.error is not None and self.error <= TOLERANCE
+        )
 
 
 def check_kernels(device: str) -> Iterator[Check]:
@@ -61,12 +63,14 @@ def check_kernels(device: str) -> Iterator[Check]:
     """
     for kernel in _KERNELS:
         generator = torch.Generator().manual_seed(0)
-        inputs = {name: torch.randn(shape, generator=generator) for name, shape in kernel.shapes.items()}
+        inputs = {
+            name: torch.randn(shape, generator=generator) for name, shape in kernel.shapes.items()
+        }
         obstacles = kernel.obstacles(**{name: x.to(device) for name, x in inputs.items()})
         automatic = choose("auto", kernel.name, obstacles)
-        for backend, obstacle in obstacles.items():
-            check = Check(kernel.name, device, backend, backend == automatic, obstacle)
-            yield check if obstacle else _compared(check, kernel, inputs)
+        for backend, unsupported_reason in obstacles.items():
+            check = Check(kernel.name, device, backend, backend == automatic, unsupported_reason)
+            yield check if unsupported_reason else _compared(check, kernel, inputs)
 
 
 class _Kernel(NamedTuple):
@@ -97,18 +101,25 @@ def _norm(inputs: dict[str, Any], backend: str, rms: bool) -> tuple[Tensor, ...]
 
 def _directions(inputs: dict[str, Any], variant: bool) -> list[DirectionWeights]:
     """The direction that the inputs describe, both ways."""
-    weights = {name: inputs[name] for name in ("conv_weight", "conv_bias", "x_proj", "dt_proj", "dt_bias", "D")}
+    weights = {
+        name: inputs[name]
+        for name in ("conv_weight", "conv_bias", "x_proj", "dt_proj", "dt_bias", "D")
+    }
     weights["A"] = -inputs["A"].exp()
     return [DirectionWeights(**weights, reverse=reverse) for reverse in (variant, not variant)]
 
 
 def _mixer(inputs: dict[str, Any], backend: str, variant: bool) -> tuple[Tensor, ...]:
     projections = inputs["in_weight"], None, inputs["out_weight"], None
-    return (mamba_mixer_fn(inputs["x"], *projections, _directions(inputs, variant), backend=backend),)
+    return (
+        mamba_mixer_fn(inputs["x"], *projections, _directions(inputs, variant), backend=backend),
+    )
 
 
 def _mixer_obstacles(**inputs: Any) -> dict[str, str | None]:
-    return mixer_obstacles(inputs["x"], inputs["in_weight"], inputs["out_weight"], _directions(inputs, False))
+    return mixer_obstacles(
+        inputs["x"], inputs["in_weight"], inputs["out_weight"], _directions(inputs, False)
+    )
 
 
 _ROWS, _STATES = (2, 20, 37), (2, 5, 37)
@@ -118,18 +129,39 @@ _KERNELS = (
         "selective_scan_fn",
         _scan,
         lambda **inputs: scan_obstacles(ScanArguments(**inputs)),
-        {"u": _ROWS, "delta": _ROWS, "A": (20, 5), "B": _STATES, "C": _STATES, "D": (20,), "z": _ROWS}
+        {
+            "u": _ROWS,
+            "delta": _ROWS,
+            "A": (20, 5),
+            "B": _STATES,
+            "C": _STATES,
+            "D": (20,),
+            "z": _ROWS,
+        }
         | {"delta_bias": (20,)},
     ),
-    _Kernel("causal_conv1d_fn", _conv, conv_obstacles, {"x": _ROWS, "weight": (20, 4), "bias": (20,)}),
+    _Kernel(
+        "causal_conv1d_fn", _conv, conv_obstacles, {"x": _ROWS, "weight": (20, 4), "bias": (20,)}
+    ),
     _Kernel(
         "mamba_mixer_fn",
         _mixer,
         _mixer_obstacles,
-        {"x": (2, 37, 6), "in_weight": (40, 6), "out_weight": (6, 20), "conv_weight": (20, 4), "conv_bias": (20,)}
+        {
+            "x": (2, 37, 6),
+            "in_weight": (40, 6),
+            "out_weight": (6, 20),
+            "conv_weight": (20, 4),
+            "conv_bias": (20,),
+        }
         | {"x_proj": (12, 20), "dt_proj": (20, 2), "dt_bias": (20,), "A": (20, 5), "D": (20,)},
     ),
-    _Kernel("add_norm_fn", _norm, norm_obstacles, {"x": _ROWS, "residual": _ROWS, "weight": (37,), "bias": (37,)}),
+    _Kernel(
+        "add_norm_fn",
+        _norm,
+        norm_obstacles,
+        {"x": _ROWS, "residual": _ROWS, "weight": (37,), "bias": (37,)},
+    ),
 )
 
 
@@ -138,18 +170,30 @@ def _compared(check: Check, kernel: _Kernel, inputs: dict[str, Tensor]) -> Check
     errors = []
     try:
         for variant in (False, True):
-            exact = _results(kernel, {name: x.double() for name, x in inputs.items()}, "reference", variant)
+            exact = _results(
+                kernel, {name: x.double() for name, x in inputs.items()}, "reference", variant
+            )
             given = {name: x.to(check.device) for name, x in inputs.items()}
-            with torch.backends.cudnn.flags(enabled=False):  # it may round to fewer digits than float32 has
+            with torch.backends.cudnn.flags(
+                enabled=False
+            ):  # it may round to fewer digits than float32 has
                 results = _results(kernel, given, check.backend, variant)
             errors += [_relative(x, y) for x, y in zip(results, exact, strict=True)]
     except Exception as failure:  # whatever a compiler or a driver may raise
-        return replace(check, failure=f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}")
+        return replace(
+            check, failure=f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
+        )
     error = torch.stack(errors).max().item()
-    return replace(check, failure="a result is not a number") if math.isnan(error) else replace(check, error=error)
+    return (
+        replace(check, failure="a result is not a number")
+        if math.isnan(error)
+        else replace(check, error=error)
+    )
 
 
-def _results(kernel: _Kernel, inputs: dict[str, Tensor], backend: str, variant: bool) -> list[Tensor]:
+def _results(
+    kernel: _Kernel, inputs: dict[str, Tensor], backend: str, variant: bool
+) -> list[Tensor]:
     """Outputs, and gradients of a weighted sum of them."""
     leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.items()}
     outputs = kernel.run(leaves, backend, variant)

@@ -36,7 +36,9 @@ def _as_wanted(tensor: Tensor | None, dtype: torch.dtype, reverse: bool) -> Tens
     return (tensor.flip(-1) if reverse else tensor).to(dtype)
 
 
-def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
+) -> Tensor:
     """The convolution of `dnadiff.ops.causal_conv1d_fn`.
 
     causal_conv1d takes channels-last tensors only if 8 divides the number of channels, so it gets the other order.
@@ -45,5 +47,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reve
 
     bias = None if bias is None else bias.float()
     x = (x.flip(-1) if reverse else x).contiguous()
-    out = causal_conv1d_fn(x, weight.float().contiguous(), bias, activation="silu" if silu else None)
+    out = causal_conv1d_fn(
+        x, weight.float().contiguous(), bias, activation="silu" if silu else None
+    )
     return out.flip(-1) if reverse else out

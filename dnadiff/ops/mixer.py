@@ -136,14 +136,18 @@ def mamba_mixer_step(
     """
     w = direction
     if w.reverse:
-        raise ValueError("a direction that runs right to left cannot be taken one position at a time")
+        raise ValueError(
+            "a direction that runs right to left cannot be taken one position at a time"
+        )
     u, z = F.linear(x, in_weight, in_bias).chunk(2, -1)
     window = torch.cat([state.window, u[..., None]], -1)
     c = (window * w.conv_weight).sum(-1)
     c = F.silu(c if w.conv_bias is None else c + w.conv_bias)
     dt, b, c_out = F.linear(c, w.x_proj).split([w.dt_proj.shape[1], w.A.shape[1], w.A.shape[1]], -1)
     delta = F.softplus(F.linear(dt, w.dt_proj, w.dt_bias))[:, None]
-    decay = (delta * w.A.mT.contiguous()).exp_()  # new memory for so many numbers would take longer than computing them
+    decay = (
+        delta * w.A.mT.contiguous()
+    ).exp_()  # new memory for so many numbers would take longer than computing them
     hidden = decay.mul_(state.hidden).addcmul_(delta * c[:, None], b[..., None])
     y = (c_out[:, None] @ hidden)[:, 0] + w.D * c
     return F.linear(y * F.silu(z), out_weight, out_bias), MixerState(window[..., 1:], hidden)
@@ -159,13 +163,18 @@ def mixer_obstacles(
         "cpu": cpu_obstacle(*tensors),
         "triton": triton_obstacle(*tensors),
         "reference": None,
-        "mamba_ssm": mamba_ssm_obstacle("mamba_ssm", *tensors) or mamba_ssm_obstacle("causal_conv1d", *tensors),
+        "mamba_ssm": mamba_ssm_obstacle("mamba_ssm", *tensors)
+        or mamba_ssm_obstacle("causal_conv1d", *tensors),
     }
 
 
 def _one_direction(u: Tensor, z: Tensor, w: DirectionWeights, backend: str) -> Tensor:
-    c = causal_conv1d_fn(u, w.conv_weight, w.conv_bias, activation="silu", reverse=w.reverse, backend=backend)
-    dt, b, c_out = F.linear(c.mT, w.x_proj).split([w.dt_proj.shape[1], w.A.shape[1], w.A.shape[1]], -1)
+    c = causal_conv1d_fn(
+        u, w.conv_weight, w.conv_bias, activation="silu", reverse=w.reverse, backend=backend
+    )
+    dt, b, c_out = F.linear(c.mT, w.x_proj).split(
+        [w.dt_proj.shape[1], w.A.shape[1], w.A.shape[1]], -1
+    )
     delta = F.linear(dt, w.dt_proj)
     y = selective_scan_fn(
         c, delta.mT, w.A, b.mT, c_out.mT, w.D, z=z, delta_bias=w.dt_bias, delta_softplus=True, reverse=w.reverse,

@@ -31,5 +31,8 @@ class ScanArguments(NamedTuple):
         """B and C, which must vary along the sequence, as (batch, G, N, L) with as many groups each."""
         B, C = (t[:, None] if t.dim() == 3 else t for t in (self.B, self.C))
         groups = math.lcm(B.shape[1], C.shape[1])
-        B, C = (t if t.shape[1] == groups else t.repeat_interleave(groups // t.shape[1], 1) for t in (B, C))
+        B, C = (
+            t if t.shape[1] == groups else t.repeat_interleave(groups // t.shape[1], 1)
+            for t in (B, C)
+        )
         return B, C

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnadiff.ops.backend import choose, cpu_obstacle, mamba_ssm_obstacle, needs_gradient, triton_obstacle
+from dnadiff.ops.backend import (
+    choose,
+    cpu_obstacle,
+    mamba_ssm_obstacle,
+    needs_gradient,
+    triton_obstacle,
+)
 from dnadiff.ops.scan_arguments import ScanArguments
 
 
@@ -61,7 +67,9 @@ def selective_scan_fn(
     """
     given = ScanArguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     _check(given)
-    match choose(backend, "selective_scan_fn", scan_obstacles(given, return_last_state)):  # imports what takes a while
+    match choose(
+        backend, "selective_scan_fn", scan_obstacles(given, return_last_state)
+    ):  # imports what takes a while
         case "cpu":
             from dnadiff.ops.cpu.scan import selective_scan
         case "triton":
@@ -77,7 +85,9 @@ def selective_scan_fn(
 def scan_obstacles(given: ScanArguments, return_last_state: bool = False) -> dict[str, str | None]:
     """For each backend, in the order in which "auto" tries them, what keeps it from taking these arguments, or None."""
     tensors = given.tensors
-    constant = "B and C must vary along the sequence" if given.B.dim() == 2 or given.C.dim() == 2 else None
+    constant = (
+        "B and C must vary along the sequence" if given.B.dim() == 2 or given.C.dim() == 2 else None
+    )
     peer = "it takes at most 256 states" if given.A.shape[1] > 256 else None
     if return_last_state and needs_gradient(*tensors):
         peer = "it has no gradient of the last state"
@@ -134,7 +144,9 @@ def _check(given: ScanArguments) -> None:
         raise ValueError(f"A must be (D, N) with D = {channels} as in u, got {tuple(A.shape)}")
     for name, like_u in (("delta", delta), ("z", z)):
         if like_u is not None and like_u.shape != u.shape:
-            raise ValueError(f"{name} must have the shape of u {tuple(u.shape)}, got {tuple(like_u.shape)}")
+            raise ValueError(
+                f"{name} must have the shape of u {tuple(u.shape)}, got {tuple(like_u.shape)}"
+            )
     for name, vector in (("D", D), ("delta_bias", delta_bias)):
         if vector is not None and vector.shape != (channels,):
             raise ValueError(f"{name} must have the shape ({channels},), got {tuple(vector.shape)}")
@@ -145,7 +157,9 @@ def _check(given: ScanArguments) -> None:
             raise ValueError(f"{name} must be real floating point, got {tensor.dtype}")
 
 
-def _check_coefficients(name: str, coefficients: Tensor, u_shape: tuple[int, int, int], states: int) -> None:
+def _check_coefficients(
+    name: str, coefficients: Tensor, u_shape: tuple[int, int, int], states: int
+) -> None:
     batch, channels, length = u_shape
     shape = tuple(coefficients.shape)
     groups = shape[1] if len(shape) == 4 else 1
@@ -155,4 +169,6 @@ def _check_coefficients(name: str, coefficients: Tensor, u_shape: tuple[int, int
             f"{name} must be (D, N) = {allowed[0]}, (batch, N, L) = {allowed[1]} or (batch, G, N, L), got {shape}"
         )
     if groups == 0 or channels % groups:
-        raise ValueError(f"{name} has {groups} groups, which must divide the {channels} channels of u")
+        raise ValueError(
+            f"{name} has {groups} groups, which must divide the {channels} channels of u"
+        )

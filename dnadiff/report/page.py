@@ -71,13 +71,20 @@ def _run(folder: Path) -> str:
     test = None if summary is None else summary["test"]
     curve = plots.training_curve(pd.read_csv(folder / "metrics.csv"), test)
     parts.append(
-        _figure(curve, "Training loss of single draws, and the bound of the averaged weights on valid windows.")
+        _figure(
+            curve,
+            "Training loss of single draws, and the bound of the averaged weights on valid windows.",
+        )
     )
     if (folder / "bounds.csv").is_file():
         spread = plots.window_bounds(pd.read_csv(folder / "bounds.csv"))
-        parts.append(_figure(spread, "Held-out windows differ: repeats are easy, unique sequence is hard."))
+        parts.append(
+            _figure(spread, "Held-out windows differ: repeats are easy, unique sequence is hard.")
+        )
     settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    parts.append(f"<details><summary>Settings</summary><pre>{escape(yaml.safe_dump(settings))}</pre></details>")
+    parts.append(
+        f"<details><summary>Settings</summary><pre>{escape(yaml.safe_dump(settings))}</pre></details>"
+    )
     return "\n".join(parts)
 
 
@@ -105,17 +112,24 @@ def _samples(path: Path) -> str:
 
 def _benchmark(path: Path) -> str:
     try:
-        results = pd.read_csv(path, keep_default_na=False, na_values={"value": [""], "low": [""], "high": [""]})
+        results = pd.read_csv(
+            path, keep_default_na=False, na_values={"value": [""], "low": [""], "high": [""]}
+        )
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a table ({error})") from error
     if missing := [column for column in table.COLUMNS if column not in results]:
         raise InputError(f"{path}: not a benchmark's results.csv, it has no column {missing[0]!r}")
-    parts = [f"<h2>Benchmark {escape(str(path))}</h2>", _figure(table.picture(results), "95 % intervals.")]
+    parts = [
+        f"<h2>Benchmark {escape(str(path))}</h2>",
+        _figure(table.picture(results), "95 % intervals."),
+    ]
     for (task, split), rows in results.groupby(["task", "split"], sort=False):
         parts.append(
             f"<h3>{escape(str(task))}</h3><p>{escape(str(split))}; {rows.n_test.iloc[0]:,} sequences scored.</p>"
         )
-        wide = rows.pivot_table(index=["model", "protocol"], columns="metric", values="value", sort=False)
+        wide = rows.pivot_table(
+            index=["model", "protocol"], columns="metric", values="value", sort=False
+        )
         cells = [
             [*(str(name) for name in names), *(f"{value:.3f}" for value in row)]
             for names, row in zip(wide.index, wide.to_numpy(), strict=True)
@@ -126,7 +140,9 @@ def _benchmark(path: Path) -> str:
 
 def _table(heads: Sequence[Any], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(str(cell))}</th>" for cell in heads)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
 
 

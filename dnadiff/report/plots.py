@@ -18,7 +18,9 @@ _LETTER_COLOURS = ("#109648", "#255c99", "#f7b32b", "#d62839")
 
 
 def training_curve(
-    metrics: pd.DataFrame, test: Mapping[str, float] | None = None, guides: Mapping[str, float] | None = None
+    metrics: pd.DataFrame,
+    test: Mapping[str, float] | None = None,
+    guides: Mapping[str, float] | None = None,
 ) -> Figure:
     """Training loss and valid bound against bases seen, with the test bound and its 95 % interval.
 
@@ -31,8 +33,17 @@ def training_curve(
     axes = figure.subplots()
     train = metrics.dropna(subset=["train_nats_per_base"])
     valid = metrics.dropna(subset=["valid_nats_per_base"])
-    axes.plot(train.bases_seen / 1e6, train.train_nats_per_base, color=TRAIN, lw=1, label="training loss")
-    axes.plot(valid.bases_seen / 1e6, valid.valid_nats_per_base, "o-", ms=3, color=VALID, label="valid bound (average)")
+    axes.plot(
+        train.bases_seen / 1e6, train.train_nats_per_base, color=TRAIN, lw=1, label="training loss"
+    )
+    axes.plot(
+        valid.bases_seen / 1e6,
+        valid.valid_nats_per_base,
+        "o-",
+        ms=3,
+        color=VALID,
+        label="valid bound (average)",
+    )
     if test is not None:
         value, se = test["nats_per_base"], test["se"] or 0.0
         axes.axhline(value, color=TEST, lw=1.2, label=f"test bound {value:.4f} ± {se:.4f}")
@@ -59,7 +70,14 @@ def window_bounds(bounds: pd.DataFrame) -> Figure:
     for split, colour in (("valid", VALID), ("test", TEST)):
         chosen = per_base[known.split == split]
         axes.hist(chosen, bins, density=True, histtype="stepfilled", alpha=0.35, color=colour, lw=0)
-        axes.hist(chosen, bins, density=True, histtype="step", color=colour, label=f"{split}, {len(chosen):,} windows")
+        axes.hist(
+            chosen,
+            bins,
+            density=True,
+            histtype="step",
+            color=colour,
+            label=f"{split}, {len(chosen):,} windows",
+        )
     axes.axvline(math.log(len(DNA)), color=GUIDE, ls=":", lw=1, label="uniform letters, ln 4")
     axes.set(xlabel="nats per base of a window (upper bound)", ylabel="density")
     _finish(axes)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dnadiff.noise import Stream
-from dnadiff.sampling.request import Request
+from dnadiff.rng import Stream
+from dnadiff.sampling.state import SamplingState
 
 
-def analytic(request: Request, steps: int) -> Tensor:
+def analytic(state: SamplingState, steps: int) -> Tensor:
     """Each mask is lifted at the rate that the network's scores give it. Returns tokens (B, L).
 
     With scores s_b = w_b alpha / (1 - alpha) of a mask, the step from t to s gives letter b the probability
@@ -21,16 +21,18 @@ def analytic(request: Request, steps: int) -> Tensor:
         request: what to draw.
         steps: T, at least 1; a call each, as the rate is not known without the network.
     """
-    tokens = request.template.clone()
-    quantile = request.numbers(Stream.LETTER)
+    tokens = state.template.clone()
+    quantile = state.numbers(Stream.LETTER)
     for step in range(steps, 0, -1):
-        hidden = request.free & (tokens == request.alphabet.mask_id)
+        hidden = state.free & (tokens == state.alphabet.mask_id)
         if not hidden.any():
             break
         time = torch.full_like(quantile[:, 0], step / steps)
-        answer = request.answer(tokens, hidden, time)
-        chance = answer.log_mass.exp() / step  # (alpha_s - alpha_t) / (1 - alpha_t) on the grid t = step/T
-        lifted = (request.numbers(Stream.UNMASK, step)[hidden] < chance) | (step == 1)
+        prediction = state.predict(tokens, hidden, time)
+        chance = (
+            prediction.log_mass.exp() / step
+        )  # (alpha_s - alpha_t) / (1 - alpha_t) on the grid t = step/T
+        lifted = (state.numbers(Stream.UNMASK, step)[hidden] < chance) | (step == 1)
         now = hidden.masked_scatter(hidden, lifted)
-        request.draw(tokens, now, time, quantile, answer.log_mu[lifted])
+        state.draw(tokens, now, time, quantile, prediction.log_mu[lifted])
     return tokens

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dnadiff.sampling.request import Request
 from dnadiff.sampling.reveal import Plan, reveal, unmask_times
+from dnadiff.sampling.state import SamplingState
 
 
-def ancestral(request: Request, steps: int) -> Tensor:
+def ancestral(state: SamplingState, steps: int) -> Tensor:
     """Letters that fall into one step are drawn independently, which is an error of order 1/T. Returns tokens (B, L).
 
     Of n free letters, T (1 - (1 - 1/T)^n) steps lift at least one on average, and the network is called for no others.
@@ -18,7 +18,7 @@ def ancestral(request: Request, steps: int) -> Tensor:
         request: what to draw.
         steps: T, at least 1.
     """
-    return reveal(request, on_grid(unmask_times(request), steps))
+    return reveal(state, on_grid(unmask_times(state), steps))
 
 
 def on_grid(times: Tensor, steps: int) -> Plan:

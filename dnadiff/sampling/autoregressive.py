@@ -14,15 +14,15 @@ from torch import Tensor
 
 from dnadiff.diffusion import Denoiser
 from dnadiff.errors import UsageError
-from dnadiff.noise import Stream
-from dnadiff.sampling.constraints import Draft
-from dnadiff.sampling.constraints.draft import REDRAWS, reach
-from dnadiff.sampling.request import Request, repetitions
+from dnadiff.rng import Stream
+from dnadiff.sampling.constraints import ConstrainedBatch
+from dnadiff.sampling.constraints.constrained_batch import REDRAWS, reach
+from dnadiff.sampling.state import SamplingState, repetitions
 
 _BACK = 32  # letters at most that are drawn again where a constraint leaves none
 
 
-def autoregressive(request: Request) -> Tensor:
+def autoregressive(state: SamplingState) -> Tensor:
     """Draws the free end of each row. Returns tokens (B, L).
 
     Where letters are restricted the restriction holds, but letters before it are drawn without regard to it: that is
@@ -36,18 +36,18 @@ def autoregressive(request: Request) -> Tensor:
         InputError: naming a constraint that leaves no letter.
         UsageError: if the network sees both sides or is told a noise level, or a free place has a fixed one behind it.
     """
-    _check(request.denoiser, request.free)
-    quantile = request.numbers(Stream.LETTER)
-    tokens, clean = request.template.clone(), torch.zeros_like(quantile[:, 0])
-    corners = None if request.draft is None else _Corners(request.draft, tokens)
-    network = _Network(request.denoiser, request.label, remembers=0 if corners is None else _BACK)
+    _check(state.denoiser, state.free)
+    quantile = state.numbers(Stream.LETTER)
+    tokens, clean = state.template.clone(), torch.zeros_like(quantile[:, 0])
+    corners = None if state.draft is None else _Corners(state.draft, tokens)
+    network = _Network(state.denoiser, state.label, remembers=0 if corners is None else _BACK)
     place = 0
     while place < tokens.shape[1]:
-        now = torch.zeros_like(request.free)
-        now[:, place] = request.free[:, place] & (tokens[:, place] == request.alphabet.mask_id)
-        log_mu = request.read(network.logits(tokens, place)[now[:, place]], now, clean).log_mu
+        now = torch.zeros_like(state.free)
+        now[:, place] = state.free[:, place] & (tokens[:, place] == state.alphabet.mask_id)
+        log_mu = state.read(network.logits(tokens, place)[now[:, place]], now, clean).log_mu
         if corners is None:
-            request.draw(tokens, now, clean, quantile, log_mu)
+            state.draw(tokens, now, clean, quantile, log_mu)
             place += 1
         else:
             stuck = corners.draft.attempt(tokens, now, quantile, log_mu)
@@ -69,16 +69,22 @@ class _Network:
     def __init__(self, denoiser: Any, label: Tensor | None, remembers: int) -> None:
         self.denoiser, self.label, self.remembers = denoiser, label, remembers
         self.recurrent = getattr(denoiser, "recurrent", False)
-        self.said: dict[int, tuple[Tensor, Any]] = {}  # logits, and the state behind the letters before
+        self.said: dict[
+            int, tuple[Tensor, Any]
+        ] = {}  # logits, and the state behind the letters before
 
     def logits(self, tokens: Tensor, place: int) -> Tensor:
         """Logits (B, outputs) of the letter at `place`, one more than at the last call or less, given those before."""
-        self.said = {at: words for at, words in self.said.items() if place - 1 - self.remembers <= at <= place}
+        self.said = {
+            at: words
+            for at, words in self.said.items()
+            if place - 1 - self.remembers <= at <= place
+        }
         if not self.recurrent:
             repeats = repetitions(len(tokens) * (place + 1))
-            return self.denoiser(tokens[:, : place + 1].repeat(repeats, 1), label=self._label(repeats))[
-                : len(tokens), place
-            ]
+            return self.denoiser(
+                tokens[:, : place + 1].repeat(repeats, 1), label=self._label(repeats)
+            )[: len(tokens), place]
         for at in range(place if place - 1 in self.said else 0, place + 1):
             if at not in self.said:
                 self.said[at] = self._step(tokens, at)
@@ -90,7 +96,9 @@ class _Network:
         if place == 0:
             logits, state = self.denoiser.begin(rows * repeats, label=self._label(repeats))
         else:
-            logits, state = self.denoiser.step(tokens[:, place - 1].repeat(repeats), self.said[place - 1][1])
+            logits, state = self.denoiser.step(
+                tokens[:, place - 1].repeat(repeats), self.said[place - 1][1]
+            )
         return logits[:rows], state
 
     def _label(self, repeats: int) -> Tensor | None:
@@ -101,7 +109,7 @@ class _Network:
 class _Corners:
     """Goes back from places where no letter fits. All rows go back together, but only the stuck ones draw anew."""
 
-    def __init__(self, draft: Draft, tokens: Tensor) -> None:
+    def __init__(self, draft: ConstrainedBatch, tokens: Tensor) -> None:
         self.draft = draft
         self.furthest = torch.zeros_like(tokens[:, 0])
         self.tries = torch.zeros_like(tokens[:, 0])
@@ -116,7 +124,9 @@ class _Corners:
             if self.tries[row] == REDRAWS:
                 self.draft.give_up(row, place)
             start = max(0, place - min(reach(int(self.tries[row])), _BACK))
-            tokens[row, start:place].masked_fill_(self.draft.open[row, start:place], self.draft.alphabet.mask_id)
+            tokens[row, start:place].masked_fill_(
+                self.draft.open[row, start:place], self.draft.alphabet.mask_id
+            )
             first = min(first, start)
         self.tries[rows] += 1
         quantile[rows] = self.draft.numbers_again(rows)
@@ -125,9 +135,13 @@ class _Corners:
 
 def _check(denoiser: Denoiser, free: Tensor) -> None:
     if not denoiser.causal:
-        raise UsageError("autoregressive sampling needs a network that sees only what lies to the left: take ancestral")
+        raise UsageError(
+            "autoregressive sampling needs a network that sees only what lies to the left: take ancestral"
+        )
     if denoiser.needs_sigma:
-        raise UsageError("autoregressive sampling knows no noise level, and this network is told one: take ancestral")
+        raise UsageError(
+            "autoregressive sampling knows no noise level, and this network is told one: take ancestral"
+        )
     behind = free[:, :-1] & ~free[:, 1:]
     if behind.any():
         row, place = behind.nonzero()[0].tolist()

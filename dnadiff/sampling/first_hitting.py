@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dnadiff.sampling.request import Request
 from dnadiff.sampling.reveal import Plan, reveal, unmask_times
+from dnadiff.sampling.state import SamplingState
 
 
-def first_hitting(request: Request) -> Tensor:
+def first_hitting(state: SamplingState) -> Tensor:
     """One call for each free letter: no grid, and no two letters from one call. Returns tokens (B, L).
 
     With the exact denoiser the samples have exactly its distribution.
@@ -16,7 +16,7 @@ def first_hitting(request: Request) -> Tensor:
     Args:
         request: what to draw.
     """
-    return reveal(request, one_by_one(unmask_times(request)))
+    return reveal(state, one_by_one(unmask_times(state)))
 
 
 def one_by_one(times: Tensor) -> Plan:

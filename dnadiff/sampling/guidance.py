@@ -28,11 +28,11 @@ from torch.nn import functional as F
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion import Denoiser, Objective
 from dnadiff.errors import UsageError
-from dnadiff.sampling.request import Request
+from dnadiff.sampling.state import SamplingState
 
-LogClass = Callable[[Tensor, Tensor | None], Tensor]
-"""A classifier of masked sequences: tokens (B, L), and `soft` (B, L, K + 1) with the mask last or
-None, to log p(class) (B,), which can be differentiated by `soft`."""
+ClassLogProb = Callable[[Tensor, Tensor | None], Tensor]
+"""A classifier of masked sequences: tokens (B, L), and `token_probs` (B, L, K + 1) with the mask last or
+None, to log p(class) (B,), which can be differentiated by `token_probs`."""
 
 _LEAST = -1e4  # a letter that one of two networks excludes stays excluded, and infinity minus infinity does not arise
 
@@ -42,7 +42,7 @@ class Guide(Protocol):
 
     labels: tuple[str, ...]
 
-    def of(self, label: str) -> LogClass:
+    def of(self, label: str) -> ClassLogProb:
         """The log-probability of one class."""
         ...
 
@@ -53,7 +53,11 @@ class _Guided:
     causal = False
 
     def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser, self.needs_sigma, self.outputs = denoiser, denoiser.needs_sigma, denoiser.outputs
+        self.denoiser, self.needs_sigma, self.outputs = (
+            denoiser,
+            denoiser.needs_sigma,
+            denoiser.outputs,
+        )
 
 
 class ClassifierFree(_Guided):
@@ -75,13 +79,23 @@ class ClassifierFree(_Guided):
         self.causal, self.recurrent = denoiser.causal, getattr(denoiser, "recurrent", False)
 
     def __call__(
-        self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
+        self,
+        tokens: Tensor,
+        sigma: Tensor | None = None,
+        label: Tensor | None = None,
+        token_probs: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, L, outputs); `label` (B,) is the class to go to."""
-        told = self.denoiser(tokens, sigma=sigma, label=label, soft=soft)
-        return told if self.weight == 1.0 else self._mixed(told, self.denoiser(tokens, sigma=sigma, soft=soft))
+        told = self.denoiser(tokens, sigma=sigma, label=label, token_probs=token_probs)
+        return (
+            told
+            if self.weight == 1.0
+            else self._mixed(told, self.denoiser(tokens, sigma=sigma, token_probs=token_probs))
+        )
 
-    def begin(self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None) -> tuple[Tensor, Any]:
+    def begin(
+        self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """Of a recurrent network: as `LMDenoiser.begin`, with the states of both."""
         inside: Any = self.denoiser
         told, untold = inside.begin(batch, sigma, label), inside.begin(batch, sigma)
@@ -95,7 +109,7 @@ class ClassifierFree(_Guided):
 
     def _mixed(self, told: Tensor, untold: Tensor) -> Tensor:
         weights = [self.weight, 1.0 - self.weight]
-        return _drawn_by(mixture(weights, [_letters(told), _letters(untold)]), told)
+        return _drawn_by(geometric_mixture(weights, [_letters(told), _letters(untold)]), told)
 
 
 class ClassifierGuided(_Guided):
@@ -117,7 +131,7 @@ class ClassifierGuided(_Guided):
     def __init__(
         self,
         denoiser: Denoiser,
-        classifier: LogClass,
+        classifier: ClassLogProb,
         weight: float,
         *,
         exact: bool = False,
@@ -129,15 +143,19 @@ class ClassifierGuided(_Guided):
         self.classifier = classifier
 
     def __call__(
-        self, tokens: Tensor, sigma: Tensor | None = None, label: Tensor | None = None, soft: Tensor | None = None
+        self,
+        tokens: Tensor,
+        sigma: Tensor | None = None,
+        label: Tensor | None = None,
+        token_probs: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, L, outputs); the class is the classifier's, so `label` goes to the network as it is."""
-        logits = self.denoiser(tokens, sigma=sigma, label=label, soft=soft)
+        logits = self.denoiser(tokens, sigma=sigma, label=label, token_probs=token_probs)
         gain = self.gains(self.classifier, tokens, self.alphabet).clamp(min=_LEAST)
         return _drawn_by(_letters(logits).clamp(min=_LEAST) + self.weight * gain, logits)
 
 
-def steer(
+def apply_guidance(
     denoiser: Denoiser,
     label: str | None,
     weight: float | None,
@@ -158,11 +176,15 @@ def steer(
     """
     if label is None:
         if weight is not None or guide is not None:
-            raise UsageError(f"--{'guide' if weight is None else 'guidance'} goes with --label: say which class")
+            raise UsageError(
+                f"--{'guide' if weight is None else 'guidance'} goes with --label: say which class"
+            )
         return denoiser, None
     names = getattr(denoiser, "labels", ()) if guide is None else guide.labels
     if not names:
-        raise UsageError("this model was trained without labels: leave --label out, or give --guide TABLE")
+        raise UsageError(
+            "this model was trained without labels: leave --label out, or give --guide TABLE"
+        )
     if label not in names:
         raise UsageError(f"no class {label!r}; there are {', '.join(names)}")
     weight = 1.0 if weight is None else weight
@@ -182,30 +204,30 @@ def check_guidable(objective: Objective) -> None:
     Raises:
         UsageError: if it was not trained with masks.
     """
-    if objective.noise != "absorbing":
+    if objective.corruption != "absorbing":
         raise UsageError(
             f"--guide is for models trained with masks, and this one was trained with {objective.noise} noise: train "
             f"it with --labels instead"
         )
 
 
-def terms(request: Request) -> list[tuple[float, Request]]:
+def guidance_terms(state: SamplingState) -> list[tuple[float, SamplingState]]:
     """Weights, which sum to 1, and requests whose laws a sampler is to mix; without guidance, the request alone.
 
     Raises:
         UsageError: for guidance by a classifier.
     """
-    guided = request.denoiser
+    guided = state.denoiser
     if isinstance(guided, ClassifierGuided):
         raise UsageError("guidance by a classifier is for absorbing noise")
     if not isinstance(guided, ClassifierFree):
-        return [(1.0, request)]
-    told = replace(request, denoiser=guided.denoiser)
+        return [(1.0, state)]
+    told = replace(state, denoiser=guided.denoiser)
     both = [(guided.weight, told), (1.0 - guided.weight, replace(told, label=None))]
     return [(weight, one) for weight, one in both if weight != 0]
 
 
-def mixture(weights: Sequence[float], log_laws: Sequence[Tensor]) -> Tensor:
+def geometric_mixture(weights: Sequence[float], log_laws: Sequence[Tensor]) -> Tensor:
     """Logarithm of the product of laws (..., K), each to its power; normalised."""
     if len(weights) == 1:
         return log_laws[0].log_softmax(-1)
@@ -227,7 +249,7 @@ def _drawn_by(log_p: Tensor, logits: Tensor) -> Tensor:
     return torch.cat([log_p.log_softmax(-1) + mass, logits[..., len(DNA) :]], -1)
 
 
-def _each_letter(classifier: LogClass, tokens: Tensor, alphabet: Alphabet) -> Tensor:
+def _each_letter(classifier: ClassLogProb, tokens: Tensor, alphabet: Alphabet) -> Tensor:
     """What log p(class | tokens with letter b at place l) (B, L, K), where a letter is hidden; 0 elsewhere."""
     hidden = (tokens == alphabet.mask_id).nonzero()
     gain = torch.zeros(*tokens.shape, len(alphabet), dtype=torch.float64, device=tokens.device)
@@ -238,15 +260,17 @@ def _each_letter(classifier: LogClass, tokens: Tensor, alphabet: Alphabet) -> Te
     return gain
 
 
-def _first_order(classifier: LogClass, tokens: Tensor, alphabet: Alphabet) -> Tensor:
+def _first_order(classifier: ClassLogProb, tokens: Tensor, alphabet: Alphabet) -> Tensor:
     """The same up to a constant of each place, to first order about what is shown now.
 
-    The base point is the mask: its embedding stays, and `soft` counts how much of each letter is added in its place.
+    The base point is the mask: its embedding stays, and `token_probs` counts how much of each letter is added in its place.
     The gradient's part for the mask is the same for all letters, and drops out.
     """
     with torch.enable_grad():
-        soft = torch.zeros(*tokens.shape, len(alphabet) + 1, device=tokens.device)
-        index = torch.where(tokens == alphabet.mask_id, len(alphabet), alphabet.letter_index(tokens))
-        soft.scatter_(-1, index[..., None], 1.0).requires_grad_()
-        (slope,) = torch.autograd.grad(classifier(tokens, soft).sum(), soft)
+        token_probs = torch.zeros(*tokens.shape, len(alphabet) + 1, device=tokens.device)
+        index = torch.where(
+            tokens == alphabet.mask_id, len(alphabet), alphabet.letter_index(tokens)
+        )
+        token_probs.scatter_(-1, index[..., None], 1.0).requires_grad_()
+        (slope,) = torch.autograd.grad(classifier(tokens, token_probs).sum(), token_probs)
     return slope[..., : len(alphabet)].double()

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnadiff.noise import Stream
-from dnadiff.sampling.request import Request
+from dnadiff.rng import Stream
+from dnadiff.sampling.state import SamplingState
 
 Strategy = Literal["cap", "rescale", "confidence", "loop"]
 
@@ -17,7 +17,7 @@ Strategy = Literal["cap", "rescale", "confidence", "loop"]
 _LOOP_STEPS, _LOOP_RATES = (0.0, 0.45, 0.95, 1.0), (1.0, 0.1, 0.1, 0.0)
 
 
-def remasking(request: Request, steps: int, remask: Strategy, eta: float) -> Tensor:
+def remasking(state: SamplingState, steps: int, remask: Strategy, eta: float) -> Tensor:
     """Ancestral sampling in which letters are also hidden again. Returns tokens (B, L).
 
     From mask rate t to s a letter that was drawn is hidden again with probability r, and a mask is lifted with
@@ -40,23 +40,25 @@ def remasking(request: Request, steps: int, remask: Strategy, eta: float) -> Ten
         remask: one of the four strategies.
         eta: 0 to 1.
     """
-    mask_id = request.alphabet.mask_id
-    tokens = request.template.clone()
+    mask_id = state.alphabet.mask_id
+    tokens = state.template.clone()
     rates = _mask_rates(remask, steps)
     certainty = torch.zeros_like(tokens, dtype=torch.float64)
     for step in range(1, steps + 1):
         t, s = rates[step - 1], rates[step]
         again = _share(remask, eta, t, s)
-        fate = request.numbers(Stream.UNMASK, step)
-        hidden = request.free & (tokens == mask_id)
-        drawn = request.free & ~hidden
+        fate = state.numbers(Stream.UNMASK, step)
+        hidden = state.free & (tokens == mask_id)
+        drawn = state.free & ~hidden
         now = hidden & (fate < 1 - (s - again * (1 - t)) / t)
-        leave = drawn & (fate < (again * _doubt(certainty, drawn) if remask == "confidence" else again))
+        leave = drawn & (
+            fate < (again * _doubt(certainty, drawn) if remask == "confidence" else again)
+        )
         if now.any():
             time = torch.full_like(fate[:, 0], t)
-            log_mu = request.answer(tokens, now, time).log_mu
-            request.draw(tokens, now, time, request.numbers(Stream.LETTER, step), log_mu)
-            letters = request.alphabet.letter_index(tokens[now])
+            log_mu = state.predict(tokens, now, time).log_mu
+            state.draw(tokens, now, time, state.numbers(Stream.LETTER, step), log_mu)
+            letters = state.alphabet.letter_index(tokens[now])
             certainty[now] = log_mu.gather(1, letters[:, None])[:, 0].exp()
         tokens[leave] = mask_id
     return tokens
@@ -65,7 +67,9 @@ def remasking(request: Request, steps: int, remask: Strategy, eta: float) -> Ten
 def _mask_rates(strategy: Strategy, steps: int) -> list[float]:
     """The mask rates 1 = t_0 >= t_1 >= ... >= t_T = 0."""
     done = np.linspace(0.0, 1.0, steps + 1)
-    return (np.interp(done, _LOOP_STEPS, _LOOP_RATES) if strategy == "loop" else 1.0 - done).tolist()
+    return (
+        np.interp(done, _LOOP_STEPS, _LOOP_RATES) if strategy == "loop" else 1.0 - done
+    ).tolist()
 
 
 def _share(strategy: Strategy, eta: float, t: float, s: float) -> float:

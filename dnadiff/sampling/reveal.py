@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dnadiff.noise import Stream
-from dnadiff.sampling.request import Request
+from dnadiff.rng import Stream
+from dnadiff.sampling.state import SamplingState
 
 
 class Plan(NamedTuple):
@@ -24,17 +24,17 @@ class Plan(NamedTuple):
     time: Tensor
 
 
-def unmask_times(request: Request) -> Tensor:
+def unmask_times(state: SamplingState) -> Tensor:
     """When each free letter becomes visible, (B, L) float64: uniform on (0, 1), -1 where nothing is free."""
-    return request.numbers(Stream.UNMASK).masked_fill(~request.free, -1.0)
+    return state.numbers(Stream.UNMASK).masked_fill(~state.free, -1.0)
 
 
-def reveal(request: Request, plan: Plan) -> Tensor:
+def reveal(state: SamplingState, plan: Plan) -> Tensor:
     """Draws every free letter, group after group. Returns tokens (B, L)."""
-    tokens = request.template.clone()
-    group = plan.group.masked_fill(~request.free, -1)
+    tokens = state.template.clone()
+    group = plan.group.masked_fill(~state.free, -1)
     # A letter is drawn once, so one number for each position serves it whenever its turn comes.
-    quantile = request.numbers(Stream.LETTER)
+    quantile = state.numbers(Stream.LETTER)
     for step in group[group >= 0].unique().tolist():
-        request.draw(tokens, group == step, plan.time[:, step], quantile)
+        state.draw(tokens, group == step, plan.time[:, step], quantile)
     return tokens

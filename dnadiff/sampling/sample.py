@@ -11,12 +11,12 @@ from torch import Tensor
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion import Denoiser, Objective
 from dnadiff.errors import UsageError
-from dnadiff.sampling.choice import SAMPLERS, Choice, choose
-from dnadiff.sampling.constraints import Constraints, Draft, place_motifs
+from dnadiff.sampling.constraints import ConstrainedBatch, Constraints, place_motifs
 from dnadiff.sampling.remasking import Strategy
-from dnadiff.sampling.request import Request
 from dnadiff.sampling.restricted import MOST, one_after_another, settle
+from dnadiff.sampling.sampler_config import SAMPLERS, SamplerConfig, choose
 from dnadiff.sampling.semi_autoregressive import semi_autoregressive
+from dnadiff.sampling.state import SamplingState
 from dnadiff.sampling.templates import Template
 
 
@@ -92,15 +92,17 @@ def sample(
     )
     constraints = Constraints(alphabet=alphabet) if constraints is None else constraints
     if choice.sampler == "autoregressive":
-        _check_left_to_right(constraints, allowed is not None and not allowed[template == alphabet.mask_id].all())
+        _check_left_to_right(
+            constraints, allowed is not None and not allowed[template == alphabet.mask_id].all()
+        )
     index = torch.arange(template.shape[0], device=template.device) if index is None else index
     draft = None
     if constraints.require:
         template, allowed = place_motifs(template, allowed, constraints, seed=seed, index=index)
     if constraints.enforced:
-        draft = Draft(template, allowed, constraints, seed=seed, index=index)
+        draft = ConstrainedBatch(template, allowed, constraints, seed=seed, index=index)
         draft.check()
-    request = Request(
+    state = SamplingState(
         denoiser,
         template,
         free=template == alphabet.mask_id,
@@ -116,12 +118,12 @@ def sample(
     )
     if objective is not None:
         objective.check(denoiser)
-    if not request.free.any():
+    if not state.free.any():
         return template.clone()
     if choice.window is None or choice.stride is None:
-        return _draw(request, choice, constraints.exact)
+        return _draw(state, choice, constraints.exact)
     draw = partial(_draw, choice=choice, exact=constraints.exact)
-    return semi_autoregressive(request, choice.window, choice.stride, draw)
+    return semi_autoregressive(state, choice.window, choice.stride, draw)
 
 
 def _check(temperature: float, top_p: float, allowed: Tensor | None) -> None:
@@ -135,7 +137,9 @@ def _check(temperature: float, top_p: float, allowed: Tensor | None) -> None:
         raise UsageError(f"no letter is allowed at position {place + 1} of row {row}")
 
 
-def letters_drawn(template: Template, choice: Choice, constraints: Constraints) -> str | None:
+def letters_drawn(
+    template: Template, choice: SamplerConfig, constraints: Constraints
+) -> str | None:
     """How letters that a template or a motif restricts are drawn; None where there are none.
 
     "exact", "resampled" (from a population) or "approximate", as always in windows: the letters of earlier windows are
@@ -143,14 +147,20 @@ def letters_drawn(template: Template, choice: Choice, constraints: Constraints) 
     """
     alphabet = constraints.alphabet
     codes = [code for motif in constraints.require for code in motif.letters]
-    letters = [len(alphabet.ambiguity[code]) for code in codes if code not in {*alphabet.letters, alphabet.unknown}]
+    letters = [
+        len(alphabet.ambiguity[code])
+        for code in codes
+        if code not in {*alphabet.letters, alphabet.unknown}
+    ]
     if template.allowed is not None:
-        letters += template.allowed.sum(-1)[(template.allowed.sum(-1) > 1) & ~template.allowed.all(-1)].tolist()
+        letters += template.allowed.sum(-1)[
+            (template.allowed.sum(-1) > 1) & ~template.allowed.all(-1)
+        ].tolist()
     if not letters:
         return None
     if constraints.enforced or choice.window is not None:
         return "approximate"
-    if SAMPLERS[choice.sampler].noise in ("uniform", "gaussian"):
+    if SAMPLERS[choice.sampler].corruption in ("uniform", "gaussian"):
         return "exact"
     if constraints.approximate:
         return "approximate"
@@ -171,11 +181,13 @@ def _check_left_to_right(constraints: Constraints, restricted: bool) -> None:
         )
 
 
-def _draw(request: Request, choice: Choice, exact: bool) -> Tensor:
+def _draw(state: SamplingState, choice: SamplerConfig, exact: bool) -> Tensor:
     """All free letters of a request, by a sampler that is settled."""
     draw, noise, _ = SAMPLERS[choice.sampler]
-    allowed = request.allowed
-    if noise == "absorbing" and allowed is not None:  # others are told what is possible, and need no more
+    allowed = state.allowed
+    if (
+        noise == "absorbing" and allowed is not None
+    ):  # others are told what is possible, and need no more
         steps = choice.settings.get("steps")
-        request = settle(request, allowed) if exact else one_after_another(request, allowed, steps)
-    return draw(request, **choice.settings)
+        state = settle(state, allowed) if exact else one_after_another(state, allowed, steps)
+    return draw(state, **choice.settings)

@@ -8,10 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dnadiff.sampling.request import Request
+from dnadiff.sampling.state import SamplingState
 
 
-def semi_autoregressive(request: Request, window: int, stride: int, draw: Callable[[Request], Tensor]) -> Tensor:
+def semi_autoregressive(
+    state: SamplingState, window: int, stride: int, draw: Callable[[SamplingState], Tensor]
+) -> Tensor:
     """Slides a window from left to right; each draws what is still free in it, given all else in it.
 
     The window begins with what the one before has drawn, and moves by `stride`; the last ends with the sequence. So
@@ -28,12 +30,14 @@ def semi_autoregressive(request: Request, window: int, stride: int, draw: Callab
     Returns:
         Tokens (B, L).
     """
-    length = request.template.shape[1]
-    position = torch.arange(length, device=request.template.device)
-    tokens = request.template
+    length = state.template.shape[1]
+    position = torch.arange(length, device=state.template.device)
+    tokens = state.template
     for start in (*range(0, length - window, stride), length - window):
         inside = (position >= start) & (position < start + window)
-        free = request.free & inside & (tokens == request.alphabet.mask_id)
+        free = state.free & inside & (tokens == state.alphabet.mask_id)
         if free.any():
-            tokens = draw(replace(request, template=tokens, free=free, span=slice(start, start + window)))
+            tokens = draw(
+                replace(state, template=tokens, free=free, span=slice(start, start + window))
+            )
     return tokens

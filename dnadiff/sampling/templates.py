@@ -55,7 +55,10 @@ def parse_template(text: str, alphabet: Alphabet = DNA) -> tuple[Tensor, Tensor 
     tokens = tokens.masked_fill(tokens == alphabet.unknown_id, alphabet.mask_id)
     if set(text) <= {*alphabet.letters, alphabet.unknown}:
         return tokens, None
-    allowed = [[letter in alphabet.ambiguity.get(code, code) for letter in alphabet.letters] for code in text]
+    allowed = [
+        [letter in alphabet.ambiguity.get(code, code) for letter in alphabet.letters]
+        for code in text
+    ]
     return tokens, torch.tensor(allowed)
 
 
@@ -65,7 +68,11 @@ def free_template(count: int, length: int, alphabet: Alphabet = DNA) -> Tensor:
 
 
 def read_templates(
-    source: str | None, *, length: int | None = None, genome: Genome | None = None, alphabet: Alphabet = DNA
+    source: str | None,
+    *,
+    length: int | None = None,
+    genome: Genome | None = None,
+    alphabet: Alphabet = DNA,
 ) -> list[Template]:
     """The templates that a user means.
 
@@ -84,23 +91,33 @@ def read_templates(
         raise UsageError(f"length must be at least 1, not {length}")
     is_file = source is not None and ("." in source or "/" in source)
     if genome is not None and not is_file:
-        raise UsageError("--genome goes with a BED file of what to redesign: give it with --template")
+        raise UsageError(
+            "--genome goes with a BED file of what to redesign: give it with --template"
+        )
     if source is None:
         return [Template(free_template(1, length or DEFAULT_LENGTH, alphabet)[0])]
     if genome is not None:
         return _from_bed(source, genome, length or DEFAULT_LENGTH, alphabet)
     if ".bed" in Path(source).suffixes:
-        raise UsageError(f"--template {source}: a BED file needs the genome around it; give it with --genome")
-    templates = _from_fasta(source, alphabet) if is_file else [Template(*parse_template(source, alphabet))]
+        raise UsageError(
+            f"--template {source}: a BED file needs the genome around it; give it with --genome"
+        )
+    templates = (
+        _from_fasta(source, alphabet) if is_file else [Template(*parse_template(source, alphabet))]
+    )
     for tokens in (template.tokens for template in templates):
         if length not in (None, len(tokens)):
-            raise UsageError(f"--length {length} contradicts a template of {len(tokens)} bases: leave it out")
+            raise UsageError(
+                f"--length {length} contradicts a template of {len(tokens)} bases: leave it out"
+            )
     return templates
 
 
 def _from_fasta(path: str, alphabet: Alphabet) -> list[Template]:
     templates = []
-    for number, (name, text) in enumerate(parse_fasta(Path(path), "".join(lines(Path(path), "FASTA")))):
+    for number, (name, text) in enumerate(
+        parse_fasta(Path(path), "".join(lines(Path(path), "FASTA")))
+    ):
         try:
             templates.append(Template(*parse_template(text, alphabet), name, number=number))
         except InputError as error:
@@ -113,10 +130,14 @@ def _from_bed(path: str, genome: Genome, length: int, alphabet: Alphabet) -> lis
     names: dict[str, int] = {}
     for number, row in enumerate(read_bed(path, genome)):
         if (first := names.setdefault(str(row.interval), row.line)) != row.line:
-            raise InputError(f"{path}, line {row.line}: {row.interval} is on line {first} already; leave one out")
+            raise InputError(
+                f"{path}, line {row.line}: {row.interval} is on line {first} already; leave one out"
+            )
         window = _window(path, row, genome, length)
         tokens = genome.tokens(window.chrom, window.start, window.end)
-        tokens[row.interval.start - window.start : row.interval.end - window.start] = alphabet.mask_id
+        tokens[row.interval.start - window.start : row.interval.end - window.start] = (
+            alphabet.mask_id
+        )
         templates.append(Template(tokens, None, str(row.interval), window, number))
     return templates
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnadiff.noise import Stream
-from dnadiff.sampling.guidance import mixture, terms
-from dnadiff.sampling.request import Request, pick
+from dnadiff.rng import Stream
+from dnadiff.sampling.guidance import geometric_mixture, guidance_terms
+from dnadiff.sampling.state import SamplingState, pick
 
 
-def uniform(request: Request, steps: int) -> Tensor:
+def uniform(state: SamplingState, steps: int) -> Tensor:
     """Ancestral sampling: from uniform letters, each redrawn in every step. Returns tokens (B, L).
 
     The step from t to s (noise levels, 1 - alpha) draws each free letter from
@@ -38,33 +38,35 @@ def uniform(request: Request, steps: int) -> Tensor:
         request: what to draw.
         steps: T, at least 1; a call each, or two with guidance.
     """
-    size, free = len(request.alphabet), request.free
-    possible = request.possible()
-    asked = terms(request)
-    tokens = request.template.clone()
+    size, free = len(state.alphabet), state.free
+    possible = state.possible()
+    asked = guidance_terms(state)
+    tokens = state.template.clone()
     log_p = torch.zeros(*tokens.shape, size, dtype=torch.float64, device=tokens.device)
-    request.draw_from(tokens, free, request.numbers(Stream.LETTER), log_p)
+    state.draw_from(tokens, free, state.numbers(Stream.LETTER), log_p)
     for step in range(steps, 0, -1):
         t, s = step / steps, (step - 1) / steps
-        here = F.one_hot(request.alphabet.letter_index(tokens[:, request.span]), size).double()
+        here = F.one_hot(state.alphabet.letter_index(tokens[:, state.span]), size).double()
         evidence = _noised(here, t) * possible
         time = torch.full_like(evidence[:, 0, 0], t)
-        kept = _noised(here[free[:, request.span]], (t - s) / (1 - s))
+        kept = _noised(here[free[:, state.span]], (t - s) / (1 - s))
         laws = []
         for _, one in asked:
-            answer = one.answer(tokens, free, time, evidence / evidence.sum(-1, keepdim=True))
-            laws.append((kept * _noised((answer.log_mu + answer.log_mass[:, None]).exp(), s)).log())
-        log_p[free] = mixture([weight for weight, _ in asked], laws)
-        _move(request, tokens, request.numbers(Stream.LETTER, step), log_p)
+            prediction = one.predict(tokens, free, time, evidence / evidence.sum(-1, keepdim=True))
+            laws.append(
+                (kept * _noised((prediction.log_mu + prediction.log_mass[:, None]).exp(), s)).log()
+            )
+        log_p[free] = geometric_mixture([weight for weight, _ in asked], laws)
+        _move(state, tokens, state.numbers(Stream.LETTER, step), log_p)
     return tokens
 
 
-def _move(request: Request, tokens: Tensor, quantile: Tensor, log_p: Tensor) -> None:
+def _move(state: SamplingState, tokens: Tensor, quantile: Tensor, log_p: Tensor) -> None:
     """Draws every free letter; under constraints those that stay are there before those that change are drawn."""
-    drawn = pick(log_p[request.free], quantile[request.free]) + request.alphabet.first_id
-    changing = tokens != tokens.masked_scatter(request.free, drawn)
-    tokens[changing] = request.alphabet.mask_id
-    request.draw_from(tokens, changing, quantile, log_p)
+    drawn = pick(log_p[state.free], quantile[state.free]) + state.alphabet.first_id
+    changing = tokens != tokens.masked_scatter(state.free, drawn)
+    tokens[changing] = state.alphabet.mask_id
+    state.draw_from(tokens, changing, quantile, log_p)
 
 
 def _noised(law: Tensor, rate: float) -> Tensor:

@@ -79,7 +79,9 @@ class Steps(Dataset[Batch]):
         drawn = self._drawn(step)
         across = self.batch_size * self.world
         mine = torch.arange(part * across + self.rank, (part + 1) * across, self.world)
-        weight, label = (None if column is None else column[mine] for column in (drawn.weight, drawn.label))
+        weight, label = (
+            None if column is None else column[mine] for column in (drawn.weight, drawn.label)
+        )
         rows = mine + step * across * self.accumulate
         return Batch(drawn.tokens[mine], rows, step, weight, label, self._total(drawn))
 
@@ -93,5 +95,9 @@ class Steps(Dataset[Batch]):
     def _total(self, drawn: Drawn) -> float:
         """Weighted scorable bases of a micro-batch, on average over those of a step."""
         scorable = DNA.scorable(drawn.tokens)
-        total = scorable.sum() if drawn.weight is None else (scorable * drawn.weight).sum(dtype=torch.float64)
+        total = (
+            scorable.sum()
+            if drawn.weight is None
+            else (scorable * drawn.weight).sum(dtype=torch.float64)
+        )
         return float(total) / (self.accumulate * self.world)

@@ -42,7 +42,9 @@ class Budget:
         return min(1.0, max(in_steps, in_time))
 
 
-def learning_rate(progress: float, *, peak: float, final: float, warmup: float, cooldown: float | None = None) -> float:
+def learning_rate(
+    progress: float, *, peak: float, final: float, warmup: float, cooldown: float | None = None
+) -> float:
     """Linear warm-up to `peak` over the first `warmup` of the run, then a cosine down to `final`.
 
     With a `cooldown` the rate stays at `peak` instead, and falls in a straight line to `final` over this last share of

@@ -44,10 +44,14 @@ class Clock(Callback):
         """Starts the clock."""
         self.budget.start()
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Ends training once the time is over, on all devices together."""
         if self.budget.max_seconds is not None:
-            trainer.should_stop |= trainer.strategy.broadcast(self.budget.elapsed >= self.budget.max_seconds)
+            trainer.should_stop |= trainer.strategy.broadcast(
+                self.budget.elapsed >= self.budget.max_seconds
+            )
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Stops the clock."""
@@ -76,11 +80,17 @@ class MetricsLog(Callback):
         if not trainer.is_global_zero:
             return
         rows = list(csv.reader(self.path.read_text().splitlines())) if self.path.exists() else []
-        kept = [row for row in rows[1:] if len(row) == len(METRICS) and int(row[0]) <= trainer.global_step]
+        kept = [
+            row
+            for row in rows[1:]
+            if len(row) == len(METRICS) and int(row[0]) <= trainer.global_step
+        ]
         with self.path.open("w", newline="") as file:
             csv.writer(file).writerows([METRICS, *kept])
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """A row every so many steps, with the mean training loss since the last."""
         step = trainer.global_step
         if (
@@ -107,7 +117,9 @@ class MetricsLog(Callback):
             return
         seen = step * self.recipe.bases_per_step(trainer.world_size)
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow([step, seen, f"{seen / max(self.budget.elapsed, 1e-9):.0f}", train, valid])
+            csv.writer(file).writerow(
+                [step, seen, f"{seen / max(self.budget.elapsed, 1e-9):.0f}", train, valid]
+            )
 
 
 class Bar(Callback):
@@ -135,7 +147,9 @@ class Bar(Callback):
             self.progress.start()
             self.task = self.progress.add_task("", total=1.0, step=0, nats="-", rate="-", left="-")
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Moves the bar."""
         if self.task is None:
             return

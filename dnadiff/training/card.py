@@ -23,7 +23,9 @@ def model_card(
     data += [] if table is None else [_classes(table)]
     bounds = [_row(split, summary[split]) for split in ("valid", "test")]
     bounds += [
-        _row(f"{split}, no class told", summary[split]["untold"]) for split in ("valid", "test") if table is not None
+        _row(f"{split}, no class told", summary[split]["unconditional"])
+        for split in ("valid", "test")
+        if table is not None
     ]
     return f"""\
 # {_title(recipe.objective)}
@@ -62,7 +64,10 @@ that DNA; nothing has shown that they work in a cell. A likelihood is not a meas
 
 
 def _title(objective: str) -> str:
-    plain = {"autoregressive": "An autoregressive language model of DNA", "masked_lm": "A masked language model of DNA"}
+    plain = {
+        "autoregressive": "An autoregressive language model of DNA",
+        "masked_lm": "A masked language model of DNA",
+    }
     return plain.get(objective, f"A diffusion language model of DNA ({objective.upper()})")
 
 

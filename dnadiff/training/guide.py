@@ -28,13 +28,16 @@ from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.errors import InputError, UsageError
 from dnadiff.genome.labelled import LabelledWindows, read_labelled
 from dnadiff.model import Model
-from dnadiff.noise import Stream, uniform
-from dnadiff.sampling.guidance import LogClass, check_guidable
+from dnadiff.rng import Stream, uniform
+from dnadiff.sampling.guidance import ClassLogProb, check_guidable
 
 RATES = (0.1, 0.5, 0.9)
 """Mask rates at which a guide is judged: little, half and most of a sequence is hidden."""
 
-_TRAIN, _HELD_OUT = 1024, 256  # sequences, as many as a head of some hundred numbers can be fitted to and judged by
+_TRAIN, _HELD_OUT = (
+    1024,
+    256,
+)  # sequences, as many as a head of some hundred numbers can be fitted to and judged by
 _NOISINGS = 4  # of each training sequence
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # inverse L2 penalties
 _MOST_ITERATIONS = 500
@@ -85,21 +88,26 @@ class LinearGuide:
     """
 
     def __init__(
-        self, denoiser: LMDenoiser, labels: tuple[str, ...], skills: tuple[Skill, ...], weight: Tensor, bias: Tensor
+        self,
+        denoiser: LMDenoiser,
+        labels: tuple[str, ...],
+        skills: tuple[Skill, ...],
+        weight: Tensor,
+        bias: Tensor,
     ) -> None:
         self.labels, self.skills = labels, skills
         self._denoiser, self._weight, self._bias = denoiser, weight, bias
 
-    def log_p(self, tokens: Tensor, soft: Tensor | None = None) -> Tensor:
-        """Log-probabilities (B, classes) float64 of masked tokens (B, L); `soft` (B, L, K + 1) as in `LogClass`."""
-        states = pooled(self._denoiser, tokens, soft)[:, None].double()
+    def log_p(self, tokens: Tensor, token_probs: Tensor | None = None) -> Tensor:
+        """Log-probabilities (B, classes) float64 of masked tokens (B, L); `token_probs` (B, L, K + 1) as in `ClassLogProb`."""
+        states = pooled(self._denoiser, tokens, token_probs)[:, None].double()
         # Not as a matrix product, whose rounding would depend on the number of rows.
         return F.log_softmax((states * self._weight).sum(-1) + self._bias, -1)
 
-    def of(self, label: str) -> LogClass:
-        """The log-probability (B,) of one class, as a function of tokens and `soft`."""
+    def of(self, label: str) -> ClassLogProb:
+        """The log-probability (B,) of one class, as a function of tokens and `token_probs`."""
         number = self.labels.index(label)
-        return lambda tokens, soft: self.log_p(tokens, soft)[:, number]
+        return lambda tokens, token_probs: self.log_p(tokens, token_probs)[:, number]
 
 
 def fit_guide(
@@ -135,8 +143,12 @@ def fit_guide(
     valid, test = (read.windows[split].limited(_HELD_OUT) for split in ("valid", "test"))
     counts = torch.bincount(train.label, minlength=len(names))
     if not counts.all():
-        raise InputError(f"{table}: the class {names[int(counts.argmin())]!r} is too rare to fit a guide to")
-    denoiser = copy.deepcopy(model.denoiser).requires_grad_(False)  # its gradient is that of letters, not of weights
+        raise InputError(
+            f"{table}: the class {names[int(counts.argmin())]!r} is too rare to fit a guide to"
+        )
+    denoiser = copy.deepcopy(model.denoiser).requires_grad_(
+        False
+    )  # its gradient is that of letters, not of weights
     todo = train.windows * _NOISINGS + (valid.windows + test.windows) * len(RATES)
     show = _Shower(denoiser, seed, model.device, todo, progress)
     rates = uniform(seed, Stream.COUNT, torch.arange(train.windows), _NOISINGS).T
@@ -147,7 +159,8 @@ def fit_guide(
         valid.label.repeat(len(RATES)).numpy(),
     )
     skills = tuple(
-        _skill(rate, _log_p(show(test, rate, step), weight, bias), test.label) for step, rate in enumerate(RATES)
+        _skill(rate, _log_p(show(test, rate, step), weight, bias), test.label)
+        for step, rate in enumerate(RATES)
     )
     if not any(skill.some for skill in skills):
         raise InputError(
@@ -158,14 +171,14 @@ def fit_guide(
     return LinearGuide(denoiser, names, skills, *head)
 
 
-def pooled(denoiser: LMDenoiser, tokens: Tensor, soft: Tensor | None = None) -> Tensor:
+def pooled(denoiser: LMDenoiser, tokens: Tensor, token_probs: Tensor | None = None) -> Tensor:
     """Hidden states (B, d_model) of masked tokens (B, L); where a noise level is told it is the share of masks."""
     sigma = None
     if denoiser.needs_sigma:
         hidden = tokens == DNA.mask_id
         share = hidden.sum(1) / (hidden | DNA.scorable(tokens)).sum(1).clamp(min=1)
         sigma = -torch.log1p(-share.double().clamp(max=1.0 - 2.0**-30)).float()
-    return denoiser.pooled(tokens, sigma, soft)
+    return denoiser.pooled(tokens, sigma, token_probs)
 
 
 class _Shower:
@@ -186,21 +199,31 @@ class _Shower:
     def __call__(self, windows: LabelledWindows, rate: Tensor | float, step: int) -> np.ndarray:
         """Hidden states (n, d) float64 of all windows, masked at rates (n,) or one; each batch is of one length."""
         tokens = windows.tokens(slice(None))
-        chance = uniform(self.seed, Stream.MASK, torch.arange(len(tokens)), tokens.shape[1], step=step)
-        hidden = DNA.scorable(tokens) & (chance < torch.as_tensor(rate).expand(len(tokens))[:, None])
+        chance = uniform(
+            self.seed, Stream.MASK, torch.arange(len(tokens)), tokens.shape[1], step=step
+        )
+        hidden = DNA.scorable(tokens) & (
+            chance < torch.as_tensor(rate).expand(len(tokens))[:, None]
+        )
         shown = tokens.masked_fill(hidden, DNA.mask_id)
-        sizes = (tokens != DNA.pad_id).sum(1)  # padding would tell of the length, which nothing that is drawn has
+        sizes = (tokens != DNA.pad_id).sum(
+            1
+        )  # padding would tell of the length, which nothing that is drawn has
         out = np.empty((len(tokens), self.denoiser.lm.config.d_model))
         for size in sizes.unique().tolist():
             for rows in (sizes == size).nonzero()[:, 0].split(max(1, _TOKENS_PER_BATCH // size)):
-                out[rows] = pooled(self.denoiser, shown[rows, :size].to(self.device)).double().cpu().numpy()
+                out[rows] = (
+                    pooled(self.denoiser, shown[rows, :size].to(self.device)).double().cpu().numpy()
+                )
                 self.done += len(rows)
                 if self.progress is not None:
                     self.progress(self.done, self.total)
         return out
 
 
-def _fit(x: np.ndarray, y: np.ndarray, x_valid: np.ndarray, y_valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fit(
+    x: np.ndarray, y: np.ndarray, x_valid: np.ndarray, y_valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights (classes, d) and biases (classes,) of the logistic regression that suits valid best."""
     scaler = StandardScaler().fit(x)
     # One thread: the sums, and so the numbers, are then the same everywhere.
@@ -211,8 +234,13 @@ def _fit(x: np.ndarray, y: np.ndarray, x_valid: np.ndarray, y_valid: np.ndarray)
             for strength in _STRENGTHS
         ]
     scaled = scaler.transform(x_valid)
-    best = min(fits, key=lambda fit: log_loss(y_valid, fit.predict_proba(scaled), labels=fit.classes_))
-    weight, bias = best.coef_ / scaler.scale_, best.intercept_ - best.coef_ @ (scaler.mean_ / scaler.scale_)
+    best = min(
+        fits, key=lambda fit: log_loss(y_valid, fit.predict_proba(scaled), labels=fit.classes_)
+    )
+    weight, bias = (
+        best.coef_ / scaler.scale_,
+        best.intercept_ - best.coef_ @ (scaler.mean_ / scaler.scale_),
+    )
     if len(weight) == 1:  # of two classes only the odds of the second are given
         return np.concatenate([np.zeros_like(weight), weight]), np.append(0.0, bias)
     return weight, bias

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hyena import ImplicitFilter
-from dnadiff.diffusion import Objective, told
+from dnadiff.diffusion import Objective, conditioned
 from dnadiff.errors import InputError
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
 from dnadiff.training.batches import Batch
 from dnadiff.training.budget import Budget, learning_rate
 from dnadiff.training.recipe import Recipe
@@ -21,7 +21,9 @@ _UNTOLD = 0.1  # of the rows of a run with labels
 class Pretraining(lightning.LightningModule):
     """Minimises `objective.loss`; the learning rate follows the budget."""
 
-    def __init__(self, denoiser: LMDenoiser, objective: Objective, recipe: Recipe, budget: Budget) -> None:
+    def __init__(
+        self, denoiser: LMDenoiser, objective: Objective, recipe: Recipe, budget: Budget
+    ) -> None:
         super().__init__()
         self.denoiser, self.objective = denoiser, objective
         self.recipe, self.budget = recipe, budget
@@ -32,7 +34,7 @@ class Pretraining(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, in nats per base."""
         loss = self.objective.loss(
-            told(self.denoiser, self.shown_label(batch)),
+            conditioned(self.denoiser, self.shown_label(batch)),
             batch.tokens,
             seed=self.recipe.seed,
             step=batch.step,
@@ -56,14 +58,19 @@ class Pretraining(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Nats and bases of valid windows, gathered for the log."""
-        denoiser = told(self.denoiser, batch.label)
-        bound = self.objective.bound(denoiser, batch.tokens, draws=1, seed=self.recipe.seed, index=batch.rows)
+        denoiser = conditioned(self.denoiser, batch.label)
+        bound = self.objective.bound(
+            denoiser, batch.tokens, draws=1, seed=self.recipe.seed, index=batch.rows
+        )
         self.valid_nats.append(torch.stack([bound.nats.sum(), bound.bases.sum()]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW as Caduceus was trained: betas (0.9, 0.95), weight decay on matrices only."""
         decayed, free = decay_groups(self)
-        groups = [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": self.recipe.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=(0.9, 0.95))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -90,7 +97,9 @@ class Pretraining(lightning.LightningModule):
 def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Parameters with weight decay (matrices), and without (vectors, embeddings, A_log, implicit filters)."""
     exempt = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    exempt |= {id(p) for m in module.modules() if isinstance(m, ImplicitFilter) for p in m.parameters()}
+    exempt |= {
+        id(p) for m in module.modules() if isinstance(m, ImplicitFilter) for p in m.parameters()
+    }
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():

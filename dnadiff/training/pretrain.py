@@ -22,7 +22,15 @@ from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
 from dnadiff.backbones.language_model import LanguageModel
 from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
-from dnadiff.diffusion import Bound, CorpusBound, MaskedLM, Objective, corpus_bound, make_objective, summarise
+from dnadiff.diffusion import (
+    Bound,
+    CorpusBound,
+    MaskedLM,
+    Objective,
+    corpus_bound,
+    make_objective,
+    summarise,
+)
 from dnadiff.diffusion.corpus import ratio
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import empty_folder, write_json, write_text
@@ -33,7 +41,7 @@ from dnadiff.genome.splits import Splits, make_splits, summary
 from dnadiff.genome.windows import HeldOut, Windows, held_out
 from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model, load
-from dnadiff.ops.backend import bfloat16_pays
+from dnadiff.ops.backend import prefers_bf16
 from dnadiff.progress import bar
 from dnadiff.training.batches import Batch, Steps
 from dnadiff.training.budget import Budget
@@ -63,7 +71,9 @@ class Data:
         return () if self.table is None else self.table.names
 
 
-def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+def pretrain(
+    recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bool = False
+) -> dict[str, Any]:
     """Trains a model and writes its run folder.
 
     Args:
@@ -79,7 +89,9 @@ def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bo
         InputError: if the data, the folder or a checkpoint cannot be used; nothing has been written then.
     """
     keep_freed_memory()
-    log: Log = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+    log: Log = (
+        (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+    )
     data = read_data(recipe, log, quiet)
     objective = make_objective(recipe.objective, recipe.objective_options)
     denoiser = build(recipe, objective, data.labels)
@@ -95,7 +107,15 @@ def pretrain(recipe: Recipe, out: str | Path, *, resume: bool = False, quiet: bo
     trainer = _fit(module, data, folder, checkpoint, quiet)
     if not trainer.is_global_zero:
         return {}
-    return _finish(module, data, folder, steps=trainer.global_step, world=trainer.world_size, log=log, quiet=quiet)
+    return _finish(
+        module,
+        data,
+        folder,
+        steps=trainer.global_step,
+        world=trainer.world_size,
+        log=log,
+        quiet=quiet,
+    )
 
 
 def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
@@ -125,10 +145,19 @@ def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
         soft_mask_weight=recipe.soft_mask_weight,
     )
     if train.skipped:
-        log(f"note: {train.skipped:,} training intervals have no room for a window of {size:,} bases: skipped")
+        log(
+            f"note: {train.skipped:,} training intervals have no room for a window of {size:,} bases: skipped"
+        )
     floor = max(0.5, recipe.min_scorable)
     samples = {
-        split: held_out(sources, split=split, length=size, limit=recipe.eval_windows, seed=seed, min_scorable=floor)
+        split: held_out(
+            sources,
+            split=split,
+            length=size,
+            limit=recipe.eval_windows,
+            seed=seed,
+            min_scorable=floor,
+        )
         for split in ("valid", "test")
     }
     return Data(sources, train, samples)
@@ -139,12 +168,18 @@ def _labelled(recipe: Recipe, sources: list[tuple[Genome, Splits]], log: Log) ->
     assert recipe.labels is not None
     source = sources[0] if sources else None
     found = read_labelled(
-        recipe.labels, recipe.window, recipe.seed, source, reverse_complement=recipe.reverse_complement
+        recipe.labels,
+        recipe.window,
+        recipe.seed,
+        source,
+        reverse_complement=recipe.reverse_complement,
     )
     for note in found.notes:
         log(f"note: {note}")
     log(str(found))
-    samples = {split: found.windows[split].limited(recipe.eval_windows) for split in ("valid", "test")}
+    samples = {
+        split: found.windows[split].limited(recipe.eval_windows) for split in ("valid", "test")
+    }
     return Data(sources, found.windows["train"], samples, found)
 
 
@@ -165,7 +200,9 @@ def audit(data: Data, windows: int, quiet: bool) -> list[Shared]:
     with bar("audit", quiet=quiet) as progress:
         if data.table is not None:
             return audit_labelled(data.table.windows, limit=windows, progress=progress)
-        samples = {split: some for split, some in data.held_out.items() if isinstance(some, HeldOut)}
+        samples = {
+            split: some for split, some in data.held_out.items() if isinstance(some, HeldOut)
+        }
         return audit_splits(data.sources, samples, windows=windows, progress=progress)
 
 
@@ -208,7 +245,9 @@ def build(recipe: Recipe, objective: Objective, labels: tuple[str, ...] = ()) ->
     told = recipe.time_conditioning
     told = objective.time_conditioned if told is None else told
     if told and objective.causal:
-        raise UsageError(f"{recipe.objective} has no noise level to tell: leave --time-conditioning out")
+        raise UsageError(
+            f"{recipe.objective} has no noise level to tell: leave --time-conditioning out"
+        )
     if recipe.init is None:
         denoiser = _denoiser(_new_network(recipe, causal=objective.causal), objective, told, labels)
     else:
@@ -217,7 +256,9 @@ def build(recipe: Recipe, objective: Objective, labels: tuple[str, ...] = ()) ->
     return denoiser.train()
 
 
-def _continued(model: Model, objective: Objective, told: bool, labels: tuple[str, ...]) -> LMDenoiser:
+def _continued(
+    model: Model, objective: Objective, told: bool, labels: tuple[str, ...]
+) -> LMDenoiser:
     """A trained network for this objective; the objective's own weights are taken over where they fit."""
     before = model.denoiser
     denoiser = _denoiser(before.lm, objective, told, labels)
@@ -227,15 +268,21 @@ def _continued(model: Model, objective: Objective, told: bool, labels: tuple[str
         assert denoiser.conditioning is not None and before.conditioning is not None
         denoiser.conditioning.add_labels_to(before.conditioning)
     if before.self_conditioned == denoiser.self_conditioned:
-        denoiser.guess = before.guess
+        denoiser.self_cond = before.self_cond
     if (type(model.objective), model.objective.options) == (type(objective), objective.options):
         objective.load_state_dict(model.objective.state_dict())
     return denoiser
 
 
-def _denoiser(lm: LanguageModel, objective: Objective, told: bool, labels: tuple[str, ...]) -> LMDenoiser:
+def _denoiser(
+    lm: LanguageModel, objective: Objective, told: bool, labels: tuple[str, ...]
+) -> LMDenoiser:
     return LMDenoiser(
-        lm, needs_sigma=told, labels=labels, outputs=objective.outputs, self_conditioned=objective.self_conditioned
+        lm,
+        needs_sigma=told,
+        labels=labels,
+        outputs=objective.outputs,
+        self_conditioned=objective.self_conditioned,
     )
 
 
@@ -257,11 +304,15 @@ def _checkpoint(folder: Path) -> Path:
         )
     found = folder / "checkpoints" / "last.ckpt"
     if not found.is_file():
-        raise InputError(f"{folder}: nothing to resume, there is no checkpoints/last.ckpt in it; start anew with --out")
+        raise InputError(
+            f"{folder}: nothing to resume, there is no checkpoints/last.ckpt in it; start anew with --out"
+        )
     return found
 
 
-def _fit(module: Pretraining, data: Data, folder: Path, checkpoint: Path | None, quiet: bool) -> lightning.Trainer:
+def _fit(
+    module: Pretraining, data: Data, folder: Path, checkpoint: Path | None, quiet: bool
+) -> lightning.Trainer:
     recipe, budget = module.recipe, module.budget
     gpu = torch.cuda.is_available()
     with _lightning_quiet():
@@ -282,21 +333,27 @@ def _fit(module: Pretraining, data: Data, folder: Path, checkpoint: Path | None,
                 Clock(budget),
                 MetricsLog(folder / "metrics.csv", recipe, budget),
                 Bar(recipe, budget, quiet=quiet),
-                ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False),
+                ModelCheckpoint(
+                    folder / "checkpoints", filename="last", enable_version_counter=False
+                ),
             ],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(module, datamodule=_Loaders(module, data), ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(
+            module, datamodule=_Loaders(module, data), ckpt_path=checkpoint, weights_only=True
+        )
     return trainer
 
 
 def _precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed"]:
     if recipe.precision != "auto":
         return recipe.precision
-    return "bf16-mixed" if bfloat16_pays("cuda" if torch.cuda.is_available() else "cpu") else "32-true"
+    return (
+        "bf16-mixed" if prefers_bf16("cuda" if torch.cuda.is_available() else "cpu") else "32-true"
+    )
 
 
 class _Loaders(lightning.LightningDataModule):
@@ -328,7 +385,9 @@ class _Loaders(lightning.LightningDataModule):
         """The first valid windows, in batches."""
         valid = self.data.held_out["valid"]
         chosen = torch.arange(min(_WATCHED, valid.windows)).split(self.recipe.batch_size)
-        batches = [Batch(valid.tokens(rows), rows, 0, label=_classes(valid, rows)) for rows in chosen]
+        batches = [
+            Batch(valid.tokens(rows), rows, 0, label=_classes(valid, rows)) for rows in chosen
+        ]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
 
@@ -343,7 +402,10 @@ def _finish(
     """Final bounds, model folder and summary."""
     recipe, budget = module.recipe, module.budget
     model = Model(module.denoiser, module.objective, _about(recipe, data, steps))
-    bounds = {split: _bound(model, sample, recipe, split, quiet) for split, sample in data.held_out.items()}
+    bounds = {
+        split: _bound(model, sample, recipe, split, quiet)
+        for split, sample in data.held_out.items()
+    }
     figures = {split: summarise(bound).to_dict() for split, bound in bounds.items()}
     for split, sample in data.held_out.items():
         _tell(log, split, summarise(bounds[split]), sample)
@@ -355,9 +417,15 @@ def _finish(
             untold = _bound(model, sample, recipe, split, quiet, tell=False)
             worth, se, count = _worth(bounds[split], untold)
             _tell(log, f"{split}, no class told", summarise(untold), sample)
-            log(f"{split}: the class is worth {worth:.4f} +- {se:.4f} nats per base, from {count:,} windows")
-            figures[split]["untold"] = summarise(untold).to_dict()
-            figures[split]["worth"] = {"nats_per_base": worth, "se": se if count > 1 else None, "windows": count}
+            log(
+                f"{split}: the class is worth {worth:.4f} +- {se:.4f} nats per base, from {count:,} windows"
+            )
+            figures[split]["unconditional"] = summarise(untold).to_dict()
+            figures[split]["label_gain"] = {
+                "nats_per_base": worth,
+                "se": se if count > 1 else None,
+                "windows": count,
+            }
     bases = steps * recipe.bases_per_step(world)
     result = {
         "params": model.params,
@@ -369,7 +437,9 @@ def _finish(
     }
     write_text(folder / "bounds.csv", _table(data, bounds))
     model.save(folder / "model")
-    write_text(folder / "model" / "README.md", model_card(model, recipe, data.sources, data.table, result))
+    write_text(
+        folder / "model" / "README.md", model_card(model, recipe, data.sources, data.table, result)
+    )
     write_json(folder / "summary.json", result)
     log(f"model written to {folder / 'model'}")
     return result
@@ -432,8 +502,13 @@ def _table(data: Data, bounds: dict[str, Bound]) -> str:
     """bounds.csv: each held-out window's place and bound, for paired comparison with another model."""
     rows = ["split,genome,chrom,start,end,bases,nats,se"]
     for split, bound in bounds.items():
-        columns = zip(data.held_out[split].locations, *(column.tolist() for column in bound[:3]), strict=False)
-        rows += [f"{split},{p[0]},{p[1]},{p[2]},{p[3]},{bases},{nats:.6f},{se:.6f}" for p, nats, se, bases in columns]
+        columns = zip(
+            data.held_out[split].locations, *(column.tolist() for column in bound[:3]), strict=False
+        )
+        rows += [
+            f"{split},{p[0]},{p[1]},{p[2]},{p[3]},{bases},{nats:.6f},{se:.6f}"
+            for p, nats, se, bases in columns
+        ]
     return "\n".join(rows) + "\n"
 
 
@@ -444,7 +519,11 @@ def _about(recipe: Recipe, data: Data, steps: int) -> dict[str, Any]:
         "genomes": [{"name": g.name, "sha256": g.digest, "split": s.how} for g, s in data.sources],
     }
     if data.table is not None:
-        about["table"] = {"name": data.table.name, "sha256": data.table.digest, "split": data.table.how}
+        about["table"] = {
+            "name": data.table.name,
+            "sha256": data.table.digest,
+            "split": data.table.how,
+        }
     return about
 
 

@@ -72,7 +72,9 @@ class Recipe:
     test_fold: str | None = None
     split: Literal["auto", "legacy"] = "auto"
     blacklist: str | None = None
-    objective: Literal["mdlm", "sedd", "d3pm", "udlm", "plaid", "autoregressive", "masked_lm"] = "mdlm"
+    objective: Literal["mdlm", "sedd", "d3pm", "udlm", "plaid", "autoregressive", "masked_lm"] = (
+        "mdlm"
+    )
     objective_options: dict[str, Any] = field(default_factory=dict)
     backbone: Literal["caduceus-ps", "caduceus-ph", "mamba", "hyena", "transformer"] = "caduceus-ps"
     time_conditioning: bool | None = None
@@ -107,18 +109,24 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.genome and self.labels is None:
-            raise UsageError("no genome: give --genome FILE (FASTA, plain or bgzipped), or --labels TABLE")
+            raise UsageError(
+                "no genome: give --genome FILE (FASTA, plain or bgzipped), or --labels TABLE"
+            )
         self._check_data()
         for name, hint in get_type_hints(Recipe).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 choices = ", ".join(map(str, get_args(hint)))
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)!r} is none of {choices}")
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)!r} is none of {choices}"
+                )
         for name in (
             "d_model", "n_layer", "window", "batch_size", "accumulate", "eval_windows", "eval_draws",
             "checkpoint_every", "log_every", "num_nodes",
         ):  # fmt: skip
             if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+                raise UsageError(
+                    f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
+                )
         if self.max_steps is None and self.max_time is None:
             raise UsageError("no end: give --max-steps or --max-time")
         if self.max_steps is not None and self.max_steps < 1:
@@ -126,7 +134,9 @@ class Recipe:
         if not 0 <= self.warmup < 1:
             raise UsageError(f"--warmup must be in [0, 1), not {self.warmup}")
         if self.cooldown is not None and not 0 < self.cooldown <= 1 - self.warmup:
-            raise UsageError(f"--cooldown must be above 0 and at most 1 - warmup, not {self.cooldown}")
+            raise UsageError(
+                f"--cooldown must be above 0 and at most 1 - warmup, not {self.cooldown}"
+            )
         if self.learning_rate <= 0:
             raise UsageError(f"--learning-rate must be above 0, not {self.learning_rate}")
         seconds(self.eval_max_time)
@@ -136,16 +146,27 @@ class Recipe:
         for name in ("intervals", "blacklist"):
             if getattr(self, name) is not None and len(self.genome) != 1:
                 raise UsageError(f"--{name} goes with one --genome")
-        for name, given in (("test-fold", self.test_fold is not None), ("split legacy", self.split == "legacy")):
+        for name, given in (
+            ("test-fold", self.test_fold is not None),
+            ("split legacy", self.split == "legacy"),
+        ):
             if given and self.intervals is None:
                 raise UsageError(f"--{name} goes with --intervals")
         shares = self.genome_weight
-        if shares and (len(shares) != len(self.genome) or not 0 < min(shares) <= max(shares) < math.inf):
-            raise UsageError(f"--genome-weight: one number above 0 for each --genome is needed, not {shares}")
+        if shares and (
+            len(shares) != len(self.genome) or not 0 < min(shares) <= max(shares) < math.inf
+        ):
+            raise UsageError(
+                f"--genome-weight: one number above 0 for each --genome is needed, not {shares}"
+            )
         if shares and self.tiled:
-            raise UsageError("--genome-weight is for random windows: --tiled takes every window once")
+            raise UsageError(
+                "--genome-weight is for random windows: --tiled takes every window once"
+            )
         if self.jitter < 0 or (self.jitter and not self.tiled):
-            raise UsageError(f"--jitter {self.jitter}: a number of bases by which windows of --tiled may be moved")
+            raise UsageError(
+                f"--jitter {self.jitter}: a number of bases by which windows of --tiled may be moved"
+            )
         if not 0 <= self.min_scorable <= 1:
             raise UsageError(f"--min-scorable must be in [0, 1], not {self.min_scorable}")
         if not 0 <= self.soft_mask_weight <= 1:
@@ -165,7 +186,9 @@ class Recipe:
             "genome-weight": bool(self.genome_weight),
         }
         for name in (name for name, given in own.items() if given):
-            raise UsageError(f"--{name} is for windows of a genome, and --labels has its own: leave it out")
+            raise UsageError(
+                f"--{name} is for windows of a genome, and --labels has its own: leave it out"
+            )
 
     @property
     def max_seconds(self) -> float | None:

@@ -13,7 +13,14 @@ from torch.nn import functional as F
 
 def published(**changes) -> dict:
     """A small config.json as the published code writes it."""
-    ssm = {"d_state": 4, "d_conv": 4, "expand": 2, "dt_rank": "auto", "conv_bias": True, "bias": False}
+    ssm = {
+        "d_state": 4,
+        "d_conv": 4,
+        "expand": 2,
+        "dt_rank": "auto",
+        "conv_bias": True,
+        "bias": False,
+    }
     config = {
         "architectures": ["CaduceusForMaskedLM"], "model_type": "caduceus", "transformers_version": "4.38.1",
         "torch_dtype": "float32", "initializer_cfg": None, "residual_in_fp32": False, "pad_vocab_size_multiple": 8,
@@ -22,12 +29,16 @@ def published(**changes) -> dict:
     }  # fmt: skip
     config |= changes | {"ssm_cfg": ssm | changes.get("ssm_cfg", {})}
     pairs = {7: 10, 8: 9, 9: 8, 10: 7}
-    return config | {"complement_map": {str(i): pairs.get(i, i) for i in range(config["vocab_size"])}}
+    return config | {
+        "complement_map": {str(i): pairs.get(i, i) for i in range(config["vocab_size"])}
+    }
 
 
 def tied(name: str, config: dict) -> bool:
     """Whether this weight only repeats another one; older transformers releases do not write it."""
-    shared = config["bidirectional_weight_tie"] and ("mamba_rev.in_proj" in name or "mamba_rev.out_proj" in name)
+    shared = config["bidirectional_weight_tie"] and (
+        "mamba_rev.in_proj" in name or "mamba_rev.out_proj" in name
+    )
     return shared or name in ("lm_head.weight", "lm_head.lm_head.weight")
 
 
@@ -47,9 +58,15 @@ def random_tensors(config: dict, seed: int = 0) -> dict[str, Tensor]:
 
     def mamba(key: str) -> None:
         shapes.update(
-            {f"{key}.A_log": (wide, n), f"{key}.D": (wide,), f"{key}.conv1d.weight": (wide, 1, ssm["d_conv"])}
+            {
+                f"{key}.A_log": (wide, n),
+                f"{key}.D": (wide,),
+                f"{key}.conv1d.weight": (wide, 1, ssm["d_conv"]),
+            }
         )
-        shapes.update({f"{key}.in_proj.weight": (2 * wide, d), f"{key}.x_proj.weight": (rank + 2 * n, wide)})
+        shapes.update(
+            {f"{key}.in_proj.weight": (2 * wide, d), f"{key}.x_proj.weight": (rank + 2 * n, wide)}
+        )
         shapes.update({f"{key}.dt_proj.weight": (wide, rank), f"{key}.dt_proj.bias": (wide,)})
         shapes[f"{key}.out_proj.weight"] = (d, wide)
         if ssm["conv_bias"]:
@@ -72,10 +89,15 @@ def random_tensors(config: dict, seed: int = 0) -> dict[str, Tensor]:
         tensors[key] = (1.0 if len(shape) == 1 else 0.0) + scale * torch.randn(shape, generator=rng)
     tensors["lm_head.lm_head.weight" if ps else "lm_head.weight"] = tensors[embedding].clone()
     if config["bidirectional"] and config["bidirectional_weight_tie"]:
-        for key in [key for key in tensors if "mamba_fwd.in_proj" in key or "mamba_fwd.out_proj" in key]:
+        for key in [
+            key for key in tensors if "mamba_fwd.in_proj" in key or "mamba_fwd.out_proj" in key
+        ]:
             tensors[key.replace("mamba_fwd", "mamba_rev")] = tensors[key].clone()
     if ps:
-        for key in ("caduceus.backbone.embeddings.word_embeddings.complement_map", "lm_head.complement_map"):
+        for key in (
+            "caduceus.backbone.embeddings.word_embeddings.complement_map",
+            "lm_head.complement_map",
+        ):
             tensors[key] = torch.tensor([config["complement_map"][str(i)] for i in range(vocab)])
     return tensors
 
@@ -91,7 +113,9 @@ class Literal:
         self.c = config
         self.ps, self.fused = config["rcps"], config["fused_add_norm"]
         self.comp = (
-            [int(config["complement_map"][k]) for k in sorted(config["complement_map"], key=int)] if self.ps else []
+            [int(config["complement_map"][k]) for k in sorted(config["complement_map"], key=int)]
+            if self.ps
+            else []
         )
 
     def hidden(self, ids: Tensor) -> Tensor:
@@ -135,7 +159,9 @@ class Literal:
             return self.mix(self.norm(residual, f"{key}.norm"), f"{key}.mixer"), residual
         d = self.c["d_model"]
         first, second = residual[..., :d], residual[..., d:]
-        if self.fused:  # the forward branch takes the second half, the reverse branch the flipped first half
+        if (
+            self.fused
+        ):  # the forward branch takes the second half, the reverse branch the flipped first half
             fwd, rev = second, flip(first)
         else:
             fwd, rev = first, flip(second)
@@ -176,7 +202,11 @@ class Literal:
         a = -t[f"{key}.A_log"].exp()
         state, ys = torch.zeros(u.shape[0], u.shape[2], n, dtype=u.dtype), []
         for i in range(length):
-            state = (delta[:, i, :, None] * a).exp() * state + (delta[:, i] * u[:, i])[..., None] * b[:, i, None, :]
+            state = (delta[:, i, :, None] * a).exp() * state + (delta[:, i] * u[:, i])[
+                ..., None
+            ] * b[:, i, None, :]
             ys.append((state * c[:, i, None, :]).sum(-1) + t[f"{key}.D"] * u[:, i])
         y = torch.stack(ys, 1) * F.silu(z)
-        return F.linear(y, t[f"{projections}.out_proj.weight"], t.get(f"{projections}.out_proj.bias"))
+        return F.linear(
+            y, t[f"{projections}.out_proj.weight"], t.get(f"{projections}.out_proj.bias")
+        )

@@ -29,7 +29,10 @@ def linear(t: dict[str, Tensor], x: Tensor, key: str) -> Tensor:
 
 def norm(t: dict[str, Tensor], x: Tensor, key: str) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * t[f"{key}.weight"] + t[f"{key}.bias"]
+    return (
+        centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * t[f"{key}.weight"]
+        + t[f"{key}.bias"]
+    )
 
 
 def mlp(t: dict[str, Tensor], x: Tensor, key: str) -> Tensor:
@@ -67,13 +70,18 @@ def filter_value(t: dict[str, Tensor], key: str, distance: int, l_max: int, d: i
     """The filters of all channels at one distance."""
     time, waves = distance / l_max, (t[f"{key}.network.0.weight"].shape[1] - 1) // 2
     angles = [2 * math.pi * k * time for k in range(waves)]
-    features = [time] + [math.cos(angle) for angle in angles] + [math.sin(angle) for angle in angles]
+    features = (
+        [time] + [math.cos(angle) for angle in angles] + [math.sin(angle) for angle in angles]
+    )
     h = torch.tensor(features, dtype=torch.float64)
     for layer in (0, 2, 4):
         h = torch.sin(t[f"{key}.network.1.frequency"] * linear(t, h, f"{key}.network.{layer}"))
     h = linear(t, h, f"{key}.network.6")
     # The window is at 1 % of its height at 1.5 l_max in the first channel, and at 0.3 l_max in the last.
-    rates = [math.log(100) / 1.5 + (math.log(100) / 0.3 - math.log(100) / 1.5) * c / max(d - 1, 1) for c in range(d)]
+    rates = [
+        math.log(100) / 1.5 + (math.log(100) / 0.3 - math.log(100) / 1.5) * c / max(d - 1, 1)
+        for c in range(d)
+    ]
     return h * torch.tensor([math.exp(-rate * time) + 0.05 for rate in rates], dtype=torch.float64)
 
 
@@ -90,10 +98,15 @@ def attention(head_dim: int, causal: bool):
             for i in range(length):
                 seen = range(i + 1) if causal else range(length)
                 for row in range(batch):
-                    scores = [turn[i] @ q[row, i, own] @ (turn[j] @ k[row, j, own]) / head_dim**0.5 for j in seen]
+                    scores = [
+                        turn[i] @ q[row, i, own] @ (turn[j] @ k[row, j, own]) / head_dim**0.5
+                        for j in seen
+                    ]
                     weights = torch.stack(scores).exp()
                     weights = weights / weights.sum()
-                    out[row, i, own] = sum(w * v[row, j, own] for w, j in zip(weights, seen, strict=True))
+                    out[row, i, own] = sum(
+                        w * v[row, j, own] for w, j in zip(weights, seen, strict=True)
+                    )
         return linear(t, out, f"{key}.out_proj")
 
     return mixer

@@ -19,13 +19,21 @@ SSM = SSMConfig(d_state=4)
 BACKBONES = {
     "caduceus-ps": lambda: CaduceusLM(CaduceusConfig(12, 2, ssm_cfg=SSM)),
     "caduceus-ph": lambda: CaduceusLM(CaduceusConfig(12, 2, rcps=False, ssm_cfg=SSM)),
-    "mamba": lambda: CaduceusLM(CaduceusConfig(12, 2, rcps=False, bidirectional=False, ssm_cfg=SSM)),
+    "mamba": lambda: CaduceusLM(
+        CaduceusConfig(12, 2, rcps=False, bidirectional=False, ssm_cfg=SSM)
+    ),
     "hyena": lambda: HyenaLM(HyenaConfig(d_model=12, l_max=32)),
     "transformer": lambda: TransformerLM(TransformerConfig(d_model=12, n_layer=2, head_dim=8)),
-    "causal transformer": lambda: TransformerLM(TransformerConfig(d_model=12, n_layer=2, head_dim=8, causal=True)),
+    "causal transformer": lambda: TransformerLM(
+        TransformerConfig(d_model=12, n_layer=2, head_dim=8, causal=True)
+    ),
 }
 CAUSAL = ("mamba", "hyena", "causal transformer")
-STACKS = ("hyena", "transformer", "causal transformer")  # Caduceus and Mamba have kernels, and tests, of their own
+STACKS = (
+    "hyena",
+    "transformer",
+    "causal transformer",
+)  # Caduceus and Mamba have kernels, and tests, of their own
 
 
 def network(name, **options):
@@ -76,7 +84,7 @@ class Rounded(CausalMarkovSource):
         super().__init__(length=40)
         self.size, self.autocast = size, []
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         self.autocast.append(torch.is_autocast_enabled("cpu"))
         return super().__call__(tokens) + self.size * tokens.double().square().sum().sin()
 
@@ -85,7 +93,11 @@ def test_rounding_is_not_taken_for_looking_ahead():
     with torch.autocast("cpu", torch.bfloat16):
         network = Rounded(1e-5)
         assert Autoregressive().bound(network, letters()).kind == "exact"
-        assert network.autocast == [False, False, True]  # the probe is in float32, the bound as it is asked for
+        assert network.autocast == [
+            False,
+            False,
+            True,
+        ]  # the probe is in float32, the bound as it is asked for
         with pytest.raises(UsageError, match="outputs move"):
             Autoregressive().bound(Rounded(1e-2), letters())
 
@@ -102,10 +114,12 @@ def test_a_network_that_only_claims_to_be_causal_is_found_out(name):
 def test_one_hot_weights_equal_the_letters(name):
     denoiser = network(name)
     ids = torch.tensor([[7, 8, 9, 10, 11, 4, 7, 10, 8, 9] * 2])
-    soft = torch.nn.functional.one_hot(DNA.letter_index(ids), 4).float()
+    token_probs = torch.nn.functional.one_hot(DNA.letter_index(ids), 4).float()
     hidden = ids.masked_fill(DNA.scorable(ids), DNA.mask_id)
     with torch.no_grad():
-        torch.testing.assert_close(denoiser(hidden, soft=soft), denoiser(ids), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            denoiser(hidden, token_probs=token_probs), denoiser(ids), rtol=1e-4, atol=1e-5
+        )
         assert (denoiser(hidden) - denoiser(ids)).abs().max() > 0.01
 
 
@@ -130,7 +144,9 @@ def test_every_weight_has_a_gradient_that_is_right(name):
     tokens = letters(length=12)
 
     def loss():
-        return torch.nn.functional.cross_entropy(denoiser(tokens).flatten(0, 1), DNA.letter_index(tokens).flatten())
+        return torch.nn.functional.cross_entropy(
+            denoiser(tokens).flatten(0, 1), DNA.letter_index(tokens).flatten()
+        )
 
     loss().backward()
     rng, step = torch.Generator().manual_seed(3), 1e-6
@@ -143,7 +159,9 @@ def test_every_weight_has_a_gradient_that_is_right(name):
                 ends.append(loss())
             parameter += step * direction
         expected = (ends[0] - ends[1]) / (2 * step)
-        torch.testing.assert_close((parameter.grad * direction).sum(), expected, rtol=1e-4, atol=1e-7, msg=key)
+        torch.testing.assert_close(
+            (parameter.grad * direction).sum(), expected, rtol=1e-4, atol=1e-7, msg=key
+        )
         assert parameter.grad.any(), key
 
 
@@ -179,12 +197,19 @@ def test_a_bundle_saves_embeds_and_scores(name, tmp_path):
     held.save(tmp_path)
     again = dnadiff.load(tmp_path, device="cpu")
     assert again.digest == held.digest and again.denoiser.causal == held.denoiser.causal
-    sequences = ["GATTACATTTTCCCAG", "ACGTTGCA" * 5, "CTGGGAAAATGTAATC"]  # the last is the first's complement
+    sequences = [
+        "GATTACATTTTCCCAG",
+        "ACGTTGCA" * 5,
+        "CTGGGAAAATGTAATC",
+    ]  # the last is the first's complement
     assert held.score(sequences).equals(again.score(sequences))
     embedded = again.embed(sequences)
     assert embedded.shape == (3, 12) and np.array_equal(embedded, held.embed(sequences))
     np.testing.assert_allclose(embedded[0], embedded[2], atol=1e-5)  # both strands are averaged
-    states = [held.denoiser.lm.states(torch.from_numpy(DNA.encode(s))[None]) for s in (sequences[0], sequences[2])]
+    states = [
+        held.denoiser.lm.states(torch.from_numpy(DNA.encode(s))[None])
+        for s in (sequences[0], sequences[2])
+    ]
     expected = torch.cat([s.mean((0, 1))[None] for s in states]).mean(0)
     np.testing.assert_allclose(embedded[0], expected.detach().numpy(), atol=1e-5)
 

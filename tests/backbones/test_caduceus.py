@@ -25,7 +25,11 @@ VARIANTS = {
     "layer norm": replace(SMALL, rms_norm=False),
     "layer norm, unfused": replace(SMALL, rms_norm=False, fused_add_norm=False),
     "one direction": replace(SMALL, bidirectional=False),
-    "biases": replace(SMALL, n_layer=3, ssm_cfg=SSMConfig(d_state=4, bias=True, conv_bias=False, d_conv=3, dt_rank=3)),
+    "biases": replace(
+        SMALL,
+        n_layer=3,
+        ssm_cfg=SSMConfig(d_state=4, bias=True, conv_bias=False, d_conv=3, dt_rank=3),
+    ),
 }
 
 
@@ -81,7 +85,9 @@ def test_ps_is_equivariant(name):
     ids = random_ids()
     with torch.no_grad():
         forward, opposite = denoiser(ids), denoiser(DNA.reverse_complement(ids))
-    torch.testing.assert_close(opposite.flip(1, 2), forward, rtol=1e-4, atol=1e-4)  # ACGT complemented is TGCA
+    torch.testing.assert_close(
+        opposite.flip(1, 2), forward, rtol=1e-4, atol=1e-4
+    )  # ACGT complemented is TGCA
 
 
 def test_ps_gives_both_strands_the_same_bound_under_mirrored_masks():
@@ -98,10 +104,10 @@ def test_ps_gives_both_strands_the_same_bound_under_mirrored_masks():
 def test_one_hot_weights_equal_the_letters(rcps):
     denoiser = LMDenoiser(random_lm(replace(SMALL, rcps=rcps)))
     ids = torch.tensor([[7, 8, 9, 10, 11, 4, 7, 10, 8, 9] * 2])
-    soft = torch.nn.functional.one_hot(DNA.letter_index(ids), 4).float()
+    token_probs = torch.nn.functional.one_hot(DNA.letter_index(ids), 4).float()
     hidden = ids.masked_fill(DNA.scorable(ids), DNA.mask_id)
     with torch.no_grad():
-        torch.testing.assert_close(denoiser(hidden, soft=soft), denoiser(ids))
+        torch.testing.assert_close(denoiser(hidden, token_probs=token_probs), denoiser(ids))
         assert (denoiser(hidden) - denoiser(ids)).abs().max() > 0.01
 
 

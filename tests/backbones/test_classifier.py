@@ -14,7 +14,9 @@ def fine_tune(folder, score=SCORE, **changes):
     """A published fine-tune, and the literal implementation of its backbone."""
     config = published(architectures=["CaduceusForSequenceClassification"], **changes)
     tensors = random_tensors(config)
-    head = {"score.weight": score} | {k: v for k, v in tensors.items() if not k.startswith("lm_head")}
+    head = {"score.weight": score} | {
+        k: v for k, v in tensors.items() if not k.startswith("lm_head")
+    }
     write(folder, config, once(head, config))
     return Literal(tensors, config)
 
@@ -43,7 +45,9 @@ def test_ps_scores_each_strand_and_averages(tmp_path, fused, n_layer, pooling):
 def test_ph_scores_one_strand_or_averages_two(tmp_path, pooling):
     literal = fine_tune(tmp_path, rcps=False)
     both = torch.stack([IDS, DNA.reverse_complement(IDS)], -1)
-    alone, other = (pooled(literal.hidden(ids), pooling) @ SCORE.double().T for ids in both.unbind(-1))
+    alone, other = (
+        pooled(literal.hidden(ids), pooling) @ SCORE.double().T for ids in both.unbind(-1)
+    )
     classifier = load_classifier(tmp_path, pooling=pooling)
     with torch.no_grad():
         assert relative(classifier(IDS), alone) < 1e-4

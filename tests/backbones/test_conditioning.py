@@ -13,7 +13,7 @@ TOKENS = torch.randint(7, 12, (3, 20), generator=torch.Generator().manual_seed(0
 SIGMA = torch.tensor([1e-6, 0.7, 20.0])
 
 
-def told(config=SMALL, *, started=True, **options):
+def conditioned(config=SMALL, *, started=True, **options):
     torch.manual_seed(1)
     denoiser = LMDenoiser(CaduceusLM(config), **options).eval()
     if not started:
@@ -24,21 +24,25 @@ def told(config=SMALL, *, started=True, **options):
 
 @pytest.mark.parametrize("rcps", [True, False])
 def test_at_the_start_it_is_the_network_that_is_told_nothing(rcps):
-    denoiser = told(replace(SMALL, rcps=rcps), needs_sigma=True, labels=("a", "b"))
+    denoiser = conditioned(replace(SMALL, rcps=rcps), needs_sigma=True, labels=("a", "b"))
     plain = LMDenoiser(denoiser.lm)
     assert torch.equal(denoiser(TOKENS, sigma=SIGMA, label=torch.tensor([0, 1, 2])), plain(TOKENS))
 
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_both_strands_are_told_the_same(fused):
-    denoiser = told(replace(SMALL, fused_add_norm=fused), started=False, needs_sigma=True, outputs=5)
-    out, other = (denoiser(tokens, sigma=SIGMA) for tokens in (TOKENS, DNA.reverse_complement(TOKENS)))
+    denoiser = conditioned(
+        replace(SMALL, fused_add_norm=fused), started=False, needs_sigma=True, outputs=5
+    )
+    out, other = (
+        denoiser(tokens, sigma=SIGMA) for tokens in (TOKENS, DNA.reverse_complement(TOKENS))
+    )
     swapped = other.flip(1)[..., [3, 2, 1, 0, 4]]
     torch.testing.assert_close(out, swapped, rtol=1e-4, atol=1e-5)
 
 
 def test_every_row_has_its_own_condition():
-    denoiser = told(started=False, needs_sigma=True, labels=("a", "b"))
+    denoiser = conditioned(started=False, needs_sigma=True, labels=("a", "b"))
     label = torch.tensor([0, 1, 2])
     whole = denoiser(TOKENS, sigma=SIGMA, label=label)
     for i in range(3):
@@ -59,7 +63,7 @@ def test_both_ends_of_time_are_told_apart():
 
 
 def test_what_must_be_told_is_asked_for():
-    denoiser = told(needs_sigma=True, labels=("a", "b"))
+    denoiser = conditioned(needs_sigma=True, labels=("a", "b"))
     with pytest.raises(ValueError, match="must be told the noise level"):
         denoiser(TOKENS)
     with pytest.raises(ValueError, match="from 0 to 1, or 2 for none"):
@@ -69,15 +73,15 @@ def test_what_must_be_told_is_asked_for():
 
 
 def test_one_direction_sees_only_what_lies_to_the_left():
-    denoiser = told(replace(SMALL, rcps=False, bidirectional=False))
+    denoiser = conditioned(replace(SMALL, rcps=False, bidirectional=False))
     assert denoiser.causal and not LMDenoiser(CaduceusLM(SMALL)).causal
-    soft = torch.rand(3, 20, 4)
-    changed, blurred = TOKENS.clone(), soft.clone()
+    token_probs = torch.rand(3, 20, 4)
+    changed, blurred = TOKENS.clone(), token_probs.clone()
     changed[:, 9] = torch.where(changed[:, 9] == 7, 8, 7)
     blurred[:, 9] += 1
     for one, other in (
         (denoiser(TOKENS), denoiser(changed)),
-        (denoiser(TOKENS, soft=soft), denoiser(TOKENS, soft=blurred)),
+        (denoiser(TOKENS, token_probs=token_probs), denoiser(TOKENS, token_probs=blurred)),
     ):
         torch.testing.assert_close(one[:, :10], other[:, :10], rtol=0, atol=0)
         assert (one[:, 10:] - other[:, 10:]).abs().amax((1, 2)).min() > 1e-6
@@ -86,4 +90,6 @@ def test_one_direction_sees_only_what_lies_to_the_left():
 def test_the_papers_mamba_has_its_size():
     lm = CaduceusLM(CaduceusConfig(d_model=128, n_layer=4, rcps=False, bidirectional=False))
     size = sum(p.numel() for p in lm.parameters())
-    assert round((size - 2 * lm.backbone.embedding.numel()) / 1000) == 465  # the paper subtracts the embedding twice
+    assert (
+        round((size - 2 * lm.backbone.embedding.numel()) / 1000) == 465
+    )  # the paper subtracts the embedding twice

@@ -24,7 +24,9 @@ def fake_errors():
     module.HfHubHTTPError = type("HfHubHTTPError", (OSError,), {})
     for name in ("RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError"):
         setattr(module, name, type(name, (module.HfHubHTTPError,), {}))
-    module.LocalEntryNotFoundError = type("LocalEntryNotFoundError", (module.EntryNotFoundError,), {})
+    module.LocalEntryNotFoundError = type(
+        "LocalEntryNotFoundError", (module.EntryNotFoundError,), {}
+    )
     return module
 
 
@@ -49,7 +51,10 @@ def hub(monkeypatch, tmp_path):
         if not (remote / name).is_file():
             raise module.errors.EntryNotFoundError("404\nlong story")
         data = (remote / name).read_bytes()
-        blob, link = cache / "blobs" / hashlib.sha256(data).hexdigest(), cache / "snapshots" / COMMIT / name
+        blob, link = (
+            cache / "blobs" / hashlib.sha256(data).hexdigest(),
+            cache / "snapshots" / COMMIT / name,
+        )
         for path in (blob, link):
             path.parent.mkdir(parents=True, exist_ok=True)
         if not blob.exists():
@@ -95,7 +100,9 @@ def test_a_damaged_download_is_refused(hub):
     data = bytearray(blob.read_bytes())
     data[-1] ^= 1
     blob.write_bytes(data)
-    with pytest.raises(InputError, match=r"model\.safetensors: damaged: its SHA-256 is not the published one"):
+    with pytest.raises(
+        InputError, match=r"model\.safetensors: damaged: its SHA-256 is not the published one"
+    ):
         local_folder("hf:me/dna")
 
 
@@ -121,10 +128,14 @@ def test_what_cannot_be_had_is_named(hub):
     with pytest.raises(InputError, match=r"hf:me/dna: config.json: there is no such file"):
         local_folder("hf:me/dna")
     (hub.remote / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"model.safetensors or pytorch_model.bin: there is no such file"):
+    with pytest.raises(
+        InputError, match=r"model.safetensors or pytorch_model.bin: there is no such file"
+    ):
         local_folder("hf:me/dna")
     hub.problem = hub.errors.LocalEntryNotFoundError("offline mode is enabled")
-    with pytest.raises(InputError, match="not in the cache, and the network is switched off or cannot be reached"):
+    with pytest.raises(
+        InputError, match="not in the cache, and the network is switched off or cannot be reached"
+    ):
         local_folder("hf:me/dna")
     hub.problem = hub.errors.HfHubHTTPError("500 Server Error\nlong story")
     with pytest.raises(InputError, match=r"^hf:me/dna: config\.json: 500 Server Error$"):

@@ -39,12 +39,19 @@ def relative(found, expected):
 
 def variants():
     names = ("rcps", "fused_add_norm", "rms_norm", "bidirectional_weight_tie")
-    for *flags, strategy, n_layer in product(*[(True, False)] * 4, ("add", "ew_multiply"), (1, 2, 3)):
-        yield published(**dict(zip(names, flags, strict=True)), bidirectional_strategy=strategy, n_layer=n_layer)
+    for *flags, strategy, n_layer in product(
+        *[(True, False)] * 4, ("add", "ew_multiply"), (1, 2, 3)
+    ):
+        yield published(
+            **dict(zip(names, flags, strict=True)), bidirectional_strategy=strategy, n_layer=n_layer
+        )
     for rcps, fused in product((True, False), (True, False)):
         flags = {"rcps": rcps, "fused_add_norm": fused, "n_layer": 3}
         yield published(**flags, bidirectional=False)
-        yield published(**flags, ssm_cfg={"bias": True, "conv_bias": False, "d_conv": 3, "dt_rank": 3, "expand": 3})
+        yield published(
+            **flags,
+            ssm_cfg={"bias": True, "conv_bias": False, "d_conv": 3, "dt_rank": 3, "expand": 3},
+        )
         yield published(**flags, ssm_cfg={"bias": True}, bidirectional_weight_tie=False)
         yield published(**flags, ssm_cfg={"bias": True}, bidirectional_strategy="ew_multiply")
         yield published(**flags, norm_epsilon=0.1, pad_vocab_size_multiple=1, vocab_size=12)
@@ -56,7 +63,11 @@ VARIANTS = list(variants())
 def named(config):
     flags = ("rcps", "fused_add_norm", "rms_norm", "bidirectional", "bidirectional_weight_tie")
     return "-".join(
-        [str(config["n_layer"]), config["bidirectional_strategy"], *(flag for flag in flags if config[flag])]
+        [
+            str(config["n_layer"]),
+            config["bidirectional_strategy"],
+            *(flag for flag in flags if config[flag]),
+        ]
     )
 
 
@@ -97,7 +108,9 @@ def test_both_formats_with_and_without_tied_weights_are_one_model(rcps, name, re
 
 def test_half_precision_weights_are_computed_in_float32(tmp_path):
     config = published(torch_dtype="bfloat16")
-    tensors = {k: v.bfloat16() if v.is_floating_point() else v for k, v in random_tensors(config).items()}
+    tensors = {
+        k: v.bfloat16() if v.is_floating_point() else v for k, v in random_tensors(config).items()
+    }
     found = logits(write(tmp_path, config, tensors))
     assert found.dtype == torch.float32
     assert relative(found, Literal(tensors, config).logits(IDS)) < 1e-4
@@ -106,9 +119,13 @@ def test_half_precision_weights_are_computed_in_float32(tmp_path):
 def test_a_base_model_without_a_head_is_the_same_backbone(tmp_path):
     config = published()
     tensors = random_tensors(config)
-    base = {k.removeprefix("caduceus."): v for k, v in tensors.items() if not k.startswith("lm_head")}
+    base = {
+        k.removeprefix("caduceus."): v for k, v in tensors.items() if not k.startswith("lm_head")
+    }
     full = logits(write(tmp_path / "full", config, tensors))
-    assert torch.equal(logits(write(tmp_path / "base", config | {"architectures": ["Caduceus"]}, base)), full)
+    assert torch.equal(
+        logits(write(tmp_path / "base", config | {"architectures": ["Caduceus"]}, base)), full
+    )
 
 
 def test_weights_of_an_objective_are_left_aside(tmp_path):
@@ -118,7 +135,9 @@ def test_weights_of_an_objective_are_left_aside(tmp_path):
     tensors["dnadiff.schedule"] = torch.ones(2)
     load_pretrained(write(tmp_path / "two", config, tensors)).save_pretrained(tmp_path / "three")
     assert torch.equal(logits(tmp_path / "two"), one)
-    assert "dnadiff.schedule" not in safetensors.torch.load_file(tmp_path / "three" / "model.safetensors")
+    assert "dnadiff.schedule" not in safetensors.torch.load_file(
+        tmp_path / "three" / "model.safetensors"
+    )
 
 
 @pytest.fixture
@@ -155,7 +174,9 @@ def test_absent_and_null_fields_mean_what_the_published_code_takes_them_to_mean(
 
 def test_the_complement_map_is_read_by_its_keys(folder):
     before = logits(folder)
-    edit_config(folder, complement_map=dict(sorted(published()["complement_map"].items())))  # "10" before "2"
+    edit_config(
+        folder, complement_map=dict(sorted(published()["complement_map"].items()))
+    )  # "10" before "2"
     assert torch.equal(logits(folder), before)
 
 
@@ -165,7 +186,10 @@ FIELDS = [
     ({"complement_map": {str(i): i for i in range(16)}}, "complement_map is not that of DNA"),
     ({"complement_map": [0, 1]}, "complement_map is not that of DNA"),
     ({"complement_map": None}, "rcps is true, but there is no complement_map"),
-    ({"bidirectional_strategy": "mean"}, "bidirectional_strategy cannot be 'mean'; 'add' or 'ew_multiply' is needed"),
+    (
+        {"bidirectional_strategy": "mean"},
+        "bidirectional_strategy cannot be 'mean'; 'add' or 'ew_multiply' is needed",
+    ),
     ({"d_model": "6"}, "d_model cannot be '6'; a whole number above 0 is needed"),
     ({"n_layer": 0}, "n_layer cannot be 0; a whole number above 0"),
     ({"fused_add_norm": "yes"}, "fused_add_norm cannot be 'yes'; true or false"),
@@ -177,7 +201,9 @@ FIELDS = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), FIELDS, ids=[str(changes) for changes, _ in FIELDS])
+@pytest.mark.parametrize(
+    ("changes", "message"), FIELDS, ids=[str(changes) for changes, _ in FIELDS]
+)
 def test_every_wrong_field_is_named(folder, changes, message):
     edit_config(folder, **changes)
     with pytest.raises(InputError, match=f"config.json: .*{message}"):
@@ -193,7 +219,9 @@ def test_a_shape_is_never_guessed(folder, field):
         load_pretrained(folder)
 
 
-@pytest.mark.parametrize("key", sorted(once(random_tensors(published(n_layer=1, rms_norm=False)), published())))
+@pytest.mark.parametrize(
+    "key", sorted(once(random_tensors(published(n_layer=1, rms_norm=False)), published()))
+)
 def test_every_missing_or_misshapen_weight_is_named(key, tmp_path):
     config = published(n_layer=1, rms_norm=False)
     tensors = once(random_tensors(config), config)
@@ -203,7 +231,8 @@ def test_every_missing_or_misshapen_weight_is_named(key, tmp_path):
             load_pretrained(write(tmp_path, config, rest))
     wrong = tensors | {key: torch.ones(3)}
     with pytest.raises(
-        InputError, match=rf"model.safetensors: {key} (has shape \(3,\), .* is needed|is not that of DNA)"
+        InputError,
+        match=rf"model.safetensors: {key} (has shape \(3,\), .* is needed|is not that of DNA)",
     ):
         load_pretrained(write(tmp_path, config, wrong))
 
@@ -213,17 +242,28 @@ def test_every_missing_or_misshapen_weight_is_named(key, tmp_path):
     [
         (lambda t: {"extra": torch.ones(1)}, "unexpected weight extra"),
         (lambda t: {"score.weight": torch.ones(2, 6)}, "a classifier .*load_classifier"),
-        (lambda t: {EMBEDDING: t[EMBEDDING].mul(100).char()}, ".*embedding.weight is of type torch.int8"),
-        (lambda t: {EMBEDDING: t[EMBEDDING].log()}, ".*embedding.weight has a number that is infinite or none"),
+        (
+            lambda t: {EMBEDDING: t[EMBEDDING].mul(100).char()},
+            ".*embedding.weight is of type torch.int8",
+        ),
+        (
+            lambda t: {EMBEDDING: t[EMBEDDING].log()},
+            ".*embedding.weight has a number that is infinite or none",
+        ),
         (
             lambda t: {"lm_head.lm_head.weight": torch.zeros(16, 6)},
             f"lm_head.lm_head.weight differs from the weight that it must be tied to, {EMBEDDING}",
         ),
         (
-            lambda t: {k: v + 1 for k, v in t.items() if "1.mixer.submodule.mamba_rev.out_proj" in k},
+            lambda t: {
+                k: v + 1 for k, v in t.items() if "1.mixer.submodule.mamba_rev.out_proj" in k
+            },
             ".*mamba_rev.out_proj.weight differs from the weight",
         ),
-        (lambda t: {"lm_head.complement_map": torch.arange(16)}, "lm_head.complement_map is not that of DNA"),
+        (
+            lambda t: {"lm_head.complement_map": torch.arange(16)},
+            "lm_head.complement_map is not that of DNA",
+        ),
     ],
 )
 def test_every_wrong_weight_is_named(folder, change, message):

@@ -20,7 +20,14 @@ CASES = {
     "hyena, other sizes": (
         HyenaLM,
         HyenaConfig(
-            d_model=4, n_layer=1, l_max=7, emb_dim=9, short_filter_order=4, filter_order=5, expand=1, vocab_size=12
+            d_model=4,
+            n_layer=1,
+            l_max=7,
+            emb_dim=9,
+            short_filter_order=4,
+            filter_order=5,
+            expand=1,
+            vocab_size=12,
         ),
         literal_stack.hyena(7),
     ),
@@ -68,10 +75,14 @@ def test_it_equals_the_literal_implementation(name, tmp_path):
 @pytest.mark.parametrize("length", [1, 2, 31, 64])
 def test_the_long_convolution_is_the_sum_over_pairs_and_so_are_its_gradients(length):
     rng = torch.Generator().manual_seed(0)
-    u, h, g = (torch.randn(shape, generator=rng) for shape in ((2, length, 3), (length, 3), (2, length, 3)))
+    u, h, g = (
+        torch.randn(shape, generator=rng) for shape in ((2, length, 3), (length, 3), (2, length, 3))
+    )
     u.requires_grad_(), h.requires_grad_()
     pairs = torch.arange(length)[:, None] - torch.arange(length)  # distance from each place to each
-    literal = torch.einsum("tsd,bsd->btd", torch.where((pairs >= 0)[..., None], h[pairs.clamp(min=0)], 0.0), u)
+    literal = torch.einsum(
+        "tsd,bsd->btd", torch.where((pairs >= 0)[..., None], h[pairs.clamp(min=0)], 0.0), u
+    )
     for found, expected in zip(
         (long_conv(u, h), *torch.autograd.grad(long_conv(u, h), (u, h), g)),
         (literal, *torch.autograd.grad(literal, (u, h), g)),
@@ -222,8 +233,14 @@ def test_every_wrong_weight_is_named(folder):
     for wrong, message in (
         ({"extra": torch.ones(1)}, "unexpected weight extra"),
         ({"lm_head.weight": torch.ones(16, 6)}, r"unexpected weight lm_head\.weight"),
-        ({"backbone.norm_f.bias": tensors["backbone.norm_f.bias"] / 0}, "infinite or none; the file is damaged"),
-        ({"backbone.norm_f.bias": torch.ones_like(tensors["backbone.norm_f.bias"]).char()}, "of type torch.int8"),
+        (
+            {"backbone.norm_f.bias": tensors["backbone.norm_f.bias"] / 0},
+            "infinite or none; the file is damaged",
+        ),
+        (
+            {"backbone.norm_f.bias": torch.ones_like(tensors["backbone.norm_f.bias"]).char()},
+            "of type torch.int8",
+        ),
     ):
         safetensors.torch.save_file(tensors | wrong, path)
         with pytest.raises(InputError, match=message):

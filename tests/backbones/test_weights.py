@@ -11,7 +11,11 @@ import torch
 from dnadiff.backbones.weights import find_weights, read_tensors, write_tensors
 from dnadiff.errors import InputError
 
-TENSORS = {"a": torch.arange(300.0), "b.c": torch.ones(2, 3, dtype=torch.bfloat16), "d": torch.tensor(5)}
+TENSORS = {
+    "a": torch.arange(300.0),
+    "b.c": torch.ones(2, 3, dtype=torch.bfloat16),
+    "d": torch.tensor(5),
+}
 
 
 @pytest.fixture(params=["model.safetensors", "pytorch_model.bin"])
@@ -55,7 +59,9 @@ def test_a_single_wrong_bit_is_noticed(path):
 
 def test_a_wrong_digest_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
-    safetensors.torch.save_file(TENSORS, path, metadata={"format": "pt", "dnadiff.sha256": "0" * 64})
+    safetensors.torch.save_file(
+        TENSORS, path, metadata={"format": "pt", "dnadiff.sha256": "0" * 64}
+    )
     assert "another SHA-256 than the file states" in refused(path)
 
 
@@ -101,7 +107,9 @@ def test_anything_but_named_tensors_is_refused(tmp_path, content):
 def test_text_is_not_a_weights_file(tmp_path):
     for name in ("model.safetensors", "pytorch_model.bin"):
         (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\n")
-        assert re.search("damaged or not a weights file|only tensors are read", refused(tmp_path / name))
+        assert re.search(
+            "damaged or not a weights file|only tensors are read", refused(tmp_path / name)
+        )
 
 
 def test_safetensors_come_first_and_shards_are_named(tmp_path):

@@ -28,7 +28,9 @@ def write_texts(root: Path, name: str, splits: dict[str, dict[str, list[str]]]) 
     return root
 
 
-def write_tables(root: Path, name: str, splits: dict[str, dict[str, list[str]]], ending: str = "tsv.gz") -> Path:
+def write_tables(
+    root: Path, name: str, splits: dict[str, dict[str, list[str]]], ending: str = "tsv.gz"
+) -> Path:
     """Flat tables: TASK.{train,test}.ENDING."""
     for split, classes in splits.items():
         frame = pd.DataFrame(

@@ -21,9 +21,21 @@ def spelled(sequence, k):
 @pytest.mark.parametrize("batch", [1, 90, 1 << 22])
 def test_kmers_are_those_of_the_definition(k, batch, monkeypatch):
     monkeypatch.setattr(kmers_module, "_BATCH_BASES", batch)
-    sequences = [*dna(3, 40, seed=1), "ACG", *dna(3, 35, seed=2, letters="ACGTN"), "A" * 31, "T" * 31]
-    got = [pair for kmers, owner in canonical_kmers(sequences, k) for pair in zip(owner, kmers, strict=True)]
-    assert got == [(i, kmer) for i, sequence in enumerate(sequences) for kmer in spelled(sequence, k)]
+    sequences = [
+        *dna(3, 40, seed=1),
+        "ACG",
+        *dna(3, 35, seed=2, letters="ACGTN"),
+        "A" * 31,
+        "T" * 31,
+    ]
+    got = [
+        pair
+        for kmers, owner in canonical_kmers(sequences, k)
+        for pair in zip(owner, kmers, strict=True)
+    ]
+    assert got == [
+        (i, kmer) for i, sequence in enumerate(sequences) for kmer in spelled(sequence, k)
+    ]
 
 
 @pytest.mark.parametrize("k", [0, 32])
@@ -86,10 +98,16 @@ def test_chains_are_one_component():
 @given(st.lists(st.text("ACGTN", min_size=1, max_size=9), min_size=1, max_size=12))
 def test_components_are_those_of_pairwise_comparison(sequences):
     k = 4
-    words = [set(spelled(sequence, k)) or {min(sequence, other_strand(sequence))} for sequence in sequences]
+    words = [
+        set(spelled(sequence, k)) or {min(sequence, other_strand(sequence))}
+        for sequence in sequences
+    ]
     expected = list(range(len(sequences)))
     for _ in sequences:
-        expected = [min(expected[j] for j in range(len(words)) if words[i] & words[j]) for i in range(len(sequences))]
+        expected = [
+            min(expected[j] for j in range(len(words)) if words[i] & words[j])
+            for i in range(len(sequences))
+        ]
     found = groups(sequences, k)
     pairs = set(zip(found.tolist(), expected, strict=True))
     assert len(pairs) == len(set(found.tolist())) == len(set(expected))
@@ -106,7 +124,9 @@ def test_folds_part_no_component_and_balance_the_classes(labelled):
     labels, components = labelled
     fold = assign(labels, components, 5, seed=1)
     assert all(len(set(fold[components == component])) == 1 for component in set(components))
-    counts = np.array([[np.sum((fold == i) & (labels == label)) for label in range(3)] for i in range(5)])
+    counts = np.array(
+        [[np.sum((fold == i) & (labels == label)) for label in range(3)] for i in range(5)]
+    )
     assert (abs(counts - counts.mean(0)) <= 4).all()
 
 
@@ -133,7 +153,8 @@ def test_samples_keep_the_shares_of_the_classes():
 
 
 @pytest.mark.parametrize(
-    ("name", "components", "largest"), [("human_enhancers_cohn", 5494, 1329), ("human_nontata_promoters", 5579, 821)]
+    ("name", "components", "largest"),
+    [("human_enhancers_cohn", 5494, 1329), ("human_nontata_promoters", 5579, 821)],
 )
 def test_components_of_the_published_test_splits(shared_data, name, components, largest):
     path = shared_data / "genomic_benchmarks" / "sequences" / f"{name}.test.tsv.gz"

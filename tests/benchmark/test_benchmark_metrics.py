@@ -30,7 +30,9 @@ def test_values_are_scikit_learns(predictions):
     assert got["accuracy"] == pytest.approx(accuracy_score(labels, said))
     assert got["mcc"] == pytest.approx(matthews_corrcoef(labels, said))
     binary = probabilities.shape[1] == 2
-    expected = roc_auc_score(labels, probabilities[:, 1] if binary else probabilities, multi_class="ovr")
+    expected = roc_auc_score(
+        labels, probabilities[:, 1] if binary else probabilities, multi_class="ovr"
+    )
     assert got["auroc"] == pytest.approx(expected)
 
 

@@ -41,8 +41,20 @@ def test_test_sequences_that_overlap_training_are_told():
 @pytest.mark.parametrize(
     ("task", "found", "settings", "split", "note"),
     [
-        (KNOWN, data(test=items(20, 2)), {}, "5 grouped folds inside the official test split", None),
-        (KNOWN, data(train=items(40, 2)), {"folds": 3}, "3 grouped folds inside the official train split", None),
+        (
+            KNOWN,
+            data(test=items(20, 2)),
+            {},
+            "5 grouped folds inside the official test split",
+            None,
+        ),
+        (
+            KNOWN,
+            data(train=items(40, 2)),
+            {"folds": 3},
+            "3 grouped folds inside the official train split",
+            None,
+        ),
         (A, data(test=items(20, 2)), {}, "5 grouped folds inside the given test split", None),
         (A, data(items(40, 1), items(20, 2)), {}, "given train and test", None),
         (
@@ -77,7 +89,8 @@ def test_the_split_says_what_it_is(task, found, settings, split, note):
 def test_folds_part_no_copies():
     half = items(40, 1)
     both = Items(
-        half.sequences + [other_strand(sequence) for sequence in half.sequences], np.concatenate([half.labels] * 2)
+        half.sequences + [other_strand(sequence) for sequence in half.sequences],
+        np.concatenate([half.labels] * 2),
     )
     plan = make_plan(A, data(test=both), folds=4)
     assert (plan.fold[:40] == plan.fold[40:]).all()
@@ -88,7 +101,9 @@ def test_folds_part_no_copies():
 
 def test_one_large_component_is_told():
     many = items(40, 1)
-    many.sequences[:24] = [many.sequences[0][:40] + sequence[:40] for sequence in many.sequences[:24]]
+    many.sequences[:24] = [
+        many.sequences[0][:40] + sequence[:40] for sequence in many.sequences[:24]
+    ]
     notes = make_plan(A, data(test=many)).notes
     assert notes == (
         "the largest group of sequences that share 31-mers holds 60.0% of them",
@@ -98,7 +113,9 @@ def test_one_large_component_is_told():
 
 def test_folds_with_uneven_classes_are_told():
     many = items(40, 1)
-    many.sequences[:12:2] = [many.sequences[0][:40] + sequence[:40] for sequence in many.sequences[:12:2]]
+    many.sequences[:12:2] = [
+        many.sequences[0][:40] + sequence[:40] for sequence in many.sequences[:12:2]
+    ]
     notes = make_plan(A, data(test=many)).notes
     assert notes[1].startswith("the share of a class differs by up to 17.1% between folds")
 
@@ -113,7 +130,10 @@ def test_folds_with_uneven_classes_are_told():
     ids=["all copies", "fewer than folds", "one class in one component"],
 )
 def test_what_cannot_be_divided_is_refused(found):
-    with pytest.raises(InputError, match=r"here: .* cannot be divided into 5 folds .*use fewer --folds or more data"):
+    with pytest.raises(
+        InputError,
+        match=r"here: .* cannot be divided into 5 folds .*use fewer --folds or more data",
+    ):
         make_plan(A, data(test=found))
 
 

@@ -13,15 +13,25 @@ from dnadiff.benchmark.protocol import out_of_fold
 def plan_of(sequences, labels, folds=4):
     labels = np.asarray(labels)
     everyone = np.arange(len(labels))
-    return Plan(tuple("abc"[: labels.max() + 1]), sequences, labels, everyone, everyone % folds, "own", ())
+    return Plan(
+        tuple("abc"[: labels.max() + 1]), sequences, labels, everyone, everyone % folds, "own", ()
+    )
 
 
 def accuracy(plan, probabilities):
-    return score(plan.labels, probabilities, folds=plan.fold, resamples=2).set_index("metric").loc["accuracy", "value"]
+    return (
+        score(plan.labels, probabilities, folds=plan.fold, resamples=2)
+        .set_index("metric")
+        .loc["accuracy", "value"]
+    )
 
 
 def area(plan, probabilities):
-    return score(plan.labels, probabilities, folds=plan.fold, resamples=2).set_index("metric").loc["auroc", "value"]
+    return (
+        score(plan.labels, probabilities, folds=plan.fold, resamples=2)
+        .set_index("metric")
+        .loc["auroc", "value"]
+    )
 
 
 def threes(sequences):
@@ -98,7 +108,15 @@ def test_labels_of_a_fold_do_not_touch_its_own_predictions(name):
 
 def test_items_that_are_only_fitted_on_have_no_prediction():
     plan = plan_of([*POOR, *RICH], [0] * 150 + [1] * 150)
-    official = Plan(plan.classes, plan.sequences, plan.labels, plan.components, np.minimum(plan.fold, 1) - 1, "own", ())
+    official = Plan(
+        plan.classes,
+        plan.sequences,
+        plan.labels,
+        plan.components,
+        np.minimum(plan.fold, 1) - 1,
+        "own",
+        (),
+    )
     probabilities = out_of_fold(official, threes(plan.sequences), fit_logistic, 0)
     assert np.array_equal(np.isnan(probabilities).all(1), ~official.scored)
     assert probabilities[official.scored].sum(1) == pytest.approx(1)
@@ -107,7 +125,11 @@ def test_items_that_are_only_fitted_on_have_no_prediction():
 def test_a_tree_finds_a_class_in_the_middle():
     lengths_of = np.array([[100.0], [200], [300]] * 60)
     fitted = fit_tree(lengths_of, np.array([0, 1, 0] * 60), np.arange(180), 0)
-    assert fitted.predict_proba(np.array([[100.0], [200], [300]])).tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert fitted.predict_proba(np.array([[100.0], [200], [300]])).tolist() == [
+        [1, 0],
+        [0, 1],
+        [1, 0],
+    ]
 
 
 def test_the_probe_learns_from_embeddings_and_not_from_noise():
@@ -116,7 +138,9 @@ def test_the_probe_learns_from_embeddings_and_not_from_noise():
     areas = []
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        areas.append(area(plan, probe(lambda s, rng=rng: rng.normal(size=(len(s), 30)), plan, 0, silent)))
+        areas.append(
+            area(plan, probe(lambda s, rng=rng: rng.normal(size=(len(s), 30)), plan, 0, silent))
+        )
     assert np.mean(areas) == pytest.approx(0.5, abs=0.06)
 
 
@@ -172,7 +196,10 @@ def test_the_penalty_is_chosen_across_components_not_within_them():
 
 
 def test_too_few_components_to_choose_by():
-    assert chosen_strength(np.array([[0.0], [1], [0], [1]]), np.array([0, 1, 0, 1]), np.zeros(4, int)) == 1
+    assert (
+        chosen_strength(np.array([[0.0], [1], [0], [1]]), np.array([0, 1, 0, 1]), np.zeros(4, int))
+        == 1
+    )
 
 
 def test_features_that_hardly_converge_are_no_noise():
@@ -180,4 +207,6 @@ def test_features_that_hardly_converge_are_no_noise():
     base = rng.normal(size=(300, 1))
     features = base + 1e-6 * rng.normal(size=(300, 60))  # nearly one feature, sixty times
     labels = (base[:, 0] + rng.normal(size=300) > 0).astype(int)
-    assert np.isfinite(fit_logistic(features, labels, np.arange(300), 0).predict_proba(features)).all()
+    assert np.isfinite(
+        fit_logistic(features, labels, np.arange(300), 0).predict_proba(features)
+    ).all()

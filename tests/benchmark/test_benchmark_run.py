@@ -18,13 +18,19 @@ OTHERS = {"no": dna(20, 60, seed=3, letters="ACGTAT"), "yes": dna(20, 60, seed=4
 
 
 def threes(sequences):
-    return np.hstack([kmer_frequencies([*sequences, "ACGT" * 9], 1)[:-1], [[len(s)] for s in sequences]])
+    return np.hstack(
+        [kmer_frequencies([*sequences, "ACGT" * 9], 1)[:-1], [[len(s)] for s in sequences]]
+    )
 
 
 @pytest.fixture
 def folder(tmp_path):
     write_texts(tmp_path / "data", "both", {"train": EASY, "test": OTHERS})
-    write_tables(tmp_path / "data", "human_enhancers_cohn", {"test": {"negative": EASY["no"], "positive": EASY["yes"]}})
+    write_tables(
+        tmp_path / "data",
+        "human_enhancers_cohn",
+        {"test": {"negative": EASY["no"], "positive": EASY["yes"]}},
+    )
     return tmp_path / "data"
 
 
@@ -43,7 +49,9 @@ def test_models_and_baselines_stand_in_one_tidy_table(folder):
 
 
 def test_the_same_seed_gives_the_same_table(folder):
-    first, again, other = (run(["human_enh"], {"a": threes}, data=folder, seed=seed) for seed in (0, 0, 5))
+    first, again, other = (
+        run(["human_enh"], {"a": threes}, data=folder, seed=seed) for seed in (0, 0, 5)
+    )
     pd.testing.assert_frame_equal(first, again)
     assert not first["value"].equals(other["value"])
 
@@ -53,13 +61,19 @@ def test_what_is_not_there_is_named_once_and_the_rest_runs(folder, caplog):
     with caplog.at_level(logging.INFO, logger="dnadiff"):
         results = run(["human_e", "human_ocr", "demo_h"], {}, baselines=["gc"], data=folder)
     assert results["task"].unique().tolist() == ["human_enhancers_cohn"]
-    assert caplog.messages[0].startswith("human_e stands for human_enhancers_cohn and human_enhancers_ensembl and")
+    assert caplog.messages[0].startswith(
+        "human_e stands for human_enhancers_cohn and human_enhancers_ensembl and"
+    )
     left_out = [line for line in caplog.messages if line.startswith("left out")]
     assert left_out[0] == "left out: human_enhancers_ensembl: not found"
     assert "human_ocr_ensembl: only coordinates; give the genome" in left_out[2]
     assert len(left_out) == 4
     ways = [line for line in caplog.messages if "--genome FASTA" in line]
-    assert len(ways) == 1 and "TASK/{train,test}/CLASS/*.txt" in ways[0] and "dnadiff[benchmarks]" in ways[0]
+    assert (
+        len(ways) == 1
+        and "TASK/{train,test}/CLASS/*.txt" in ways[0]
+        and "dnadiff[benchmarks]" in ways[0]
+    )
 
 
 def test_if_none_ran_that_is_an_error_of_one_line(tmp_path):
@@ -74,14 +88,19 @@ def test_if_none_ran_that_is_an_error_of_one_line(tmp_path):
 
 def test_a_task_that_cannot_be_used_says_why(tmp_path):
     write_texts(tmp_path, "mine", {"test": {"only": ["ACGT"]}})
-    with pytest.raises(InputError, match=r"no task could run; .*mine: test has only the class only"):
+    with pytest.raises(
+        InputError, match=r"no task could run; .*mine: test has only the class only"
+    ):
         run(["mine"], {}, data=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"baselines": ["cnn"]}, "'cnn': no such baseline; choose among majority, length, gc, kmer"),
+        (
+            {"baselines": ["cnn"]},
+            "'cnn': no such baseline; choose among majority, length, gc, kmer",
+        ),
         ({"protocol": "paper"}, "'paper': no such protocol; choose among linear"),
         ({"folds": 1}, "1 folds: at least 2"),
         ({"seed": -1}, "seed -1"),
@@ -99,7 +118,12 @@ def test_an_out_that_is_taken_stops_before_the_work(folder, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="not empty"):
-        run(["both"], {"a": lambda _: pytest.fail("work was done")}, data=folder, out=tmp_path / "full")
+        run(
+            ["both"],
+            {"a": lambda _: pytest.fail("work was done")},
+            data=folder,
+            out=tmp_path / "full",
+        )
 
 
 def test_nothing_is_left_of_a_run_that_fails(folder, tmp_path):
@@ -113,14 +137,22 @@ def test_nothing_is_left_of_a_run_that_fails(folder, tmp_path):
 
 def test_the_page_says_what_its_numbers_are(folder, tmp_path):
     results = run(["both", "human_enhancers_c"], {"a": threes}, data=folder, out=tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.csv", "results.md", "results.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "results.csv",
+        "results.md",
+        "results.png",
+    ]
     page = (tmp_path / "out" / "results.md").read_text()
     assert "## both: given train and test\n" in page
     assert (
-        "## human_enhancers_cohn: 5 grouped folds inside the incomplete test split, NOT the benchmark's number" in page
+        "## human_enhancers_cohn: 5 grouped folds inside the incomplete test split, NOT the benchmark's number"
+        in page
     )
     assert "test has 80 of the 6,948 published sequences" in page
-    assert "Published accuracy, by another protocol (whole network fine-tuned" in page and "MDLM 0.743" in page
+    assert (
+        "Published accuracy, by another protocol (whole network fine-tuned" in page
+        and "MDLM 0.743" in page
+    )
     lines = [line for line in page.splitlines() if line.startswith("| a | linear |")]
     value, low, high = results.loc[
         (results["model"] == "a") & (results["metric"] == "mcc"), ["value", "low", "high"]
@@ -132,7 +164,11 @@ def test_the_page_says_what_its_numbers_are(folder, tmp_path):
 
 
 def rows(split, task="human_enhancers_cohn"):
-    values = {"accuracy": (0.5, 0.4, 0.6), "mcc": (0.0, math.nan, math.nan), "auroc": (math.nan,) * 3}
+    values = {
+        "accuracy": (0.5, 0.4, 0.6),
+        "mcc": (0.0, math.nan, math.nan),
+        "auroc": (math.nan,) * 3,
+    }
     return pd.DataFrame(
         [
             (task, model, protocol, split, metric, *numbers, 80, 20, 0, "a note; another")
@@ -146,7 +182,9 @@ def rows(split, task="human_enhancers_cohn"):
 def test_only_the_complete_official_split_is_the_benchmarks():
     assert "NOT the benchmark's number" not in table.markdown(rows(OFFICIAL))
     assert "NOT the benchmark's number" in table.markdown(rows("incomplete train and test"))
-    assert "NOT the benchmark's number" not in table.markdown(rows("given train and test", task="mine"))
+    assert "NOT the benchmark's number" not in table.markdown(
+        rows("given train and test", task="mine")
+    )
 
 
 def test_undefined_numbers_are_told_as_such():
@@ -163,7 +201,9 @@ def test_the_picture_sets_models_apart_and_leaves_pyplot_alone(monkeypatch):
     assert [label.get_text() for label in top.get_yticklabels()] == ["m (linear)", "gc (baseline)"]
     assert top.get_title() == "human_enhancers_cohn:\nofficial train and test"
     assert below.get_title() == "mine:\ngiven train and test"
-    assert len({line.get_color() for line in top.get_lines()}) == 3  # model, baseline, and the line between
+    assert (
+        len({line.get_color() for line in top.get_lines()}) == 3
+    )  # model, baseline, and the line between
 
 
 def test_real_sequences_are_told_apart_by_kmers_better_than_by_gc(shared_data):

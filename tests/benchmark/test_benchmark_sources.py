@@ -22,7 +22,13 @@ CONTENT = {
 
 @pytest.mark.parametrize(
     "write",
-    [write_texts, *(lambda *a, e=e: write_tables(*a, e) for e in ("tsv", "tsv.gz", "csv", "csv.gz", "parquet"))],
+    [
+        write_texts,
+        *(
+            lambda *a, e=e: write_tables(*a, e)
+            for e in ("tsv", "tsv.gz", "csv", "csv.gz", "parquet")
+        ),
+    ],
     ids=["texts", "tsv", "tsv.gz", "csv", "csv.gz", "parquet"],
 )
 def test_texts_and_tables_give_the_same_task(tmp_path, write):
@@ -64,29 +70,54 @@ def table(name, text):
 
 
 def cut_short(root):
-    (root / "mine.test.tsv.gz").write_bytes(gzip.compress(("class\tsequence\n" + "a\tACGT\n" * 9999).encode())[:-40])
+    (root / "mine.test.tsv.gz").write_bytes(
+        gzip.compress(("class\tsequence\n" + "a\tACGT\n" * 9999).encode())[:-40]
+    )
 
 
 BAD = {
-    "one class": (table("mine.test.csv", "class,sequence\na,AC\na,GT\n"), r"mine.test.csv: test has only the class a"),
+    "one class": (
+        table("mine.test.csv", "class,sequence\na,AC\na,GT\n"),
+        r"mine.test.csv: test has only the class a",
+    ),
     "no rows": (table("mine.test.csv", "class,sequence\n"), r"mine.test.csv: no rows"),
     "empty file": (table("mine.test.csv", ""), r"mine.test.csv: cannot be read as a table"),
-    "not DNA": (table("mine.test.csv", "class,sequence\na,AC\nb,ACXT\n"), r"mine.test.csv: row 2: 'X' at position 3"),
-    "no sequence": (table("mine.test.csv", "class,sequence\na,\nb,A\n"), r"mine.test.csv: row 1: empty sequence"),
-    "no class": (table("mine.test.csv", "class,sequence\n,A\nb,A\n"), r"mine.test.csv: row 1 has no class"),
+    "not DNA": (
+        table("mine.test.csv", "class,sequence\na,AC\nb,ACXT\n"),
+        r"mine.test.csv: row 2: 'X' at position 3",
+    ),
+    "no sequence": (
+        table("mine.test.csv", "class,sequence\na,\nb,A\n"),
+        r"mine.test.csv: row 1: empty sequence",
+    ),
+    "no class": (
+        table("mine.test.csv", "class,sequence\n,A\nb,A\n"),
+        r"mine.test.csv: row 1 has no class",
+    ),
     "no column": (
         table("mine.test.csv", "label,seq\na,A\n"),
         r"no column class and no column sequence among label, seq",
     ),
-    "not gzip": (table("mine.test.csv.gz", "class,sequence\na,A\n"), r"mine.test.csv.gz: cannot be read as a table"),
-    "not parquet": (table("mine.test.parquet", "class,sequence\na,A\n"), r"mine.test.parquet: cannot be read"),
+    "not gzip": (
+        table("mine.test.csv.gz", "class,sequence\na,A\n"),
+        r"mine.test.csv.gz: cannot be read as a table",
+    ),
+    "not parquet": (
+        table("mine.test.parquet", "class,sequence\na,A\n"),
+        r"mine.test.parquet: cannot be read",
+    ),
     "cut short": (cut_short, r"mine.test.tsv.gz: cannot be read as a table"),
     "two tables": (
-        lambda root: (write_tables(root, "mine", CONTENT, "csv"), write_tables(root, "mine", CONTENT, "tsv")),
+        lambda root: (
+            write_tables(root, "mine", CONTENT, "csv"),
+            write_tables(root, "mine", CONTENT, "tsv"),
+        ),
         r"mine.test.tsv: a second test table beside mine.test.csv",
     ),
     "other classes": (
-        lambda root: write_texts(root, "mine", {"train": CONTENT["train"], "test": {"no": ["A"], "maybe": ["A"]}}),
+        lambda root: write_texts(
+            root, "mine", {"train": CONTENT["train"], "test": {"no": ["A"], "maybe": ["A"]}}
+        ),
         r"the classes of train are no, yes but those of test are maybe, no",
     ),
     "one class folder": (
@@ -168,38 +199,61 @@ def test_coordinates_are_zero_based_half_open_and_stranded(tmp_path, genome, chr
         chromosome[70:100],
     ]
     assert found.test.labels.tolist() == [0, 0, 1, 1, 1, 1]
-    assert found.test.places.iloc[2].to_dict() == {"chrom": "chr1", "start": 0, "end": 10, "strand": "+"}
+    assert found.test.places.iloc[2].to_dict() == {
+        "chrom": "chr1",
+        "start": 0,
+        "end": 10,
+        "strand": "+",
+    }
     assert found.dropped == {}
 
 
 def test_what_the_genome_does_not_have_is_dropped_and_counted(tmp_path, genome):
     lines = {
-        "a": ["0,chr1,0,10,+", "1,chr1,55,61,+", "2,chr1,95,101,+", "3,chr9,0,10,+", "4,chrM,0,10,+"],
+        "a": [
+            "0,chr1,0,10,+",
+            "1,chr1,55,61,+",
+            "2,chr1,95,101,+",
+            "3,chr9,0,10,+",
+            "4,chrM,0,10,+",
+        ],
         "b": ["0,chr1,69,75,-", "1,chr1,30,30,-", "2,chr1,-1,5,-", "3,chr1,70,75,-"],
     }
     found = find(MINE, write_places(tmp_path, "mine", {"train": lines}), genome)
     assert len(found.train) == 2 and len(found.train.places) == 2
-    assert found.dropped == {"on N": 2, "outside of its contig": 3, "on a contig that the genome lacks": 2}
+    assert found.dropped == {
+        "on N": 2,
+        "outside of its contig": 3,
+        "on a contig that the genome lacks": 2,
+    }
 
 
 def test_coordinates_without_strand(tmp_path, genome, chromosome):
     folder = tmp_path / "mine" / "test"
     folder.mkdir(parents=True)
     for label in ("a", "b"):
-        pd.DataFrame({"region": ["chr1"], "start": [3], "end": [9]}).to_csv(folder / f"{label}.csv.gz", index=False)
+        pd.DataFrame({"region": ["chr1"], "start": [3], "end": [9]}).to_csv(
+            folder / f"{label}.csv.gz", index=False
+        )
     assert find(MINE, tmp_path, genome).test.sequences == [chromosome[3:9]] * 2
 
 
-@pytest.mark.parametrize("line", ["0,chr1,x,10,+", "0,chr1,1,,+", "0,chr1,1,10,.", "0,chr1,1.5,10,+"])
+@pytest.mark.parametrize(
+    "line", ["0,chr1,x,10,+", "0,chr1,1,,+", "0,chr1,1,10,.", "0,chr1,1.5,10,+"]
+)
 def test_a_bad_line_of_coordinates_is_named(tmp_path, genome, line):
     write_places(tmp_path, "mine", {"test": {"a": ["0,chr1,0,10,+", line], "b": ["0,chr1,0,10,+"]}})
-    with pytest.raises(InputError, match=r"a.csv.gz: row 2 \(.*\) is not a region, start, end and strand"):
+    with pytest.raises(
+        InputError, match=r"a.csv.gz: row 2 \(.*\) is not a region, start, end and strand"
+    ):
         find(MINE, tmp_path, genome)
 
 
 def test_coordinates_alone_ask_for_the_genome_they_need(tmp_path):
     write_places(tmp_path, "human_enhancers_cohn", {"test": {"negative": ["0,chr1,0,10,+"]}})
-    with pytest.raises(InputError, match=r"only coordinates; .*hg38, human genome GRCh38.* as --genome"):
+    with pytest.raises(
+        InputError, match=r"only coordinates; .*hg38, human genome GRCh38.* as --genome"
+    ):
         find(registry()["human_enhancers_cohn"], tmp_path)
 
 
@@ -210,10 +264,22 @@ def stand_in(contigs):
 @pytest.mark.parametrize(
     ("task", "contigs", "message"),
     [
-        ("human_enhancers_cohn", {"chr1": 249_250_621}, "its chr1 has 249,250,621 bases, not 248,956,422"),
-        ("human_enhancers_cohn", {"1": 249_250_621}, "its chr1 has 249,250,621 bases, not 248,956,422"),
+        (
+            "human_enhancers_cohn",
+            {"chr1": 249_250_621},
+            "its chr1 has 249,250,621 bases, not 248,956,422",
+        ),
+        (
+            "human_enhancers_cohn",
+            {"1": 249_250_621},
+            "its chr1 has 249,250,621 bases, not 248,956,422",
+        ),
         ("dummy_mouse_enhancers_ensembl", {"chr1": 248_956_422}, "mm10 .*, which some.fa is not"),
-        ("demo_human_or_worm", {"chr1": 248_956_422, "chrX": 156_040_895}, "worm sequences are cut from ce11"),
+        (
+            "demo_human_or_worm",
+            {"chr1": 248_956_422, "chrX": 156_040_895},
+            "worm sequences are cut from ce11",
+        ),
         ("demo_human_or_worm", {"chr1": 248_956_422}, "no chromosome named like chrI"),
     ],
 )
@@ -226,11 +292,17 @@ def test_another_genome_is_refused(tmp_path, task, contigs, message):
 
 def test_a_class_that_the_genome_cannot_give_names_its_reference(tmp_path):
     name = "demo_coding_vs_intergenomic_seqs"
-    write_places(tmp_path, name, {"test": {"coding_seqs": ["0,ENST01,0,4,+"], "intergenomic_seqs": ["0,chr1,0,4,+"]}})
+    write_places(
+        tmp_path,
+        name,
+        {"test": {"coding_seqs": ["0,ENST01,0,4,+"], "intergenomic_seqs": ["0,chr1,0,4,+"]}},
+    )
     human = Genome.open(write_fasta(tmp_path / "g.fa", {"chr1": 50}))
     human.contigs = {"chr1": 248_956_422}
     human.tokens = lambda *_: torch.tensor([7, 8, 9, 10])
-    with pytest.raises(InputError, match=r"only the class intergenomic_seqs .*coding_seqs needs human transcripts"):
+    with pytest.raises(
+        InputError, match=r"only the class intergenomic_seqs .*coding_seqs needs human transcripts"
+    ):
         find(registry()[name], tmp_path, human)
 
 
@@ -241,7 +313,8 @@ def test_sequences_come_before_coordinates(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("human_enhancers_cohn", (3474, 3474)), ("human_nontata_promoters", (4119, 4915))]
+    ("name", "count"),
+    [("human_enhancers_cohn", (3474, 3474)), ("human_nontata_promoters", (4119, 4915))],
 )
 def test_the_published_test_splits(shared_data, name, count):
     found = find(registry()[name], shared_data / "genomic_benchmarks" / "sequences")

@@ -41,12 +41,21 @@ def test_registry_agrees_with_the_published_coordinates(shared_data, name):
     task = registry()[name]
     lengths = []
     for split, rows in task.rows.items():
-        files = sorted((shared_data / "genomic_benchmarks" / "datasets" / name / split).glob("*.csv.gz"))
-        frames = {path.name.removesuffix(".csv.gz"): pd.read_csv(path, usecols=["start", "end"]) for path in files}
+        files = sorted(
+            (shared_data / "genomic_benchmarks" / "datasets" / name / split).glob("*.csv.gz")
+        )
+        frames = {
+            path.name.removesuffix(".csv.gz"): pd.read_csv(path, usecols=["start", "end"])
+            for path in files
+        }
         assert {label: len(frame) for label, frame in frames.items()} == rows
         lengths += [(frame["end"] - frame["start"]).to_numpy() for frame in frames.values()]
     every = np.concatenate(lengths)
-    assert task.length == {"shortest": every.min(), "median": int(np.median(every)), "longest": every.max()}
+    assert task.length == {
+        "shortest": every.min(),
+        "median": int(np.median(every)),
+        "longest": every.max(),
+    }
 
 
 @pytest.mark.parametrize(
@@ -66,7 +75,9 @@ def test_names_and_their_beginnings_resolve(asked, found):
 def test_a_beginning_is_explained(caplog):
     with caplog.at_level(logging.INFO, logger="dnadiff"):
         resolve(["human_enhancers"])
-    assert caplog.messages == ["human_enhancers stands for human_enhancers_cohn and human_enhancers_ensembl"]
+    assert caplog.messages == [
+        "human_enhancers stands for human_enhancers_cohn and human_enhancers_ensembl"
+    ]
 
 
 def test_own_tasks_count_but_do_not_hide_the_registry():

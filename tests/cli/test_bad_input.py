@@ -11,7 +11,18 @@ from small import CONTIGS, write_fasta
 
 from dnadiff.cli.main import main
 
-TINY = ["--config", "smoke", "--max-steps", "2", "--checkpoint-every", "2", "--eval-windows", "4", "--window", "64"]
+TINY = [
+    "--config",
+    "smoke",
+    "--max-steps",
+    "2",
+    "--checkpoint-every",
+    "2",
+    "--eval-windows",
+    "4",
+    "--window",
+    "64",
+]
 TEXT = ">a\n" + "ACGTTGCA" * 200 + "\n>b\n" + "GATTACAT" * 100 + "\n"
 
 
@@ -91,7 +102,16 @@ BEDS = {
 def test_intervals_that_cannot_be_used(capsys, here, text):
     write_fasta(here / "genome.fa", CONTIGS)
     (here / "regions.bed").write_text(text)
-    words = ["pretrain", *TINY, "--genome", "genome.fa", "--intervals", "regions.bed", "--out", "run"]
+    words = [
+        "pretrain",
+        *TINY,
+        "--genome",
+        "genome.fa",
+        "--intervals",
+        "regions.bed",
+        "--out",
+        "run",
+    ]
     assert "regions.bed" in fails(capsys, here, words, BEDS[text])
 
 
@@ -142,12 +162,19 @@ def run(here):
 
 def test_a_folder_that_is_not_empty(capsys, run):
     capsys.readouterr()
-    fails(capsys, run, ["pretrain", *TINY, "--genome", "genome.fa", "--out", "run"], "run: not empty")
+    fails(
+        capsys, run, ["pretrain", *TINY, "--genome", "genome.fa", "--out", "run"], "run: not empty"
+    )
 
 
 def test_a_folder_that_cannot_be_made(capsys, run):
     capsys.readouterr()
-    fails(capsys, run, ["pretrain", *TINY, "--genome", "genome.fa", "--out", "genome.fa/run"], "choose another --out")
+    fails(
+        capsys,
+        run,
+        ["pretrain", *TINY, "--genome", "genome.fa", "--out", "genome.fa/run"],
+        "choose another --out",
+    )
 
 
 def test_tasks_that_cannot_be_run(capsys, run):

@@ -19,7 +19,18 @@ from dnadiff.cli.main import main
 from dnadiff.diffusion import Autoregressive
 from dnadiff.model import Model
 
-TINY = ["--config", "smoke", "--max-steps", "4", "--checkpoint-every", "2", "--eval-windows", "8", "--window", "64"]
+TINY = [
+    "--config",
+    "smoke",
+    "--max-steps",
+    "4",
+    "--checkpoint-every",
+    "2",
+    "--eval-windows",
+    "8",
+    "--window",
+    "64",
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +62,23 @@ def test_pretrain_names_its_run_after_the_genome(here):
 
 def test_a_run_can_be_repeated_from_the_config_that_it_wrote(here, capsys):
     (run,) = (here / "runs").iterdir()
-    assert main(["pretrain", "--config", str(run / "config.yaml"), "--out", "again", "--quiet"]) == 0
+    assert (
+        main(["pretrain", "--config", str(run / "config.yaml"), "--out", "again", "--quiet"]) == 0
+    )
     assert dnadiff.load("again").digest == dnadiff.load(run).digest
     out = capsys.readouterr().out
-    assert re.search(r"again: test <= \d\.\d{4} \+- \d\.\d{4} nats per base, perplexity .* \(8 windows\)", out)
+    assert re.search(
+        r"again: test <= \d\.\d{4} \+- \d\.\d{4} nats per base, perplexity .* \(8 windows\)", out
+    )
 
 
 def test_generate_takes_the_newest_run_and_says_so(here, capsys):
     assert main(["generate", "--length", "60", "--num", "2", "--steps", "5"]) == 0
     out, err = capsys.readouterr()
-    assert "model: runs/tiny-mdlm" in err and "sampler=ancestral steps=5 (choose with --sampler)" in err
+    assert (
+        "model: runs/tiny-mdlm" in err
+        and "sampler=ancestral steps=5 (choose with --sampler)" in err
+    )
     (here / "drawn.txt").write_text(out)
     records = fasta(here / "drawn.txt")
     assert list(records) == ["sample_0", "sample_1"]
@@ -68,7 +86,9 @@ def test_generate_takes_the_newest_run_and_says_so(here, capsys):
         assert len(sequence) == 60 and set(sequence) <= set("ACGT")
         digest = dnadiff.load(next((here / "runs").iterdir())).digest
         made = f"model={digest} sampler=ancestral steps=5 temperature=1 seed=0"
-        assert re.fullmatch(rf"sample_{i} {made} design=[0-9a-f]{{8}} index={i} length=60", description)
+        assert re.fullmatch(
+            rf"sample_{i} {made} design=[0-9a-f]{{8}} index={i} length=60", description
+        )
 
 
 def test_what_is_longer_than_the_training_windows_is_drawn_in_such_windows(here, capsys, tmp_path):
@@ -84,13 +104,22 @@ def test_what_is_longer_than_the_training_windows_is_drawn_in_such_windows(here,
 @pytest.mark.parametrize(
     ("flags", "made"),
     [
-        (["--sampler", "analytic", "--steps", "4"], "sampler=analytic steps=4 temperature=1 seed=0"),
-        (["--sampler", "remasking", "--steps", "4"], "sampler=remasking steps=4 remask=cap eta=0.25 temperature=1"),
+        (
+            ["--sampler", "analytic", "--steps", "4"],
+            "sampler=analytic steps=4 temperature=1 seed=0",
+        ),
+        (
+            ["--sampler", "remasking", "--steps", "4"],
+            "sampler=remasking steps=4 remask=cap eta=0.25 temperature=1",
+        ),
         (
             ["--sampler", "remasking", "--steps", "4", "--remask", "loop", "--eta", "0.1"],
             "sampler=remasking steps=4 remask=loop eta=0.1",
         ),
-        (["--temperature", "0.8", "--top-p", "0.9", "--steps", "4"], "steps=4 temperature=0.8 top_p=0.9 seed=0"),
+        (
+            ["--temperature", "0.8", "--top-p", "0.9", "--steps", "4"],
+            "steps=4 temperature=0.8 top_p=0.9 seed=0",
+        ),
     ],
 )
 def test_a_header_says_how_it_was_made(here, capsys, flags, made):
@@ -100,7 +129,11 @@ def test_a_header_says_how_it_was_made(here, capsys, flags, made):
 
 def test_batch_size_and_number_do_not_change_a_sequence(here, tmp_path):
     drawn = ["generate", "--length", "40", "--steps", "12"]
-    for name, flags in {"a": ["--num", "5"], "b": ["--num", "5", "--batch-size", "2"], "c": ["--num", "3"]}.items():
+    for name, flags in {
+        "a": ["--num", "5"],
+        "b": ["--num", "5", "--batch-size", "2"],
+        "c": ["--num", "3"],
+    }.items():
         assert main([*drawn, "--out", str(tmp_path / name), *flags]) == 0
     a, b, c = ((tmp_path / name).read_text() for name in "abc")
     assert a == b and a.startswith(c)
@@ -119,7 +152,9 @@ def test_templates_are_kept(here, capsys, sampler):
 def test_a_killed_command_goes_on_without_a_duplicate(here, tmp_path):
     flags = ["generate", "--length", "40", "--steps", "4", "--num", "3000", "--seed", "3"]
     out, part = tmp_path / "new.fa", tmp_path / "new.fa.part"
-    process = subprocess.Popen([sys.executable, "-m", "dnadiff", *flags, "--batch-size", "7", "--out", str(out)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dnadiff", *flags, "--batch-size", "7", "--out", str(out)]
+    )
     try:
         deadline = time.monotonic() + 120
         while not (part.exists() and part.stat().st_size > 2000):
@@ -142,11 +177,16 @@ def test_a_killed_command_goes_on_without_a_duplicate(here, tmp_path):
         (["--template", "ACGTNNNN"], ["--template", "TTTTNNNN"]),
         (["--template", "NNNNNNRN"], ["--template", "NNNNNNYN"]),
         (["--length", "20", "--avoid", "AAA"], ["--length", "20", "--avoid", "CCC"]),
-        (["--length", "20", "--require", "RYRY"], ["--length", "20", "--require", "RYRY", "--approximate"]),
+        (
+            ["--length", "20", "--require", "RYRY"],
+            ["--length", "20", "--require", "RYRY", "--approximate"],
+        ),
     ],
     ids=lambda flags: " ".join(flags),
 )
-def test_a_command_goes_on_only_from_what_was_asked_in_the_same_words(here, tmp_path, capsys, begun, other):
+def test_a_command_goes_on_only_from_what_was_asked_in_the_same_words(
+    here, tmp_path, capsys, begun, other
+):
     def named(flags):  # a site comes from a file whose name stays
         path = tmp_path / "sites.txt"
         path.write_text(flags[-1])
@@ -168,27 +208,69 @@ def test_wrong_usage_is_that_whatever_the_number_of_templates(here, tmp_path, ca
 
 
 def test_constraints_are_kept_and_recorded(here, tmp_path):
-    words = ["--avoid", "BsaI", "--avoid", "GAATTC", "--require", "TATAWAAG", "--gc", "0.4:0.6", "--gc", "0.2:0.8:20"]
+    words = [
+        "--avoid",
+        "BsaI",
+        "--avoid",
+        "GAATTC",
+        "--require",
+        "TATAWAAG",
+        "--gc",
+        "0.4:0.6",
+        "--gc",
+        "0.2:0.8:20",
+    ]
     words += ["--max-homopolymer", "4", "--unique-kmer", "10"]
     for name, flags in {"a": [], "b": ["--batch-size", "2"]}.items():
-        assert main(["generate", "--length", "120", "--num", "5", *words, *flags, "--out", str(tmp_path / name)]) == 0
+        assert (
+            main(
+                [
+                    "generate",
+                    "--length",
+                    "120",
+                    "--num",
+                    "5",
+                    *words,
+                    *flags,
+                    "--out",
+                    str(tmp_path / name),
+                ]
+            )
+            == 0
+        )
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
     for description, sequence in fasta(tmp_path / "a").values():
-        assert re.search("TATA[AT]AAG", sequence) and not re.search("GGTCTC|GAGACC|GAATTC", sequence)
+        assert re.search("TATA[AT]AAG", sequence) and not re.search(
+            "GGTCTC|GAGACC|GAATTC", sequence
+        )
         assert (
-            "avoid=BsaI,GAATTC require=TATAWAAG gc=0.4:0.6,0.2:0.8:20 max_homopolymer=4 unique_kmer=10" in description
+            "avoid=BsaI,GAATTC require=TATAWAAG gc=0.4:0.6,0.2:0.8:20 max_homopolymer=4 unique_kmer=10"
+            in description
         )
 
 
 def test_templates_from_files(here, tmp_path):
     (tmp_path / "designs.fa").write_text(">a\nACGTNNNNRR\n>b\nNNNNNNNNNNTTT\n>c\nNNNNNNNNNNAAA\n")
-    flags = ["generate", "--template", str(tmp_path / "designs.fa"), "--num", "2", "--steps", "4", "--out"]
+    flags = [
+        "generate",
+        "--template",
+        str(tmp_path / "designs.fa"),
+        "--num",
+        "2",
+        "--steps",
+        "4",
+        "--out",
+    ]
     assert main([*flags, str(tmp_path / "all")]) == 0
     drawn = fasta(tmp_path / "all")
     assert list(drawn) == ["a_0", "a_1", "b_0", "b_1", "c_0", "c_1"]
-    assert re.fullmatch("ACGT....[AG][AG]", drawn["a_1"][1]) and " letters=exact " in drawn["a_1"][0]
+    assert (
+        re.fullmatch("ACGT....[AG][AG]", drawn["a_1"][1]) and " letters=exact " in drawn["a_1"][0]
+    )
     assert drawn["b_0"][1].endswith("TTT") and "letters" not in drawn["b_0"][0]
-    assert drawn["b_0"][1][:10] != drawn["c_0"][1][:10]  # templates do not share their random numbers
+    assert (
+        drawn["b_0"][1][:10] != drawn["c_0"][1][:10]
+    )  # templates do not share their random numbers
     assert main([*flags, str(tmp_path / "one"), "--batch-size", "1"]) == 0
     assert main([*flags, str(tmp_path / "fast"), "--approximate"]) == 0
     assert (tmp_path / "one").read_text() == (tmp_path / "all").read_text()
@@ -198,7 +280,10 @@ def test_templates_from_files(here, tmp_path):
 def test_an_interval_of_a_genome_is_redesigned(here, tmp_path):
     (tmp_path / "sites.bed").write_text("one\t100\t120\n")
     flags = ["--template", str(tmp_path / "sites.bed"), "--genome", "tiny.fa", "--length", "60"]
-    assert main(["generate", *flags, "--num", "2", "--steps", "4", "--out", str(tmp_path / "new.fa")]) == 0
+    assert (
+        main(["generate", *flags, "--num", "2", "--steps", "4", "--out", str(tmp_path / "new.fa")])
+        == 0
+    )
     genome, drawn = fasta("tiny.fa")["one"][1], fasta(tmp_path / "new.fa")
     assert list(drawn) == ["one:100-120_0", "one:100-120_1"]
     for description, sequence in drawn.values():
@@ -220,7 +305,11 @@ def test_an_interval_of_a_genome_is_redesigned(here, tmp_path):
         (["--top-p", "0"], 2, "top_p must be above 0"),
         (["--window", "8", "--stride", "8"], 2, "stride must be from 1 to 7"),
         (["--batch-size", "0"], 2, "--batch-size"),
-        (["--template", "NNGGTCTCNN", "--avoid", "BsaI"], 1, "--avoid BsaI (GGTCTC): the template's letters break it"),
+        (
+            ["--template", "NNGGTCTCNN", "--avoid", "BsaI"],
+            1,
+            "--avoid BsaI (GGTCTC): the template's letters break it",
+        ),
         (["--length", "9", "--avoid", "EcoR1"], 1, "did you mean EcoRI"),
         (["--gc", "60"], 2, "--gc 60: LOW:HIGH"),
         (["--template", "sites.bed"], 2, "sites.bed: a BED file needs the genome"),
@@ -244,7 +333,9 @@ def test_a_causal_model_is_sampled_from_left_to_right_and_the_header_says_so(tmp
     command = ["generate", "--checkpoint", str(tmp_path), "--template"]
     assert main([*command, "GATTACANNNN", "--num", "2"]) == 0
     header, sequence, *_ = capsys.readouterr().out.splitlines()
-    assert " sampler=autoregressive temperature=1 " in header and re.fullmatch("GATTACA[ACGT]{4}", sequence)
+    assert " sampler=autoregressive temperature=1 " in header and re.fullmatch(
+        "GATTACA[ACGT]{4}", sequence
+    )
     for words, message in (
         (["NNA"], "position 3 of row 0 is fixed"),
         (["NN", "--sampler", "ancestral"], "leave it out"),
@@ -259,10 +350,22 @@ def classes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("classes")
     rng, rows = torch.Generator().manual_seed(0), ["label,sequence"]
     for name, gc in (("GC rich", 0.8), ("AT rich", 0.2)):
-        letters = torch.multinomial(torch.tensor([1 - gc, gc, gc, 1 - gc]), 200 * 40, True, generator=rng)
+        letters = torch.multinomial(
+            torch.tensor([1 - gc, gc, gc, 1 - gc]), 200 * 40, True, generator=rng
+        )
         rows += [f"{name},{DNA.decode(row + DNA.first_id)}" for row in letters.view(200, 40)]
     (folder / "gc.csv").write_text("\n".join(rows) + "\n")
-    words = ["--config", "smoke", "--window", "40", "--max-steps", "60", "--learning-rate", "0.02", "--quiet"]
+    words = [
+        "--config",
+        "smoke",
+        "--window",
+        "40",
+        "--max-steps",
+        "60",
+        "--learning-rate",
+        "0.02",
+        "--quiet",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["pretrain", *words, "--labels", "gc.csv"]) == 0
@@ -288,7 +391,9 @@ def test_classes_are_drawn_as_they_are_and_the_header_says_so(classes, monkeypat
         assert main([*command, *flags]) == 0
         out = capsys.readouterr().out
         shares[name] = gc_content(out)
-        label = f" label='{flags[1]}' guidance={flags[-1] if len(flags) > 2 else 1}" if flags else ""
+        label = (
+            f" label='{flags[1]}' guidance={flags[-1] if len(flags) > 2 else 1}" if flags else ""
+        )
         assert f" seed=0{label} design=" in out
     assert shares["GC"] - shares["AT"] > 0.25 and 0.35 < shares["none"] < 0.65
     assert shares["more"] > shares["GC"] + 0.02 and shares["zero"] == shares["none"]
@@ -301,10 +406,26 @@ def test_classes_are_drawn_as_they_are_and_the_header_says_so(classes, monkeypat
 
 def test_a_guide_leads_to_a_class_and_says_how_well(classes, monkeypatch, capsys):
     monkeypatch.chdir(classes)
-    command = ["generate", "--length", "40", "--num", "8", "--steps", "8", "--guide", "gc.csv", "--guidance", "8"]
+    command = [
+        "generate",
+        "--length",
+        "40",
+        "--num",
+        "8",
+        "--steps",
+        "8",
+        "--guide",
+        "gc.csv",
+        "--guidance",
+        "8",
+    ]
     assert main([*command, "--label", "GC rich"]) == 0
     out, err = capsys.readouterr()
-    assert re.findall(r"guide, (\d+)% hidden: accuracy [01]\.\d+ \(most frequent class", err) == ["10", "50", "90"]
+    assert re.findall(r"guide, (\d+)% hidden: accuracy [01]\.\d+ \(most frequent class", err) == [
+        "10",
+        "50",
+        "90",
+    ]
     assert " seed=0 label='GC rich' guidance=8 guide=gc.csv:" in out
     assert main([*command, "--label", "AT rich", "--quiet"]) == 0
     assert gc_content(out) - gc_content(capsys.readouterr().out) > 0.1
@@ -317,7 +438,11 @@ def test_a_guide_leads_to_a_class_and_says_how_well(classes, monkeypatch, capsys
         (["--guidance", "2"], 2, "--guidance goes with --label"),
         (["--guide", "gc.csv"], 2, "--guide goes with --label"),
         (["--label", "GC rich", "--guidance", "-1"], 2, "guidance must be 0 or more"),
-        (["--label", "rich", "--guide", "gc.csv"], 2, "no class 'rich' in it; there are AT rich, GC rich"),
+        (
+            ["--label", "rich", "--guide", "gc.csv"],
+            2,
+            "no class 'rich' in it; there are AT rich, GC rich",
+        ),
         (["--label", "GC rich", "--guide", "none.csv"], 1, "none.csv: No such file"),
     ],
 )
@@ -352,10 +477,23 @@ def test_the_demo_genome_is_the_same_twice(tmp_path):
 
 
 def test_an_audit_as_a_table_and_as_a_file(here, capsys, tmp_path):
-    flags = ["--genome", "tiny.fa", "--window", "64", "--windows", "8", "--out", str(tmp_path / "audit.csv")]
+    flags = [
+        "--genome",
+        "tiny.fa",
+        "--window",
+        "64",
+        "--windows",
+        "8",
+        "--out",
+        str(tmp_path / "audit.csv"),
+    ]
     assert main(["data", "audit", *flags]) == 0
     out, err = capsys.readouterr()
-    assert "test in train" in out and "exact 31-mers of a sample" in out and "tiny: whole contigs" in err
+    assert (
+        "test in train" in out
+        and "exact 31-mers of a sample" in out
+        and "tiny: whole contigs" in err
+    )
     (run,) = (here / "runs").iterdir()
     assert (tmp_path / "audit.csv").read_text() == (run / "audit.csv").read_text()
     assert main(["data", "audit", "--genome", "tiny.fa", "--windows", "0"]) == 2
@@ -367,11 +505,18 @@ def test_the_three_commands_on_yeast(shared_data, tmp_path, monkeypatch, capsys)
     genome = shared_data / "genomes" / "sacCer3.fa.gz"
     assert main(["pretrain", *TINY, "--genome", str(genome)]) == 0
     assert "chr" in capsys.readouterr().err
-    assert main(["generate", "--length", "1024", "--num", "2", "--steps", "16", "--out", "new.fa"]) == 0
+    assert (
+        main(["generate", "--length", "1024", "--num", "2", "--steps", "16", "--out", "new.fa"])
+        == 0
+    )
     assert [len(sequence) for _, sequence in fasta("new.fa").values()] == [1024, 1024]
     data = shared_data / "genomic_benchmarks" / "sequences"
     flags = ["--data", str(data), "--max-items", "300", "--out", "table", "--quiet"]
     assert main(["benchmark", "--task", "human_nontata", *flags]) == 0
     out = capsys.readouterr().out
     assert "NOT the benchmark's number" in out and "| majority |" in out
-    assert {p.name for p in (tmp_path / "table").iterdir()} == {"results.csv", "results.md", "results.png"}
+    assert {p.name for p in (tmp_path / "table").iterdir()} == {
+        "results.csv",
+        "results.md",
+        "results.png",
+    }

@@ -20,7 +20,9 @@ def test_tables(capsys):
     assert any(line.split() == ["torch", torch.__version__] for line in lines)
     for kernel in KERNELS:
         (automatic,) = (
-            line.split() for line in lines if line.startswith(f"{kernel} ") and " cpu " in line and "takes it" in line
+            line.split()
+            for line in lines
+            if line.startswith(f"{kernel} ") and " cpu " in line and "takes it" in line
         )
         assert automatic[1:5] == ["cpu", "cpu", "takes", "it"] and automatic[-1] == "ok"
     assert "pip install 'dnadiff[twobit]'" in out or "twobitreader" in sys.modules
@@ -33,19 +35,36 @@ def test_json_is_the_same(capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["cpu"]["cores"] >= 1 and facts["memory"]["total"] > 0
     assert facts["cpu"]["instructions"][0] == torch.backends.cpu.get_cpu_capability()
-    taken = {check["kernel"]: check for check in facts["kernels"] if check["automatic"] and check["device"] == "cpu"}
+    taken = {
+        check["kernel"]: check
+        for check in facts["kernels"]
+        if check["automatic"] and check["device"] == "cpu"
+    }
     assert set(taken) == set(KERNELS)
     assert all(check["backend"] == "cpu" and 0 < check["error"] < 1e-6 for check in taken.values())
-    assert len([gpu for gpu in facts["gpus"] if gpu["device"].startswith("cuda")]) == torch.cuda.device_count()
+    assert (
+        len([gpu for gpu in facts["gpus"] if gpu["device"].startswith("cuda")])
+        == torch.cuda.device_count()
+    )
 
 
 def test_the_cache(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path / "cache"))
-    assert cache(capsys) == {"folder": str(tmp_path / "cache"), "writable": True, "files": 0, "bytes": 0}
+    assert cache(capsys) == {
+        "folder": str(tmp_path / "cache"),
+        "writable": True,
+        "files": 0,
+        "bytes": 0,
+    }
     assert not (tmp_path / "cache").exists()
     (tmp_path / "cache" / "genomes").mkdir(parents=True)
     (tmp_path / "cache" / "genomes" / "a.codes").write_bytes(bytes(1234))
-    assert cache(capsys) == {"folder": str(tmp_path / "cache"), "writable": True, "files": 1, "bytes": 1234}
+    assert cache(capsys) == {
+        "folder": str(tmp_path / "cache"),
+        "writable": True,
+        "files": 1,
+        "bytes": 1234,
+    }
 
 
 def test_a_cache_that_cannot_be_written(capsys, tmp_path, monkeypatch):
@@ -76,7 +95,9 @@ def test_a_wrong_kernel_is_exit_1(capsys, monkeypatch):
     assert (check["kernel"], check["backend"]) == ("causal_conv1d_fn", "cpu")
 
 
-@pytest.mark.parametrize("error", [ImportError("undefined symbol: _ZN3c10"), OSError("libcudart.so.11: cannot open")])
+@pytest.mark.parametrize(
+    "error", [ImportError("undefined symbol: _ZN3c10"), OSError("libcudart.so.11: cannot open")]
+)
 def test_a_package_that_is_there_but_broken(capsys, monkeypatch, error):
     class Broken:
         def find_spec(self, name, path=None, target=None):
@@ -97,7 +118,9 @@ def test_a_gpu_is_named_and_checked(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: about)
     checked = []
-    monkeypatch.setattr("dnadiff.ops.check.check_kernels", lambda device: checked.append(device) or [])
+    monkeypatch.setattr(
+        "dnadiff.ops.check.check_kernels", lambda device: checked.append(device) or []
+    )
     assert main(["doctor"]) == 0
     assert "Some GPU, 80.0 GB, compute capability 9.0" in capsys.readouterr().out
     assert checked == ["cpu", "cuda:0"]

@@ -40,7 +40,10 @@ def test_what_is_exported_gives_the_same_logits(run, capsys):
 def test_nothing_of_our_own_goes_out(run):
     assert main(["export", "--checkpoint", str(run), "--out", "out"]) == 0
     config = json.loads((run.parents[1] / "out" / "config.json").read_text())
-    assert "dnadiff" in json.loads((run / "model" / "config.json").read_text()) and "dnadiff" not in config
+    assert (
+        "dnadiff" in json.loads((run / "model" / "config.json").read_text())
+        and "dnadiff" not in config
+    )
     assert config["architectures"] == ["CaduceusForMaskedLM"] and config["model_type"] == "caduceus"
     keys = safetensors.torch.load_file("out/model.safetensors").keys()
     assert all(key.startswith(("caduceus.", "lm_head.")) for key in keys)
@@ -50,7 +53,12 @@ def test_nothing_of_our_own_goes_out(run):
 def test_an_export_is_a_model_under_either_flag(run, capsys):
     assert main(["export", "--out", "out"]) == 0
     drawn = []
-    for flag in (["--checkpoint", "out"], ["--init", "out"], ["--init=out"], ["--checkpoint", str(run)]):
+    for flag in (
+        ["--checkpoint", "out"],
+        ["--init", "out"],
+        ["--init=out"],
+        ["--checkpoint", str(run)],
+    ):
         capsys.readouterr()
         assert main(["generate", "--length", "20", "--steps", "4", *flag]) == 0
         drawn.append(capsys.readouterr().out)
@@ -97,4 +105,6 @@ def test_mamba_goes_out_as_a_caduceus_of_one_direction(tmp_path, capsys):
 def test_what_has_no_published_format_does_not_go_out(lm, name, tmp_path, capsys):
     folder, out = saved(lm, tmp_path / "model"), tmp_path / "out"
     assert main(["export", "--checkpoint", str(folder), "--out", str(out)]) == 1
-    assert f"there is no published format for a {name}" in capsys.readouterr().err and not out.exists()
+    assert (
+        f"there is no published format for a {name}" in capsys.readouterr().err and not out.exists()
+    )

@@ -45,17 +45,24 @@ def test_an_interruption_leaves_the_records_that_are_whole(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
         interrupted(2)
-    assert "new.fa.part: holds what was drawn so far; the same command goes on" in capsys.readouterr().err
+    assert (
+        "new.fa.part: holds what was drawn so far; the same command goes on"
+        in capsys.readouterr().err
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["new.fa.part"]
     assert write(tmp_path / "new.fa") == 2
 
 
-@pytest.mark.parametrize(("size", "whole"), [(300, 2), (390, 3)])  # within the third record, and within the last
+@pytest.mark.parametrize(
+    ("size", "whole"), [(300, 2), (390, 3)]
+)  # within the third record, and within the last
 def test_a_disk_that_fills_up_is_no_success(tmp_path, size, whole):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"new\.fa\.part: cannot be written \(File too large\); make room"):
+        with pytest.raises(
+            InputError, match=r"new\.fa\.part: cannot be written \(File too large\); make room"
+        ):
             write(tmp_path / "new.fa")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -65,7 +72,9 @@ def test_a_disk_that_fills_up_is_no_success(tmp_path, size, whole):
     assert (tmp_path / "new.fa").read_bytes() == (tmp_path / "straight.fa").read_bytes()
 
 
-@pytest.mark.parametrize("found", [">other_0 seed=0 length=4\nACGT\n", ">sample_0 seed=0 length=x\nA\n", "hello\n"])
+@pytest.mark.parametrize(
+    "found", [">other_0 seed=0 length=4\nACGT\n", ">sample_0 seed=0 length=x\nA\n", "hello\n"]
+)
 def test_records_of_another_command_are_refused_and_kept(tmp_path, found):
     part = tmp_path / "new.fa.part"
     part.write_text(found)

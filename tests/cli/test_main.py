@@ -37,9 +37,15 @@ def test_every_verb_has_help_with_dashes_and_descriptions(capsys, verb):
         (["xyzzy"], "see dnadiff -h"),
         (["generate", "--lenght", "10"], "unrecognized arguments: --lenght"),
         (["generate", "--length", "ten"], "--length: a value of type int is needed, not 'ten'"),
-        (["generate", "--sampler", "magic"], "--sampler: one of ['auto', 'ancestral', 'first_hitting', 'analytic'"),
+        (
+            ["generate", "--sampler", "magic"],
+            "--sampler: one of ['auto', 'ancestral', 'first_hitting', 'analytic'",
+        ),
         (["pretrain", "--config", "smoke"], "give --genome"),
-        (["pretrain", "--config", "smoke", "--genome", "x", "--max-steps", "0"], "--max-steps must be at least 1"),
+        (
+            ["pretrain", "--config", "smoke", "--genome", "x", "--max-steps", "0"],
+            "--max-steps must be at least 1",
+        ),
         (["report"], "nothing to report"),
     ],
 )
@@ -54,10 +60,16 @@ def test_wrong_usage_is_one_line_and_exit_2(capsys, words, message):
     [
         (["pretrain", "--config", "smoke", "--genome", "nowhere.fa"], "nowhere.fa"),
         (["pretrain", "--config", "nowhere.yaml", "--genome", "x.fa"], "nowhere.yaml"),
-        (["pretrain", "--config", "nosuch", "--genome", "x.fa"], "nosuch.yaml: no such file among the shipped configs"),
+        (
+            ["pretrain", "--config", "nosuch", "--genome", "x.fa"],
+            "nosuch.yaml: no such file among the shipped configs",
+        ),
         (["pretrain", "--resume", "nowhere"], "nowhere"),
         (["generate", "--checkpoint", "nowhere"], "nowhere: not a model"),
-        (["benchmark", "--task", "human_enhancers", "--checkpoint", "nowhere"], "nowhere: not a model"),
+        (
+            ["benchmark", "--task", "human_enhancers", "--checkpoint", "nowhere"],
+            "nowhere: not a model",
+        ),
         (["report", "nowhere"], "nowhere: not a run folder"),
         (["data", "index", "--genome", "nowhere.fa"], "nowhere.fa"),
     ],
@@ -74,7 +86,10 @@ def test_without_a_run_generate_says_how_to_make_one(capsys, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, "generate")
     assert code == 1 and out == ""
-    assert err == "dnadiff: no model under ./runs: make one with dnadiff pretrain --genome FILE, or give --checkpoint\n"
+    assert (
+        err
+        == "dnadiff: no model under ./runs: make one with dnadiff pretrain --genome FILE, or give --checkpoint\n"
+    )
 
 
 def test_debug_shows_the_traceback(capsys, tmp_path):
@@ -83,7 +98,17 @@ def test_debug_shows_the_traceback(capsys, tmp_path):
 
 
 def test_print_config_writes_yaml_that_config_reads(capsys, tmp_path):
-    code, out, _ = run(capsys, "pretrain", "--config", "smoke", "--genome", "x.fa", "--window", "99", "--print_config")
+    code, out, _ = run(
+        capsys,
+        "pretrain",
+        "--config",
+        "smoke",
+        "--genome",
+        "x.fa",
+        "--window",
+        "99",
+        "--print_config",
+    )
     assert code == 0 and "window: 99" in out and "d_model: 16" in out
     path = tmp_path / "again.yaml"
     path.write_text(out)
@@ -100,7 +125,9 @@ def test_a_flag_may_be_given_twice_and_with_an_equals_sign(capsys):
 def test_a_folder_does_not_hide_a_shipped_recipe(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "smoke").mkdir()
-    code, out, _ = run(capsys, "pretrain", "--config", "smoke", "--genome", "x.fa", "--print_config")
+    code, out, _ = run(
+        capsys, "pretrain", "--config", "smoke", "--genome", "x.fa", "--print_config"
+    )
     assert code == 0 and "d_model: 16" in out
 
 
@@ -119,6 +146,8 @@ def test_the_console_scripts_are_installed():
     from importlib.metadata import entry_points
 
     scripts = {
-        script.name: script.value for script in entry_points(group="console_scripts") if "dnadiff" in script.name
+        script.name: script.value
+        for script in entry_points(group="console_scripts")
+        if "dnadiff" in script.name
     }
     assert scripts == {"dnadiff": "dnadiff.cli.main:main", "dnadiff-lm": "dnadiff.cli.main:main"}

@@ -12,7 +12,9 @@ def all_pairs(rate: float) -> Redrawn:
     one_hot = torch.nn.functional.one_hot(clean - DNA.first_id, 4).double().log()
     rate = torch.full((4,), rate, dtype=torch.float64)
     noisy = one_hot.transpose(0, 1)
-    return Redrawn(clean.T, noised(noisy, rate).exp(), one_hot, noisy, torch.ones(4, 4, dtype=torch.bool), rate)
+    return Redrawn(
+        clean.T, noised(noisy, rate).exp(), one_hot, noisy, torch.ones(4, 4, dtype=torch.bool), rate
+    )
 
 
 def probability(rate: float) -> torch.Tensor:

@@ -18,10 +18,12 @@ class Imperfect(JointSource):
         super().__init__(length)
         self.outputs = outputs
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
-        logits = super().__call__(tokens, soft=soft) * (0.4 + 0.4 * (-sigma.double()).exp()[:, None, None])
-        if soft is not None:
-            logits = logits + soft * torch.tensor([0.3, -0.2, 0.1, 0.0])
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+        logits = super().__call__(tokens, token_probs=token_probs) * (
+            0.4 + 0.4 * (-sigma.double()).exp()[:, None, None]
+        )
+        if token_probs is not None:
+            logits = logits + token_probs * torch.tensor([0.3, -0.2, 0.1, 0.0])
         if self.outputs == 5:
             logits = torch.cat([logits, logits[..., :1] * 0.2 - 1.5], -1)
         return logits
@@ -44,18 +46,37 @@ def literal(denoiser, x, *, absorbing, steps):
     law[(states == 4).all(1) if absorbing else slice(None)] = 1.0
     law, bound = law / law.sum(), 0.0
     for i in range(steps, 0, -1):
-        now, before, step = move(1 - i / steps), move(1 - (i - 1) / steps), move((steps - i) / (steps - i + 1))
-        soft = None if absorbing else now.T[states]
-        sigma = torch.full((len(states),), i / steps, dtype=torch.float64).clamp(max=1 - 2.0**-30).neg().log1p().neg()
+        now, before, step = (
+            move(1 - i / steps),
+            move(1 - (i - 1) / steps),
+            move((steps - i) / (steps - i + 1)),
+        )
+        token_probs = None if absorbing else now.T[states]
+        sigma = (
+            torch.full((len(states),), i / steps, dtype=torch.float64)
+            .clamp(max=1 - 2.0**-30)
+            .neg()
+            .log1p()
+            .neg()
+        )
         x_theta = torch.zeros(len(states), len(x), size, dtype=torch.float64)
-        x_theta[..., : denoiser.outputs] = denoiser(tokens, sigma=sigma, soft=soft).softmax(-1)
+        x_theta[..., : denoiser.outputs] = denoiser(
+            tokens, sigma=sigma, token_probs=token_probs
+        ).softmax(-1)
 
-        def posterior(x_law, step=step, before=before):  # of z_s given z_t, by Bayes, with this law of x
+        def posterior(
+            x_law, step=step, before=before
+        ):  # of z_s given z_t, by Bayes, with this law of x
             weight = step.T[states] * (x_law @ before)
             return weight / weight.sum(-1, keepdim=True)
 
-        p, q = posterior(x_theta), posterior(torch.eye(size, dtype=torch.float64)[x].expand_as(x_theta))
-        kl = torch.where(q > 0, q * (q.clamp(min=1e-300) / p.clamp(min=1e-300)).log(), 0.0).sum((1, 2))
+        p, q = (
+            posterior(x_theta),
+            posterior(torch.eye(size, dtype=torch.float64)[x].expand_as(x_theta)),
+        )
+        kl = torch.where(q > 0, q * (q.clamp(min=1e-300) / p.clamp(min=1e-300)).log(), 0.0).sum(
+            (1, 2)
+        )
         seen = torch.stack([now[x[place], states[:, place]] for place in range(len(x))]).prod(0)
         bound += (seen[seen > 0] * kl[seen > 0]).sum()
         jump = torch.stack([p[:, place][:, states[:, place]] for place in range(len(x))]).prod(0)
@@ -69,13 +90,19 @@ X = torch.tensor([0, 2, 3])
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize(
     "objective",
-    [lambda t: D3PM(steps=t), lambda t: D3PM(steps=t, zero_masking=True), lambda t: D3PM(noise="uniform", steps=t)],
+    [
+        lambda t: D3PM(steps=t),
+        lambda t: D3PM(steps=t, zero_masking=True),
+        lambda t: D3PM(noise="uniform", steps=t),
+    ],
     ids=["absorbing", "zero-masking", "uniform"],
 )
 def test_the_bound_is_the_divergence_of_transition_matrices(objective, steps):
     objective = objective(steps)
     net = Imperfect(3, objective.outputs)
-    exact, nats_of_chain = literal(net, X, absorbing=objective.options["noise"] == "absorbing", steps=steps)
+    exact, nats_of_chain = literal(
+        net, X, absorbing=objective.options["noise"] == "absorbing", steps=steps
+    )
     assert exact > nats_of_chain - 1e-9
     if steps == 1:
         assert exact == pytest.approx(float(nats_of_chain))
@@ -96,12 +123,14 @@ def test_with_many_steps_the_bound_of_the_exact_denoiser_comes_down_to_the_entro
     above, ses = {}, {}
     for steps in (2, 1000):
         objective = D3PM(noise=noise, steps=steps, zero_masking=noise == "absorbing")
-        paired = objective.bound(source, tokens, draws=8).nats - source.nats(tokens)
+        paired = objective.bound(source, tokens, draws=8).nats - source.nll(tokens)
         above[steps], ses[steps] = paired.mean(), paired.std() / 100
         assert ses[steps] < 0.005 * source.entropy()
         assert above[steps] > -3 * ses[steps]
     assert above[1000] < 3 * ses[1000] + 0.001 * source.entropy()
-    if not isinstance(source, IndependentSource):  # letters without neighbours have no gap however few the steps
+    if not isinstance(
+        source, IndependentSource
+    ):  # letters without neighbours have no gap however few the steps
         assert above[2] > 10 * ses[2]
 
 
@@ -119,7 +148,9 @@ def test_uniform_noise_tends_to_continuous_time_draw_by_draw():
     """A million steps of the same noise: the cost of a step times its share of time is the integrand."""
     net, tokens = Imperfect(3, 4), X.expand(500, 3) + DNA.first_id
     steps = D3PM(noise="uniform", steps=10**9).bound(net, tokens, draws=4, seed=1)
-    torch.testing.assert_close(steps.nats, UDLM().bound(net, tokens, draws=4, seed=1).nats, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        steps.nats, UDLM().bound(net, tokens, draws=4, seed=1).nats, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_without_carry_over_the_network_must_also_say_what_it_sees():
@@ -132,8 +163,17 @@ def test_without_carry_over_the_network_must_also_say_what_it_sees():
 
 
 def test_outputs_and_options():
-    assert (D3PM().outputs, D3PM(zero_masking=True).outputs, D3PM(noise="uniform").outputs) == (5, 4, 4)
-    assert D3PM(steps=7).options == {"noise": "absorbing", "steps": 7, "zero_masking": False, "carry_over": True}
+    assert (D3PM().outputs, D3PM(zero_masking=True).outputs, D3PM(noise="uniform").outputs) == (
+        5,
+        4,
+        4,
+    )
+    assert D3PM(steps=7).options == {
+        "noise": "absorbing",
+        "steps": 7,
+        "zero_masking": False,
+        "carry_over": True,
+    }
     assert D3PM().time_conditioned
     again = make_objective("d3pm", D3PM(noise="uniform", steps=7).options)
     assert (again.steps, again.outputs) == (7, 4)
@@ -155,5 +195,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 
 
 def test_a_network_with_the_wrong_number_of_outputs_is_refused():
-    with pytest.raises(UsageError, match="D3PM needs 5 outputs for each position, the network has 4"):
+    with pytest.raises(
+        UsageError, match="D3PM needs 5 outputs for each position, the network has 4"
+    ):
         D3PM().bound(MarkovSource(length=4), MarkovSource(length=4).sample(2))

@@ -10,14 +10,16 @@ SOURCE = MarkovSource(length=12)
 class Watched(MarkovSource):
     """Keeps what it is shown."""
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         self.shown = tokens
         return super().__call__(tokens)
 
 
 def test_its_bound_is_that_of_masked_diffusion():
     tokens = SOURCE.sample(200)
-    ours, theirs = (objective.bound(SOURCE, tokens, draws=3, seed=2) for objective in (MaskedLM(), MDLM()))
+    ours, theirs = (
+        objective.bound(SOURCE, tokens, draws=3, seed=2) for objective in (MaskedLM(), MDLM())
+    )
     assert torch.equal(ours.nats, theirs.nats) and ours.kind == "upper"
 
 
@@ -27,7 +29,11 @@ def test_the_pseudo_likelihood_is_the_mean_over_single_masks_and_lies_below_the_
     for place in range(12):
         shown = tokens.clone()
         shown[:, place] = DNA.mask_id
-        exact -= SOURCE(shown)[:, place].log_softmax(-1).gather(1, DNA.letter_index(tokens[:, place])[:, None])[:, 0]
+        exact -= (
+            SOURCE(shown)[:, place]
+            .log_softmax(-1)
+            .gather(1, DNA.letter_index(tokens[:, place])[:, None])[:, 0]
+        )
     pseudo = MaskedLM().pseudo(SOURCE, tokens, draws=12)
     difference = pseudo.nats - exact
     assert abs(difference.mean()) < 3 * difference.std() / 20_000**0.5
@@ -43,7 +49,9 @@ def test_fifteen_percent_are_predicted_of_which_most_are_masked_some_replaced_an
     masked = (source.shown == DNA.mask_id).double().mean() * 400 / 300
     replaced = (DNA.scorable(source.shown) & (source.shown != tokens)).double().mean() * 400 / 300
     assert abs(masked - 0.15 * 0.8) < 0.003
-    assert abs(replaced - 0.15 * 0.1 * 0.75) < 0.002  # a quarter of the random letters is the letter itself
+    assert (
+        abs(replaced - 0.15 * 0.1 * 0.75) < 0.002
+    )  # a quarter of the random letters is the letter itself
 
 
 def test_the_loss_is_the_mean_cost_of_the_predicted_letters():

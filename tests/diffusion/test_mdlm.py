@@ -20,7 +20,7 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy():
     assert se < 0.005 * source.entropy()
     assert abs(mean - source.entropy()) < 3 * se
     # Paired with each sequence's own -log p the noise of the data is gone.
-    paired = bound.nats - source.nats(tokens)
+    paired = bound.nats - source.nll(tokens)
     assert abs(paired.mean()) < 3 * paired.std() / len(tokens) ** 0.5
 
 
@@ -29,7 +29,10 @@ def test_the_bound_of_a_sequence_is_the_mean_over_all_its_masks():
     tokens = torch.tensor([[7, 9, 10, 8]])
     by_count = []
     for k in range(1, 5):
-        masks = [torch.tensor([[i in chosen for i in range(4)]]) for chosen in itertools.combinations(range(4), k)]
+        masks = [
+            torch.tensor([[i in chosen for i in range(4)]])
+            for chosen in itertools.combinations(range(4), k)
+        ]
         by_count.append(torch.stack([masked_nats(source, tokens, m) for m in masks]).mean())
     exact = torch.stack(by_count).mean()
     # For the exact denoiser the mean over all masks is a true upper bound on -log p of this sequence, not equal to it.
@@ -43,7 +46,7 @@ def test_unknown_letters_are_context_and_counts_run_over_the_letters_only():
     tokens = source.sample(20_000)
     tokens[:, [2, 5]] = N
     bound = MDLM().bound(source, tokens, draws=4)
-    paired = bound.nats - source.nats(tokens)
+    paired = bound.nats - source.nll(tokens)
     assert torch.equal(bound.bases, torch.full((20_000,), 8))
     assert abs(paired.mean()) < 3 * paired.std() / 20_000**0.5
 
@@ -64,7 +67,9 @@ def test_counts_are_uniform_and_times_follow_their_beta_law(n):
     for k in range(1, n + 1):
         assert abs(t[mask.sum(1) == k].mean() - k / (n + 1)) < 0.02
     each = mask.double().mean(0)[:n]
-    assert torch.allclose(each, torch.full((n,), (n + 1) / (2 * n), dtype=torch.float64), atol=0.015)
+    assert torch.allclose(
+        each, torch.full((n,), (n + 1) / (2 * n), dtype=torch.float64), atol=0.015
+    )
 
 
 def test_loss_is_a_function_of_seed_step_and_row_number_alone():
@@ -72,7 +77,10 @@ def test_loss_is_a_function_of_seed_step_and_row_number_alone():
     tokens = source.sample(6)
     whole = MDLM().loss(source, tokens, seed=4, step=7)
     rows = [
-        MDLM().loss(source, tokens[i : i + 1], seed=4, step=7, index=torch.tensor([i])).nats_per_base for i in range(6)
+        MDLM()
+        .loss(source, tokens[i : i + 1], seed=4, step=7, index=torch.tensor([i]))
+        .nats_per_base
+        for i in range(6)
     ]
     assert torch.allclose(whole.value, torch.stack(rows).mean(), rtol=1e-12)
     assert whole.value != MDLM().loss(source, tokens, seed=4, step=8).value
@@ -84,7 +92,10 @@ def test_loss_is_unbiased_for_every_row():
     exact = MDLM().bound(source, tokens, draws=4096).nats / 8
     for row in (0, 3):  # the same row of many batches
         index = torch.full((1,), row)
-        draws = [MDLM().loss(source, tokens[row, None], seed=1, step=step, index=index).value for step in range(400)]
+        draws = [
+            MDLM().loss(source, tokens[row, None], seed=1, step=step, index=index).value
+            for step in range(400)
+        ]
         draws = torch.stack(draws)
         assert abs(draws.mean() - exact[row]) < 4 * draws.std() / 400**0.5
 
@@ -106,23 +117,23 @@ def test_one_letter_is_exact_and_one_draw_has_no_error_estimate():
     tokens = source.sample(50)
     tokens[:, 1:] = N
     bound = MDLM().bound(source, tokens, draws=2)
-    assert torch.allclose(bound.nats, source.nats(tokens))
+    assert torch.allclose(bound.nats, source.nll(tokens))
     assert torch.allclose(bound.se, torch.zeros(50, dtype=torch.float64), atol=1e-12)
     assert MDLM().bound(source, tokens, draws=1).se.isnan().all()
 
 
-class Told(MarkovSource):
+class Conditioned(MarkovSource):
     """Records the noise levels that it is told."""
 
     needs_sigma = True
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         self.share, self.sigma = (tokens == DNA.mask_id).double().mean(1), sigma
         return super().__call__(tokens)
 
 
 def test_a_network_that_needs_the_time_is_told_the_time_of_its_mask():
-    source = Told(length=12)
+    source = Conditioned(length=12)
     MDLM().bound(source, source.sample(4000), draws=1)
     t = 1 - torch.exp(-source.sigma.double())
     assert torch.isfinite(source.sigma).all()

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from closed_forms import FromLogits, JointSource, MarkovSource, cost_at_rate, hidden_costs, with_mask_output
+from closed_forms import (
+    FromLogits,
+    JointSource,
+    MarkovSource,
+    cost_at_rate,
+    hidden_costs,
+    with_mask_output,
+)
 
 from dnadiff.alphabet import DNA
 from dnadiff.diffusion import MDLM, SEDD
@@ -67,7 +74,12 @@ def test_the_published_estimator_is_low_by_what_it_leaves_out_at_both_ends():
 
 
 @pytest.mark.parametrize(
-    "options", [{"estimator": "time"}, {"estimator": "time", "schedule": "cosine"}, {"estimator": "published"}]
+    "options",
+    [
+        {"estimator": "time"},
+        {"estimator": "time", "schedule": "cosine"},
+        {"estimator": "published"},
+    ],
 )
 def test_what_is_computed_has_that_expectation(options):
     objective = MDLM(**options)
@@ -78,7 +90,7 @@ def test_what_is_computed_has_that_expectation(options):
 def test_exact_counts_are_calmer_than_the_published_estimator():
     tokens = SOURCE.sample(20_000)
     noise = {
-        name: (MDLM(estimator=name).bound(SOURCE, tokens, draws=1).nats - SOURCE.nats(tokens)).var()
+        name: (MDLM(estimator=name).bound(SOURCE, tokens, draws=1).nats - SOURCE.nll(tokens)).var()
         for name in ("exact-count", "time", "published")
     }
     assert noise["exact-count"] < 0.6 * noise["published"] < 0.6 * noise["time"]
@@ -89,8 +101,14 @@ def test_exact_counts_are_calmer_than_the_published_estimator():
 def test_discrete_time_is_a_mean_over_right_end_points(steps, name):
     schedule = SCHEDULES[name]
     grid = schedule.rate(torch.arange(steps + 1, dtype=torch.float64) / steps)
-    exact = ((grid[1:] - grid[:-1]) * cost_at_rate(COSTS, grid[1:])).sum() + 8 * schedule.left * np.log(4)
-    nats = MDLM(steps=steps, schedule=name).bound(SOURCE, SOURCE.sample(20_000), draws=2 * steps, seed=4).nats
+    exact = (
+        (grid[1:] - grid[:-1]) * cost_at_rate(COSTS, grid[1:])
+    ).sum() + 8 * schedule.left * np.log(4)
+    nats = (
+        MDLM(steps=steps, schedule=name)
+        .bound(SOURCE, SOURCE.sample(20_000), draws=2 * steps, seed=4)
+        .nats
+    )
     assert abs(nats.mean() - exact) < 3 * nats.std() / 20_000**0.5
 
 
@@ -111,7 +129,9 @@ def two_step_law(source):
         chance = torch.full((64,), 1 / 8, dtype=torch.float64)
         for now, shown in ((early, torch.zeros(3, dtype=torch.bool)), (~early, early)):
             p = source(torch.where(shown, letters, DNA.mask_id)).softmax(-1)
-            chance = chance * torch.where(now, p.gather(2, source.sequences[..., None])[..., 0], 1.0).prod(1)
+            chance = chance * torch.where(
+                now, p.gather(2, source.sequences[..., None])[..., 0], 1.0
+            ).prod(1)
         law += chance
     return law
 
@@ -119,21 +139,30 @@ def two_step_law(source):
 def test_forced_one_hides_a_uniform_letter_and_the_others_independently():
     rng = torch.Generator().manual_seed(0)
     scorable = torch.tensor([True, False, True, True]).expand(40_000, 4)
-    keys, chosen = torch.rand(40_000, 4, generator=rng).double(), torch.rand(40_000, generator=rng).double()
+    keys, chosen = (
+        torch.rand(40_000, 4, generator=rng).double(),
+        torch.rand(40_000, generator=rng).double(),
+    )
     hidden = forced_one(scorable, torch.full((40_000,), 0.3, dtype=torch.float64), keys, chosen)
     k = hidden.mask.sum(1)
     share = torch.bincount(k, minlength=4) / 40_000
     assert not hidden.mask[:, 1].any()
     torch.testing.assert_close(share, torch.tensor([0.0, 0.49, 0.42, 0.09]), atol=0.01, rtol=0)
     torch.testing.assert_close(
-        hidden.mask.double().mean(0)[[0, 2, 3]], torch.full((3,), 1.6 / 3).double(), atol=0.01, rtol=0
+        hidden.mask.double().mean(0)[[0, 2, 3]],
+        torch.full((3,), 1.6 / 3).double(),
+        atol=0.01,
+        rtol=0,
     )
     torch.testing.assert_close(hidden.factor, 3 / k.double())
 
 
 def test_without_carry_over_the_pseudo_likelihood_is_added():
     tokens = SOURCE.sample(500)
-    extra = MDLM(carry_over=False).bound(SOURCE, tokens, draws=2).nats - MDLM().bound(SOURCE, tokens, draws=2).nats
+    extra = (
+        MDLM(carry_over=False).bound(SOURCE, tokens, draws=2).nats
+        - MDLM().bound(SOURCE, tokens, draws=2).nats
+    )
     log_p = SOURCE(tokens).log_softmax(-1).gather(-1, DNA.letter_index(tokens)[..., None])[..., 0]
     torch.testing.assert_close(extra, -log_p.sum(1))
 
@@ -143,7 +172,9 @@ def test_without_zero_masking_a_mask_that_is_never_answered_costs_nothing():
     never = FromLogits(SOURCE, with_mask_output(0.0), outputs=5)
     for options in ({}, {"steps": 7}, {"steps": 7, "schedule": "cosine"}):
         plain = MDLM(**options).bound(SOURCE, tokens, draws=3).nats
-        torch.testing.assert_close(MDLM(zero_masking=False, **options).bound(never, tokens, draws=3).nats, plain)
+        torch.testing.assert_close(
+            MDLM(zero_masking=False, **options).bound(never, tokens, draws=3).nats, plain
+        )
 
 
 def test_a_mask_output_in_continuous_time_is_score_entropy():
@@ -160,7 +191,7 @@ def test_a_mask_output_in_continuous_time_is_score_entropy():
 
 def test_complementary_masks_keep_the_mean_and_lose_variance():
     tokens = SOURCE.sample(20_000)
-    truth = SOURCE.nats(tokens)
+    truth = SOURCE.nll(tokens)
     pair = MDLM(complementary=True).bound(SOURCE, tokens, draws=1).nats - truth
     single = MDLM().bound(SOURCE, tokens, draws=2).nats - truth  # as many calls, stratified
     assert abs(pair.mean()) < 3 * pair.std() / 20_000**0.5

@@ -38,15 +38,15 @@ class Seeing(MarkovSource):
 
     needs_sigma, self_conditioned = True, True
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
-        return super().__call__(tokens, soft=soft[..., :4])
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+        return super().__call__(tokens, token_probs=token_probs[..., :4])
 
 
 class Swayed(Seeing):
     """An inexact network that leans on its earlier answer."""
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
-        return 0.5 * super().__call__(tokens, soft=soft) + 2.0 * soft[..., 4:]
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+        return 0.5 * super().__call__(tokens, token_probs=token_probs) + 2.0 * token_probs[..., 4:]
 
 
 def frozen(**options):
@@ -80,7 +80,9 @@ def hermite(count):
 def legendre(low, high, count):
     """Nodes and weights (M,) of the integral from low to high."""
     x, w = np.polynomial.legendre.leggauss(count)
-    return low + (high - low) * (1 + torch.from_numpy(x)) / 2, (high - low) / 2 * torch.from_numpy(w)
+    return low + (high - low) * (1 + torch.from_numpy(x)) / 2, (high - low) / 2 * torch.from_numpy(
+        w
+    )
 
 
 def answers(source, plaid, gamma, letters, normal):
@@ -98,7 +100,13 @@ def expected(source, plaid, gamma, count=60):
         letters = torch.full((len(nodes), 1), letter)
         _, *both = answers(source, plaid, gamma.expand(len(nodes)), letters, nodes[:, None])
         columns.append(
-            torch.stack([weights @ f(p, letters)[:, 0] for p in both for f in (cross_entropy, plaid.distance)])
+            torch.stack(
+                [
+                    weights @ f(p, letters)[:, 0]
+                    for p in both
+                    for f in (cross_entropy, plaid.distance)
+                ]
+            )
         )
     return torch.stack(columns, 1)
 
@@ -112,7 +120,9 @@ def integral(source, plaid, which, count=60):
 
 def total(source, plaid, count=60):
     """The mean of the bound, by quadrature."""
-    terms = expected(source, plaid, plaid.schedule.low, count)[0] + integral(source, plaid, 1, count)
+    terms = expected(source, plaid, plaid.schedule.low, count)[0] + integral(
+        source, plaid, 1, count
+    )
     return (source.start @ terms + plaid.prior()).item()
 
 
@@ -126,9 +136,14 @@ def test_the_gap_of_one_letter_is_the_distance_of_the_last_level_from_the_prior(
     assert excess == pytest.approx(gap, rel=0.005, abs=1.5e-6)
     # KL(q(z_1) || N(0, I)) by another route: the densities themselves.
     nodes, weights = hermite(60)
-    s2, centres = torch.sigmoid(plaid.schedule.high), torch.sigmoid(-plaid.schedule.high).sqrt() * plaid.embedding
+    s2, centres = (
+        torch.sigmoid(plaid.schedule.high),
+        torch.sigmoid(-plaid.schedule.high).sqrt() * plaid.embedding,
+    )
     z = centres[:, None] + s2.sqrt() * nodes
-    log_q = (source.start.log() - (z[..., None, :] - centres).square().sum(-1) / 2 / s2).logsumexp(-1) - s2.log()
+    log_q = (source.start.log() - (z[..., None, :] - centres).square().sum(-1) / 2 / s2).logsumexp(
+        -1
+    ) - s2.log()
     kl = (source.start[:, None] * weights * (log_q + z.square().sum(-1) / 2)).sum()
     assert excess == pytest.approx(float(kl), abs=1e-6)
 
@@ -136,15 +151,21 @@ def test_the_gap_of_one_letter_is_the_distance_of_the_last_level_from_the_prior(
 def test_what_chance_says_is_known_for_every_letter():
     source, plaid = one_letter(-2.0, 2.0)
     plaid.requires_grad_(False)
-    low, high = (expected(source, plaid, end)[2] for end in (plaid.schedule.low, plaid.schedule.high))
+    low, high = (
+        expected(source, plaid, end)[2] for end in (plaid.schedule.low, plaid.schedule.high)
+    )
     torch.testing.assert_close(integral(source, plaid, 3), high - low, rtol=1e-6, atol=1e-6)
 
 
 class Wavering(Seeing):
     """A network whose trust in the other letters depends on the noise: at either end the bound has a slope."""
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
-        return super().__call__(tokens, soft=soft) * 2 * (1 - torch.exp(-sigma.double()))[:, None, None]
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+        return (
+            super().__call__(tokens, token_probs=token_probs)
+            * 2
+            * (1 - torch.exp(-sigma.double()))[:, None, None]
+        )
 
 
 def test_the_ends_learn_by_the_gradient_of_the_bound():
@@ -153,7 +174,10 @@ def test_the_ends_learn_by_the_gradient_of_the_bound():
 
     def slope(low, high):
         """Of the bound, as the ends move this far."""
-        up, down = (one_letter(-1.0 + s * low, 2.0 + s * high)[1].requires_grad_(False) for s in (1e-3, -1e-3))
+        up, down = (
+            one_letter(-1.0 + s * low, 2.0 + s * high)[1].requires_grad_(False)
+            for s in (1e-3, -1e-3)
+        )
         return (total(source, up, 24) - total(source, down, 24)) / 2e-3
 
     plaid, tokens, gradients = one_letter(-1.0, 2.0)[1], source.sample(4000), []
@@ -161,9 +185,13 @@ def test_the_ends_learn_by_the_gradient_of_the_bound():
         plaid.zero_grad()
         plaid.loss(source, tokens, seed=2, step=step).value.backward()
         through = torch.sigmoid(plaid.schedule.width.detach())  # the softplus
-        gradients.append(torch.stack([plaid.schedule.lowest.grad, plaid.schedule.width.grad / through]))
+        gradients.append(
+            torch.stack([plaid.schedule.lowest.grad, plaid.schedule.width.grad / through])
+        )
     mean, se = torch.stack(gradients).mean(0), torch.stack(gradients).std(0) / 20**0.5
-    assert abs(mean[0] - slope(1, 1)) < 4 * se[0] < 0.3 * abs(slope(1, 1))  # `lowest` moves both ends
+    assert (
+        abs(mean[0] - slope(1, 1)) < 4 * se[0] < 0.3 * abs(slope(1, 1))
+    )  # `lowest` moves both ends
     assert abs(mean[1] - slope(0, 1)) < 4 * se[1] < 0.3 * abs(slope(0, 1))
 
 
@@ -179,7 +207,7 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy_but_for_the_ends(self_co
     middle = torch.linspace(-4, 8, 32)
     plaid.schedule.shares.data = -((middle + 1.5) / 2.5).square()
     bound = plaid.bound(source, tokens, draws=8, seed=3)
-    paired = bound.nats - source.nats(tokens)
+    paired = bound.nats - source.nll(tokens)
     se = paired.std() / len(tokens) ** 0.5
     assert bound.kind == "upper" and se < 0.005 * source.entropy()
     assert abs(paired.mean()) < 3 * se
@@ -190,15 +218,24 @@ def two_letters(source, plaid, gammas, count=6):
     nodes, weights = hermite(count)
     normal = torch.stack([nodes.repeat_interleave(len(nodes), 0), nodes.repeat(len(nodes), 1)], 1)
     weight = torch.outer(weights, weights).flatten()
-    pairs, law = torch.cartesian_prod(torch.arange(4), torch.arange(4)), source.start[:, None] * source.step
+    pairs, law = (
+        torch.cartesian_prod(torch.arange(4), torch.arange(4)),
+        source.start[:, None] * source.step,
+    )
     sums = torch.zeros(3, len(gammas), dtype=torch.float64)
     for place, gamma in enumerate(gammas):
         for own, (pair, p) in enumerate(zip(pairs, law.flatten(), strict=True)):
             letters = pair.expand(len(weight), 2)
             e, log_p, _ = answers(source, plaid, gamma.expand(len(weight)), letters, normal)
             joint = law.flatten().log() + e[:, 0, pairs[:, 0]] + e[:, 1, pairs[:, 1]]
-            parts = cross_entropy(log_p, letters).sum(1), -joint.log_softmax(1)[:, own], plaid.distance(log_p, letters)
-            sums[:, place] += p * torch.stack([weight @ part.view(len(weight), -1).sum(1) for part in parts])
+            parts = (
+                cross_entropy(log_p, letters).sum(1),
+                -joint.log_softmax(1)[:, own],
+                plaid.distance(log_p, letters),
+            )
+            sums[:, place] += p * torch.stack(
+                [weight @ part.view(len(weight), -1).sum(1) for part in parts]
+            )
     return sums
 
 
@@ -221,7 +258,7 @@ def test_the_gap_shrinks_as_the_range_widens():
     gaps = []
     for low, high in ((0.0, 1.0), (-1.0, 2.0), (-3.0, 5.0)):
         plaid = frozen(gamma=(low, high), dimension=4, self_conditioning=False)
-        paired = plaid.bound(source, tokens, draws=8, seed=4).nats - source.nats(tokens)
+        paired = plaid.bound(source, tokens, draws=8, seed=4).nats - source.nll(tokens)
         gaps.append((float(paired.mean()), float(paired.std()) / len(tokens) ** 0.5))
     assert gaps[0][0] > 1.5 * gaps[1][0] > 0 and gaps[1][0] > 0.5
     assert abs(gaps[2][0]) < 0.05 + 3 * gaps[2][1]
@@ -234,7 +271,7 @@ def test_a_bound_with_self_conditioning_is_valid_and_another():
     for self_conditioning in (True, False):
         plaid = frozen(dimension=4, self_conditioning=self_conditioning)
         network = source if self_conditioning else Blind(source)
-        paired = plaid.bound(network, tokens, draws=6, seed=5).nats - source.nats(tokens)
+        paired = plaid.bound(network, tokens, draws=6, seed=5).nats - source.nll(tokens)
         means.append((float(paired.mean()), 3 * float(paired.std()) / len(tokens) ** 0.5))
     assert means[0][0] > means[0][1] and means[1][0] > means[1][1]
     assert abs(means[0][0] - means[1][0]) > 0.02
@@ -248,8 +285,10 @@ class Blind:
     def __init__(self, source):
         self.source = source
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
-        return self.source(tokens, sigma, label, torch.cat([soft, torch.zeros_like(soft)], -1))
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+        return self.source(
+            tokens, sigma, label, torch.cat([token_probs, torch.zeros_like(token_probs)], -1)
+        )
 
 
 class Counting(Seeing):
@@ -259,9 +298,9 @@ class Counting(Seeing):
         super().__init__(length)
         self.seen = []
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
-        self.seen.append((tokens, sigma, soft))
-        return super().__call__(tokens, soft=soft)
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+        self.seen.append((tokens, sigma, token_probs))
+        return super().__call__(tokens, token_probs=token_probs)
 
 
 def test_a_quarter_of_the_rows_are_asked_twice_in_training_and_all_of_them_for_a_bound():
@@ -274,7 +313,9 @@ def test_a_quarter_of_the_rows_are_asked_twice_in_training_and_all_of_them_for_a
     assert (first[2][..., 4:] == 0).all()
     shown = (second[2][..., 4:] != 0).any(-1).any(-1)
     assert int(shown.sum()) == len(first[0])
-    torch.testing.assert_close(second[2][..., 4:].sum(-1)[shown], torch.ones(len(first[0]), 5).double())
+    torch.testing.assert_close(
+        second[2][..., 4:].sum(-1)[shown], torch.ones(len(first[0]), 5).double()
+    )
     # Every letter is hidden, N is not; the levels are finite and well spread where the network is told them.
     assert (second[0][:, 2] == N).all() and (second[0][:, [0, 1, 3, 4]] == DNA.mask_id).all()
     log_odds = torch.log(torch.expm1(second[1].double()))
@@ -287,7 +328,9 @@ def test_a_quarter_of_the_rows_are_asked_twice_in_training_and_all_of_them_for_a
 def test_a_network_that_cannot_be_shown_its_answer_goes_without():
     source = Blind(Seeing(length=3))
     tokens = source.source.sample(20)
-    both = [Plaid(self_conditioning=how).bound(source, tokens, draws=2).nats for how in (True, False)]
+    both = [
+        Plaid(self_conditioning=how).bound(source, tokens, draws=2).nats for how in (True, False)
+    ]
     assert torch.equal(*both) and both[0].isfinite().all()
 
 
@@ -311,7 +354,9 @@ def test_the_schedule_rises_from_end_to_end_and_its_slope_is_its_derivative():
     gamma, slope, log_share = schedule(t)
     assert gamma.dtype == torch.float64
     assert (gamma.diff() > 0).all()
-    assert gamma[0].item() == pytest.approx(-3, abs=1e-6) and gamma[-1].item() == pytest.approx(6, abs=1e-6)
+    assert gamma[0].item() == pytest.approx(-3, abs=1e-6) and gamma[-1].item() == pytest.approx(
+        6, abs=1e-6
+    )
     close = 1e-7
     rise = (schedule(t[1:-1] + close).gamma - schedule(t[1:-1] - close).gamma) / (2 * close)
     within = rise.isclose(slope[1:-1], rtol=1e-6)  # but for a t on the border of two bins
@@ -329,11 +374,17 @@ def test_the_schedule_learns_by_the_gradient_of_the_second_moment():
         share = schedule.shares.detach().double().softmax(0)[:, None]
         t = share.cumsum(0) - share * (1 - (torch.arange(50) + 0.5) / 50)
         level = schedule(t.flatten())
-        return level, level.slope * torch.exp(-(level.gamma - 0.5).square()), (share / 50).expand(32, 50).flatten()
+        return (
+            level,
+            level.slope * torch.exp(-(level.gamma - 0.5).square()),
+            (share / 50).expand(32, 50).flatten(),
+        )
 
     level, value, weight = estimates()
     scorable = torch.tensor([[True, True, False]]).expand(len(value), 3)
-    zeros = second_moment_gradient(torch.stack([value, value, value * 99], 1), scorable, level.log_share)
+    zeros = second_moment_gradient(
+        torch.stack([value, value, value * 99], 1), scorable, level.log_share
+    )
     assert (zeros == 0).all()
     (weight[:, None] * zeros * scorable).sum().backward()
     for place in (0, 9, 15, 31):
@@ -357,7 +408,9 @@ def test_the_schedules_gradient_reduces_the_variance_and_is_no_part_of_the_loss(
 
     def spread():
         with torch.no_grad():
-            return float((plaid.bound(source, tokens, draws=1, seed=9).nats - source.nats(tokens)).std())
+            return float(
+                (plaid.bound(source, tokens, draws=1, seed=9).nats - source.nll(tokens)).std()
+            )
 
     before = spread()
     optimizer = torch.optim.Adam([plaid.schedule.shares], lr=0.1)
@@ -371,7 +424,9 @@ def test_the_schedules_gradient_reduces_the_variance_and_is_no_part_of_the_loss(
 def test_a_step_moves_every_part_and_the_embedding_keeps_its_norm():
     source = Seeing(length=6)
     plaid = Plaid()
-    torch.testing.assert_close(plaid.embedding @ plaid.embedding.T, torch.eye(4, dtype=torch.float64))
+    torch.testing.assert_close(
+        plaid.embedding @ plaid.embedding.T, torch.eye(4, dtype=torch.float64)
+    )
     optimizer = torch.optim.Adam(plaid.parameters(), lr=0.05)
     plaid.loss(source, source.sample(256)).value.backward()
     assert all(p.grad.isfinite().all() and p.grad.abs().max() > 0 for p in plaid.parameters())
@@ -381,7 +436,10 @@ def test_a_step_moves_every_part_and_the_embedding_keeps_its_norm():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"gamma": (3.0, 3.0)}, "gamma must rise"), ({"dimension": 0}, "dimension must be at least 1")],
+    [
+        ({"gamma": (3.0, 3.0)}, "gamma must rise"),
+        ({"dimension": 0}, "dimension must be at least 1"),
+    ],
 )
 def test_options_that_cannot_be_are_named(options, message):
     with pytest.raises(ValueError, match=message):
@@ -400,7 +458,7 @@ def test_numbers_at_both_ends_of_time(quantile, gamma):
     tokens[3] = N  # and none
     plaid = Plaid(gamma=gamma)
     draw = Draw(levels(quantile, 4), 0, 0, torch.arange(4))
-    for nats in (plaid.nats, plaid.training_nats):
+    for nats in (plaid.per_token_nelbo, plaid.per_token_loss):
         plaid.zero_grad()
         value = nats(source, tokens, draw)
         assert value.isfinite().all() and (value[tokens == N] == 0).all()
@@ -441,12 +499,16 @@ def test_ps_is_equivariant_to_evidence_and_to_earlier_answers():
     tokens[:, 4] = N
     gamma = torch.tensor([-2.0, 1.0, 4.0], dtype=torch.float64)
     evidence = plaid.evidence(torch.randn(3, 21, 16, generator=rng, dtype=torch.float64), gamma)
-    guess = torch.randn(3, 21, 4, generator=rng, dtype=torch.float64).softmax(-1)
+    self_cond = torch.randn(3, 21, 4, generator=rng, dtype=torch.float64).softmax(-1)
     with torch.no_grad():
-        forward = plaid.log_posterior(denoiser, tokens, evidence, gamma, guess)
-        opposite = plaid.log_posterior(denoiser, tokens.flip(1), evidence.flip(1, 2), gamma, guess.flip(1, 2))
+        forward = plaid.log_posterior(denoiser, tokens, evidence, gamma, self_cond)
+        opposite = plaid.log_posterior(
+            denoiser, tokens.flip(1), evidence.flip(1, 2), gamma, self_cond.flip(1, 2)
+        )
         unguessed = plaid.log_posterior(denoiser, tokens, evidence, gamma)
-    torch.testing.assert_close(opposite.flip(1, 2), forward, rtol=1e-4, atol=1e-4)  # ACGT complemented is TGCA
+    torch.testing.assert_close(
+        opposite.flip(1, 2), forward, rtol=1e-4, atol=1e-4
+    )  # ACGT complemented is TGCA
     assert (forward - unguessed).abs().max() > 0.01
 
 
@@ -455,9 +517,13 @@ def test_an_earlier_answer_starts_without_effect(rcps):
     lm = network(rcps).lm
     plain, shown = LMDenoiser(lm), LMDenoiser(lm, self_conditioned=True)
     rng = torch.Generator().manual_seed(4)
-    tokens, soft = torch.full((2, 9), DNA.mask_id), torch.rand(2, 9, 8, generator=rng)
+    tokens, token_probs = torch.full((2, 9), DNA.mask_id), torch.rand(2, 9, 8, generator=rng)
     with torch.no_grad():
-        assert torch.allclose(plain(tokens, soft=soft[..., :4]), shown(tokens, soft=soft), atol=1e-6)
+        assert torch.allclose(
+            plain(tokens, token_probs=token_probs[..., :4]),
+            shown(tokens, token_probs=token_probs),
+            atol=1e-6,
+        )
 
 
 def test_save_and_load(tmp_path):
@@ -474,13 +540,17 @@ def test_save_and_load(tmp_path):
 
 
 def test_a_run(tmp_path):
-    genome = write_fasta(tmp_path / "genome.fa", {"one": 6000, "two": 5000, "three": 900, "four": 800})
+    genome = write_fasta(
+        tmp_path / "genome.fa", {"one": 6000, "two": 5000, "three": 900, "four": 800}
+    )
     result = pretrain(tiny_recipe(genome, objective="plaid"), tmp_path / "run", quiet=True)
     assert result["test"]["bound"] == "upper" and math.isfinite(result["test"]["nats_per_base"])
     model = dnadiff.load(tmp_path / "run")
     assert model.denoiser.self_conditioned and model.denoiser.needs_sigma
     start = Plaid().state_dict()
-    assert all(not torch.equal(value, start[name]) for name, value in model.objective.state_dict().items())
+    assert all(
+        not torch.equal(value, start[name]) for name, value in model.objective.state_dict().items()
+    )
     again = pretrain(tiny_recipe(genome, objective="plaid"), tmp_path / "again", quiet=True)
     assert again["test"] == result["test"]
 
@@ -490,7 +560,9 @@ def test_a_trained_network_ends_between_the_entropy_and_what_letters_say_by_them
     torch.manual_seed(0)
     plaid = Plaid()
     denoiser = LMDenoiser(
-        CaduceusLM(CaduceusConfig(d_model=32, n_layer=2, rcps=False)), needs_sigma=True, self_conditioned=True
+        CaduceusLM(CaduceusConfig(d_model=32, n_layer=2, rcps=False)),
+        needs_sigma=True,
+        self_conditioned=True,
     )
     parameters = [*denoiser.parameters(), *plaid.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=4e-3, betas=(0.9, 0.95))
@@ -501,7 +573,7 @@ def test_a_trained_network_ends_between_the_entropy_and_what_letters_say_by_them
         optimizer.step()
     tokens = source.sample(400, seed=7)
     nats = plaid.bound(denoiser.eval(), tokens, draws=4).nats
-    paired = (nats - source.nats(tokens)) / 64
+    paired = (nats - source.nll(tokens)) / 64
     share = torch.bincount(DNA.letter_index(tokens).flatten(), minlength=4) / tokens.numel()
     alone = float(-(share * share.log()).sum()) - source.entropy() / 64
     assert 3 * float(paired.std()) / 20 < 0.05
@@ -518,8 +590,12 @@ def test_a_step_back_is_bayes_rule():
     kept, step_var = a_t / a_s, s_t**2 - (a_t / a_s * s_s) ** 2  # of q(z_t | z_s)
     variance = 1 / (1 / s_s**2 + kept**2 / step_var)
     mean = variance * (a_s * -0.6 / s_s**2 + kept * 0.37 / step_var)
-    assert transition(z, denoised, gamma, earlier, zero).item() == pytest.approx(float(mean), rel=1e-12)
-    spread = transition(z, denoised, gamma, earlier, zero + 1) - transition(z, denoised, gamma, earlier, zero)
+    assert transition(z, denoised, gamma, earlier, zero).item() == pytest.approx(
+        float(mean), rel=1e-12
+    )
+    spread = transition(z, denoised, gamma, earlier, zero + 1) - transition(
+        z, denoised, gamma, earlier, zero
+    )
     assert spread.item() == pytest.approx(float(variance.sqrt()), rel=1e-12)
     # And q(z_s | z_t, x) averaged over q(z_t | x) is q(z_s | x): moments of one more draw.
     rng = torch.Generator().manual_seed(0)
@@ -535,7 +611,9 @@ def test_samples_approach_the_source_as_steps_grow():
     plaid = frozen(gamma=(-6.0, 8.0), dimension=4)
     distance = []
     for steps in (4, 16, 64):
-        drawn = DNA.letter_index(sample(source, free_template(20_000, 2), objective=plaid, steps=steps, seed=1))
+        drawn = DNA.letter_index(
+            sample(source, free_template(20_000, 2), objective=plaid, steps=steps, seed=1)
+        )
         share = torch.bincount(drawn[:, 0] * 4 + drawn[:, 1], minlength=16) / 20_000
         distance.append(float((share - law).abs().sum() / 2))
     assert distance[0] > 2 * distance[1] > 0.04
@@ -571,7 +649,9 @@ def test_a_sample_depends_on_its_number_not_on_its_batch_and_n_is_kept():
     assert (together[:, 3] == N).all() and (together[:, 6] == 9).all()
     assert DNA.scorable(together[:, [0, 1, 2, 4, 5]]).all()
     for number in (0, 4):
-        alone = sample(denoiser, template[:1], objective=plaid, steps=5, seed=8, index=torch.tensor([number]))
+        alone = sample(
+            denoiser, template[:1], objective=plaid, steps=5, seed=8, index=torch.tensor([number])
+        )
         assert torch.equal(alone[0], together[number])
     assert len({tuple(row.tolist()) for row in together}) == 5
     assert not torch.equal(together, sample(denoiser, template, objective=plaid, steps=5, seed=9))

@@ -30,7 +30,7 @@ def test_multiples_are_exact(index):
 def test_a_batch_late_in_a_run_is_masked_at_many_rates():
     counts = []
 
-    def denoiser(tokens, sigma=None, label=None, soft=None):
+    def denoiser(tokens, sigma=None, label=None, token_probs=None):
         counts.append((tokens == 3).sum(1))
         return torch.zeros(*tokens.shape, 4)
 

@@ -16,15 +16,22 @@ SOURCE = MarkovSource(length=12)
 def test_normalised_scores_give_mdlm_term_by_term():
     tokens = SOURCE.sample(300)
     for seed in range(3):
-        ours, theirs = (objective.bound(SOURCE, tokens, draws=1, seed=seed).nats for objective in (SEDD(), MDLM()))
+        ours, theirs = (
+            objective.bound(SOURCE, tokens, draws=1, seed=seed).nats
+            for objective in (SEDD(), MDLM())
+        )
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_mass_that_is_not_one_costs_its_excess():
     tokens = SOURCE.sample(300)
     for mass in (0.4, 1.3):
-        heavy = FromLogits(SOURCE, lambda logits, mass=mass: logits.log_softmax(-1) + math.log(mass))
-        extra = SEDD().bound(heavy, tokens, draws=2).nats - MDLM().bound(SOURCE, tokens, draws=2).nats
+        heavy = FromLogits(
+            SOURCE, lambda logits, mass=mass: logits.log_softmax(-1) + math.log(mass)
+        )
+        extra = (
+            SEDD().bound(heavy, tokens, draws=2).nats - MDLM().bound(SOURCE, tokens, draws=2).nats
+        )
         torch.testing.assert_close(extra, torch.full_like(extra, 12 * (mass - 1 - math.log(mass))))
 
 
@@ -41,7 +48,11 @@ def test_the_score_entropy_written_out_has_this_value():
 
 def test_excess_is_exact_where_it_is_tiny_and_where_it_is_large():
     for u in (-30.0, -1.0, -1.001e-2, -9e-3, -1e-5, 0.0, 1e-5, 9e-3, 1.001e-2, 1.0, 5.0):
-        exact = sum(u**k / math.factorial(k) for k in range(2, 12)) if abs(u) < 0.5 else math.exp(u) - 1 - u
+        exact = (
+            sum(u**k / math.factorial(k) for k in range(2, 12))
+            if abs(u) < 0.5
+            else math.exp(u) - 1 - u
+        )
         for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-5)):
             x = torch.tensor(u, dtype=dtype, requires_grad=True)
             value = excess(x)
@@ -66,7 +77,7 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy():
 def test_with_uniform_noise_the_bound_of_the_exact_scores_is_the_entropy(source):
     tokens = source.sample(10_000)
     bound = SEDD(noise="uniform").bound(source, tokens, draws=4, seed=8)
-    paired = bound.nats - source.nats(tokens)
+    paired = bound.nats - source.nll(tokens)
     se = paired.std() / 10_000**0.5
     assert bound.kind == "upper"
     assert se < 0.005 * source.entropy()
@@ -99,16 +110,22 @@ def test_with_uniform_noise_scores_that_are_not_normalised_cost_more():
     source = MarkovSource(length=12)
 
     class Scaled(MarkovSource):
-        def __call__(self, tokens, sigma=None, label=None, soft=None):
-            return super().__call__(tokens, soft=soft) + 0.7
+        def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+            return super().__call__(tokens, token_probs=token_probs) + 0.7
 
     tokens = source.sample(5000)
-    plain, scaled = (SEDD(noise="uniform").bound(s, tokens, draws=2) for s in (source, Scaled(length=12)))
+    plain, scaled = (
+        SEDD(noise="uniform").bound(s, tokens, draws=2) for s in (source, Scaled(length=12))
+    )
     paired = scaled.nats - plain.nats
     assert paired.mean() > 5 * paired.std() / 5000**0.5
 
 
 def test_the_noise_is_an_option():
-    assert SEDD().options == {"noise": "absorbing"} and SEDD(noise="uniform").options == {"noise": "uniform"}
-    with pytest.raises(UsageError, match="sedd: unknown noise 'masked'; there are absorbing, uniform"):
+    assert SEDD().options == {"noise": "absorbing"} and SEDD(noise="uniform").options == {
+        "noise": "uniform"
+    }
+    with pytest.raises(
+        UsageError, match="sedd: unknown noise 'masked'; there are absorbing, uniform"
+    ):
         make_objective("sedd", {"noise": "masked"})

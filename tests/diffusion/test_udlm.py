@@ -10,7 +10,7 @@ SOURCES = [IndependentSource(length=8, seed=1), MarkovSource(length=12), Mixture
 
 def above_entropy(nats, source, tokens):
     """By how much a bound is above -log p, sequence by sequence: the mean, and its standard error."""
-    paired = nats - source.nats(tokens)
+    paired = nats - source.nll(tokens)
     return paired.mean(), paired.std() / len(tokens) ** 0.5
 
 
@@ -29,8 +29,8 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy(source):
 
 def test_it_is_tight_for_leave_one_out_answers_and_not_for_the_posterior():
     class Posterior(JointSource):
-        def __call__(self, tokens, sigma=None, label=None, soft=None):
-            return super().__call__(tokens, soft=soft) + soft.log()
+        def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+            return super().__call__(tokens, token_probs=token_probs) + token_probs.log()
 
     for source, least in ((Posterior(length=1), 0.5), (Posterior(length=3), 1.5)):
         tokens = source.sample(10_000)
@@ -64,23 +64,26 @@ def test_loss_is_a_function_of_seed_step_and_row_number_alone():
     source = MarkovSource(length=16)
     tokens = source.sample(6)
     whole = UDLM().loss(source, tokens, seed=4, step=7)
-    rows = [UDLM().loss(source, tokens[i : i + 1], seed=4, step=7, index=torch.tensor([i])).value for i in range(6)]
+    rows = [
+        UDLM().loss(source, tokens[i : i + 1], seed=4, step=7, index=torch.tensor([i])).value
+        for i in range(6)
+    ]
     assert torch.allclose(whole.value, torch.stack(rows).mean(), rtol=1e-12)
     assert whole.value != UDLM().loss(source, tokens, seed=4, step=8).value
 
 
 def test_a_network_that_needs_the_time_is_told_the_time_of_its_noise():
-    class Told(MarkovSource):
+    class Conditioned(MarkovSource):
         needs_sigma = True
 
-        def __call__(self, tokens, sigma=None, label=None, soft=None):
-            self.tokens, self.sigma, self.soft = tokens, sigma, soft
-            return super().__call__(tokens, soft=soft)
+        def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+            self.tokens, self.sigma, self.token_probs = tokens, sigma, token_probs
+            return super().__call__(tokens, token_probs=token_probs)
 
-    source = Told(length=12)
+    source = Conditioned(length=12)
     UDLM().bound(source, source.sample(4000), draws=1)
     assert source.sigma.shape == (4000,) and source.sigma.isfinite().all()
     alpha = (-source.sigma.double()).exp()
-    shown = source.soft.gather(-1, DNA.letter_index(source.tokens)[..., None])[..., 0]
+    shown = source.token_probs.gather(-1, DNA.letter_index(source.tokens)[..., None])[..., 0]
     assert torch.allclose(shown, (alpha + (1 - alpha) / 4)[:, None].expand_as(shown), atol=1e-6)
-    assert torch.allclose(source.soft.sum(-1), torch.ones(4000, 12, dtype=torch.float64))
+    assert torch.allclose(source.token_probs.sum(-1), torch.ones(4000, 12, dtype=torch.float64))

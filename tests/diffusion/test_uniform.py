@@ -47,7 +47,9 @@ def some_draw(count, seed=0):
 def test_letters_are_redrawn_uniformly_and_nothing_else_is():
     tokens = torch.full((40_000, 4), DNA.ids[2])
     tokens[:, 1], tokens[:, 2] = DNA.unknown_id, DNA.pad_id
-    redrawn = redraw(DNA, tokens, torch.full((40_000,), 0.6, dtype=torch.float64), some_draw(40_000))
+    redrawn = redraw(
+        DNA, tokens, torch.full((40_000,), 0.6, dtype=torch.float64), some_draw(40_000)
+    )
     assert torch.equal(redrawn.tokens[:, 1:3], tokens[:, 1:3])
     for place in (0, 3):
         share = torch.bincount(DNA.letter_index(redrawn.tokens[:, place]), minlength=4) / 40_000
@@ -57,28 +59,36 @@ def test_letters_are_redrawn_uniformly_and_nothing_else_is():
 
 
 def test_the_evidence_is_the_likelihood_of_what_is_seen():
-    redrawn = redraw(DNA, torch.tensor([[7, 10, 8]]), torch.tensor([0.2], dtype=torch.float64), some_draw(1))
-    for soft, token in zip(redrawn.soft[0], redrawn.tokens[0], strict=True):
+    redrawn = redraw(
+        DNA, torch.tensor([[7, 10, 8]]), torch.tensor([0.2], dtype=torch.float64), some_draw(1)
+    )
+    for token_probs, token in zip(redrawn.token_probs[0], redrawn.tokens[0], strict=True):
         for letter in range(4):
-            assert soft[letter] == pytest.approx(0.8 * (letter + 7 == token) + 0.05)
+            assert token_probs[letter] == pytest.approx(0.8 * (letter + 7 == token) + 0.05)
 
 
 def test_evidence_of_a_letter_that_is_certain_is_that_letter():
     tokens = torch.tensor([[7, 10, 8, 9]])
     redrawn = redraw(DNA, tokens, torch.zeros(1, dtype=torch.float64), some_draw(1))
     assert torch.equal(redrawn.tokens, tokens)
-    assert torch.equal(redrawn.soft, torch.nn.functional.one_hot(tokens - 7, 4).double())
+    assert torch.equal(redrawn.token_probs, torch.nn.functional.one_hot(tokens - 7, 4).double())
 
 
-@pytest.mark.parametrize("u", [-30.0, -0.3, -0.0101, -0.0099, -1e-7, 0.0, 3e-9, 0.0099, 0.0101, 2.0, 40.0])
+@pytest.mark.parametrize(
+    "u", [-30.0, -0.3, -0.0101, -0.0099, -1e-7, 0.0, 3e-9, 0.0099, 0.0101, 2.0, 40.0]
+)
 def test_excess_has_all_its_digits(u):
     getcontext().prec = 50
     exact = float(Decimal(u).exp() - 1 - Decimal(u))
-    assert float(excess(torch.tensor(u, dtype=torch.float64))) == pytest.approx(exact, rel=1e-10, abs=0)
+    assert float(excess(torch.tensor(u, dtype=torch.float64))) == pytest.approx(
+        exact, rel=1e-10, abs=0
+    )
 
 
 def test_divergence_of_laws_is_kullback_and_leiblers():
-    q, p = torch.rand(2, 7, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).softmax(-1)
+    q, p = torch.rand(
+        2, 7, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ).softmax(-1)
     torch.testing.assert_close(divergence(q.log(), p.log()), (q * (q / p).log()).sum(-1))
 
 
@@ -98,25 +108,35 @@ def as_published(log_mu, redrawn):
     for x, z in itertools.product(range(4), repeat=2):
         bar = [4 * alpha * (b == x) + 1 - alpha for b in range(4)]
         theta = [4 * alpha * float(log_mu[x, z, b].exp()) + 1 - alpha for b in range(4)]
-        terms = [bar[b] / bar[z] * math.log(theta[z] * bar[b] / (theta[b] * bar[z])) for b in range(4)]
+        terms = [
+            bar[b] / bar[z] * math.log(theta[z] * bar[b] / (theta[b] * bar[z])) for b in range(4)
+        ]
         out[x, z] = -1 / (4 * alpha) * (4 / bar[z] - 4 / theta[z] - sum(terms))
     return out
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.3, 0.9])
 def test_the_cost_in_continuous_time_is_the_published_one(rate):
-    log_mu = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64).log_softmax(-1)
+    log_mu = torch.randn(
+        4, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    ).log_softmax(-1)
     pairs = all_pairs(rate)
-    torch.testing.assert_close(rate_cost(log_mu, pairs), as_published(log_mu, pairs), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        rate_cost(log_mu, pairs), as_published(log_mu, pairs), rtol=1e-9, atol=0
+    )
 
 
 @pytest.mark.parametrize("rate", [1e-12, 1e-6, 1 - 1e-6, 1 - 1e-12])
 def test_the_cost_keeps_its_digits_at_the_ends_of_time(rate):
-    log_mu = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64).log_softmax(-1)
+    log_mu = torch.randn(
+        4, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    ).log_softmax(-1)
     cost, mu = rate_cost(log_mu, all_pairs(rate)), log_mu.exp()
     x, z = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
     mu_x, mu_z = (mu.gather(-1, letter[..., None])[..., 0] for letter in (x, z))
-    if rate < 0.5:  # no noise: what mu gives to other letters, and for a letter that changed how unlikely that was
+    if (
+        rate < 0.5
+    ):  # no noise: what mu gives to other letters, and for a letter that changed how unlikely that was
         changed = ((4 * mu_z / (rate * mu_x)).log() - 1) / rate
         expected = torch.where(x == z, (1 / mu_z - 1) / 4, changed)
         torch.testing.assert_close(cost, expected, rtol=100 * max(rate, 1e-9), atol=0)
@@ -130,7 +150,10 @@ def test_the_cost_keeps_its_digits_at_the_ends_of_time(rate):
 def test_knowing_the_law_of_single_letters_costs_exactly_minus_its_logarithm():
     """Without neighbours there is no gap, whatever the letter: so the control variate has no bias."""
     law = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-    answer, quantile = law.log().expand(4, 4, 4), (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    answer, quantile = (
+        law.log().expand(4, 4, 4),
+        (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000,
+    )
     total = torch.zeros(4, dtype=torch.float64)
     for rate, factor in zip(*(column.tolist() for column in time_of(quantile)), strict=True):
         total += factor * (probability(rate) * rate_cost(answer, all_pairs(rate))).sum(1) / 4000
@@ -138,7 +161,10 @@ def test_knowing_the_law_of_single_letters_costs_exactly_minus_its_logarithm():
     for steps in (1, 2, 7):
         total = torch.zeros(4, dtype=torch.float64)
         for place in range(steps):
-            rate, earlier = (place + 1) / steps, torch.full((4,), place / steps, dtype=torch.float64)
+            rate, earlier = (
+                (place + 1) / steps,
+                torch.full((4,), place / steps, dtype=torch.float64),
+            )
             total += (probability(rate) * step_cost(answer, all_pairs(rate), earlier)).sum(1)
         torch.testing.assert_close(total, -law.log(), rtol=1e-12, atol=0)
 
@@ -148,7 +174,7 @@ def test_the_control_variate_calms_the_estimate():
     tokens = source.sample(4000)
     rate, factor = time_of(draw.quantile)
     redrawn = redraw(DNA, tokens, rate, draw)
-    log_mu = source(redrawn.tokens, soft=redrawn.soft)
+    log_mu = source(redrawn.tokens, token_probs=redrawn.token_probs)
     calm = beyond_chance(lambda log_w: rate_cost(log_w, redrawn), log_mu, redrawn, factor).sum(1)
     plain = (factor[:, None] * rate_cost(log_mu, redrawn)).sum(1)
     assert abs((calm - plain).mean()) < 3 * (calm - plain).std() / 4000**0.5
@@ -161,17 +187,24 @@ def test_values_and_gradients_are_finite_at_the_ends_of_time(objective, coarse):
     """With one scorable letter in the first rows, and certain answers, right and wrong, among the rest."""
     tokens = torch.full((len(ENDS), 6), DNA.unknown_id)
     tokens[:, 2] = 9
-    tokens = torch.cat([tokens, torch.randint(7, 11, (len(ENDS), 6), generator=torch.Generator().manual_seed(1))])
-    logits = torch.randn(len(tokens), 6, objective.outputs, generator=torch.Generator().manual_seed(2)) * 8
+    tokens = torch.cat(
+        [tokens, torch.randint(7, 11, (len(ENDS), 6), generator=torch.Generator().manual_seed(1))]
+    )
+    logits = (
+        torch.randn(len(tokens), 6, objective.outputs, generator=torch.Generator().manual_seed(2))
+        * 8
+    )
     logits.requires_grad_()
 
-    def net(tokens, sigma=None, label=None, soft=None):
-        assert sigma.isfinite().all() and (soft is None or (soft.isfinite().all() and (soft >= 0).all()))
+    def net(tokens, sigma=None, label=None, token_probs=None):
+        assert sigma.isfinite().all() and (
+            token_probs is None or (token_probs.isfinite().all() and (token_probs >= 0).all())
+        )
         return logits.bfloat16() if coarse else logits
 
     net.causal, net.needs_sigma, net.outputs = False, True, objective.outputs
     draw = Draw(torch.tensor(ENDS * 2, dtype=torch.float64), 0, 0, torch.arange(len(tokens)))
-    nats = objective.nats(net, tokens, draw)
+    nats = objective.per_token_nelbo(net, tokens, draw)
     (gradient,) = torch.autograd.grad(nats.sum(), logits)
     assert nats.isfinite().all() and gradient.isfinite().all()
     assert (nats[: len(ENDS), [0, 1, 3, 4, 5]] == 0).all()
@@ -216,14 +249,18 @@ def test_a_trained_network_comes_as_close_to_the_entropy_as_with_masks():
         lm = CaduceusLM(CaduceusConfig(d_model=32, n_layer=2, rcps=False))
         net = LMDenoiser(lm, needs_sigma=objective.time_conditioned)
         optimizer = torch.optim.AdamW(net.parameters(), 8e-3, betas=(0.9, 0.95), weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=steps, pct_start=0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 8e-3, total_steps=steps, pct_start=0.1
+        )
         for step, tokens in enumerate(source.sample(32 * steps, seed=77).split(32)):
             optimizer.zero_grad()
             objective.loss(net, tokens, step=step).value.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-        paired = (objective.bound(net.eval(), test, draws=16).nats - source.nats(test)) / source.length
+        paired = (
+            objective.bound(net.eval(), test, draws=16).nats - source.nll(test)
+        ) / source.length
         name = type(objective).__name__
         above[name], se[name] = float(paired.mean()), float(paired.std() / 1000**0.5)
         assert -3 * se[name] < above[name] < 0.03

@@ -22,7 +22,12 @@ with atheris.instrument_imports(include=["dnadiff.genome", "pyfaidx", "Bio.bgzf"
 FASTA = fasta_text(checks.RECORDS).encode()
 BED = b"#chrom\tstart\tend\tname\tsplit\nchr1\t0\t100\tx\ttrain\n\nchr2 3 40\n"
 VCF = (checks.VCF_HEADER + "chr1\t1\t.\tA\tT,*,<DEL>\t.\tPASS\tAF=0.1\n2\t2\trs1\tGC\tG\n").encode()
-NAMES = {"fasta": ("x.fa", FASTA), "bgzip": ("x.fa.gz", FASTA), "bed": ("x.bed", BED), "vcf": ("x.vcf", VCF)}
+NAMES = {
+    "fasta": ("x.fa", FASTA),
+    "bgzip": ("x.fa.gz", FASTA),
+    "bed": ("x.bed", BED),
+    "vcf": ("x.vcf", VCF),
+}
 
 
 def check(kind: str, path: Path) -> None:

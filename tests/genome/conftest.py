@@ -17,7 +17,11 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def make(records: Records, name: str = "genome.fa", width: int = 60, end: str = "\n") -> Path:
         folder = tmp_path_factory.mktemp(f"fasta{next(number)}")
-        return write(folder / name, fasta_text(records, width, end), "bgzip" if name.endswith(".gz") else "plain")
+        return write(
+            folder / name,
+            fasta_text(records, width, end),
+            "bgzip" if name.endswith(".gz") else "plain",
+        )
 
     return make
 

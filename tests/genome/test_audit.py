@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnadiff.errors import InputError
-from dnadiff.genome import Genome, Interval, Shared, Splits, audit, audit_splits, held_out, make_splits
+from dnadiff.genome import (
+    Genome,
+    Interval,
+    Shared,
+    Splits,
+    audit,
+    audit_splits,
+    held_out,
+    make_splits,
+)
 from dnadiff.genome.audit import table, to_csv
 from dnadiff.genome.kmers import KmerSet
 
@@ -53,7 +62,9 @@ def test_kmers_that_do_not_fit(k):
 
 
 pieces = st.lists(
-    st.sampled_from(["ACGTTGCA", "ACCA", "TTTT", "N", "NNNNN", "gattaca", "TGTAATC"]), min_size=3, max_size=9
+    st.sampled_from(["ACGTTGCA", "ACCA", "TTTT", "N", "NNNNN", "gattaca", "TGTAATC"]),
+    min_size=3,
+    max_size=9,
 )
 
 
@@ -77,13 +88,19 @@ def cases(draw):
 def test_any_audit_is_what_sets_say(genome_of, genomes, k, length, limit):
     sources = [(genome_of(texts), Splits(intervals, "by hand")) for texts, intervals in genomes]
     try:
-        samples = {s: held_out(sources, split=s, length=length, limit=9, seed=1) for s in ("valid", "test")}
+        samples = {
+            s: held_out(sources, split=s, length=length, limit=9, seed=1) for s in ("valid", "test")
+        }
     except InputError:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audit, "_PIECE", 4)  # so that most texts are cut
         found = audit_splits(sources, samples, windows=limit, k=k)
-    assert [(row.split, row.other) for row in found] == [("valid", "train"), ("test", "train"), ("test", "valid")]
+    assert [(row.split, row.other) for row in found] == [
+        ("valid", "train"),
+        ("test", "train"),
+        ("test", "valid"),
+    ]
     for row in found:
         there = {
             kmer
@@ -91,7 +108,10 @@ def test_any_audit_is_what_sets_say(genome_of, genomes, k, length, limit):
             for i in intervals[row.other]
             for _, kmer in kmers_of(texts[i.chrom][i.start : i.end], k)
         }
-        windows = ["".join("ACGTN"[t - 7] for t in tokens) for tokens in samples[row.split].tokens_all[:limit].tolist()]
+        windows = [
+            "".join("ACGTN"[t - 7] for t in tokens)
+            for tokens in samples[row.split].tokens_all[:limit].tolist()
+        ]
         shared = [[kmer in there for _, kmer in kmers_of(window, k)] for window in windows]
         assert (row.windows, row.k) == (len(windows), k)
         assert (row.kmers, row.shared_kmers) == (sum(map(len, shared)), sum(map(sum, shared)))
@@ -106,17 +126,40 @@ def test_a_copy_on_the_other_strand_is_found(genome_of):
     copy = train[1000:1200].translate(_OTHER)[::-1]
     genome = genome_of({"a": train, "b": valid, "c": other + copy})
     splits = Splits(
-        {s: [Interval(c, 0, n)] for s, c, n in (("train", "a", 2000), ("valid", "b", 400), ("test", "c", 400))}, ""
+        {
+            s: [Interval(c, 0, n)]
+            for s, c, n in (("train", "a", 2000), ("valid", "b", 400), ("test", "c", 400))
+        },
+        "",
     )
-    samples = {s: held_out([(genome, splits)], split=s, length=100, limit=9, seed=0) for s in ("valid", "test")}
+    samples = {
+        s: held_out([(genome, splits)], split=s, length=100, limit=9, seed=0)
+        for s in ("valid", "test")
+    }
     progress = []
-    found = audit_splits([(genome, splits)], samples, windows=9, progress=lambda *done: progress.append(done))
+    found = audit_splits(
+        [(genome, splits)], samples, windows=9, progress=lambda *done: progress.append(done)
+    )
     assert [(row.shared_kmers, row.copies) for row in found] == [(0, 0), (2 * 70, 2), (0, 0)]
     assert found[1] == Shared("test", "train", 400, 0, 4, 31, 4 * 70, 140, 2)
     assert progress == [(2000, 2400), (2400, 2400)]
     assert list(csv.DictReader(to_csv(found).splitlines()))[1]["shared_kmers"] == "140"
     line = table(found).splitlines()[2].split()
-    assert line == ["test", "in", "train", "400", "0", "0.00", "%", "4", "280", "140", "50.00", "%", "2"]
+    assert line == [
+        "test",
+        "in",
+        "train",
+        "400",
+        "0",
+        "0.00",
+        "%",
+        "4",
+        "280",
+        "140",
+        "50.00",
+        "%",
+        "2",
+    ]
 
 
 def test_the_published_split_leaks_and_the_audit_says_how_much(genome_of, tmp_path):
@@ -127,8 +170,13 @@ def test_the_published_split_leaks_and_the_audit_says_how_much(genome_of, tmp_pa
     rows = [("train", 0), ("test", step), ("train", 2 * step), ("valid", 3 * step)]
     bed.write_text("".join(f"chr1\t{start}\t{start + step}\t{split}\n" for split, start in rows))
     splits = make_splits(genome, 1024, intervals=bed, split="legacy")
-    samples = {s: held_out([(genome, splits)], split=s, length=1024, limit=64, seed=0) for s in ("valid", "test")}
-    found = {(row.split, row.other): row for row in audit_splits([(genome, splits)], samples, windows=64)}
+    samples = {
+        s: held_out([(genome, splits)], split=s, length=1024, limit=64, seed=0)
+        for s in ("valid", "test")
+    }
+    found = {
+        (row.split, row.other): row for row in audit_splits([(genome, splits)], samples, windows=64)
+    }
     test = found["test", "train"]
     assert (test.bases, test.shared_bases) == (1 << 20, 1 << 20)
     assert test.kmers == test.shared_kmers and test.copies == test.windows == 64
@@ -141,11 +189,15 @@ def test_an_audit_of_nothing():
         audit_splits([], {}, windows=0)
 
 
-@pytest.mark.skipif(not os.environ.get("DNADIFF_SLOW_TESTS"), reason="indexes 1.3 Gb: set DNADIFF_SLOW_TESTS")
+@pytest.mark.skipif(
+    not os.environ.get("DNADIFF_SLOW_TESTS"), reason="indexes 1.3 Gb: set DNADIFF_SLOW_TESTS"
+)
 def test_real_human(shared_data):
     genome = Genome.open(shared_data / "genomes" / "hg38.fa.gz")
     sources = [(genome, make_splits(genome, 1024))]
-    samples = {s: held_out(sources, split=s, length=1024, limit=256, seed=0) for s in ("valid", "test")}
+    samples = {
+        s: held_out(sources, split=s, length=1024, limit=256, seed=0) for s in ("valid", "test")
+    }
     began = time.perf_counter()
     found = audit_splits(sources, samples, windows=256)
     assert time.perf_counter() - began < 20

@@ -28,13 +28,19 @@ from dnadiff.genome import Genome, Interval, records, store
 A, C, G, T, N = 7, 8, 9, 10, 11
 
 dna = st.text("ACGTNacgtnRYSWKMBDHV", min_size=1, max_size=200)
-genomes = st.lists(dna, max_size=3).map(lambda texts: {f"c{i}": text for i, text in enumerate([*texts, "NAcgtR"])})
+genomes = st.lists(dna, max_size=3).map(
+    lambda texts: {f"c{i}": text for i, text in enumerate([*texts, "NAcgtR"])}
+)
 
 
 def pyfaidx_tokens(path, chrom, start, end, strand):
-    with pyfaidx.Fasta(str(path), indexname=f"{path}.oracle", gzi_indexname=f"{path}.oracle.gzi") as file:
+    with pyfaidx.Fasta(
+        str(path), indexname=f"{path}.oracle", gzi_indexname=f"{path}.oracle.gzi"
+    ) as file:
         piece = file[chrom][start:end]
-        return torch.from_numpy(DNA.encode((piece if strand == "+" else piece.reverse.complement).seq))
+        return torch.from_numpy(
+            DNA.encode((piece if strand == "+" else piece.reverse.complement).seq)
+        )
 
 
 @settings(max_examples=200, deadline=None)
@@ -96,9 +102,16 @@ def test_intervals_that_a_genome_does_not_have(genome_of, chrom, start, end, str
 
 def test_counts_soft_mask_and_notes(genome_of):
     genome = genome_of({"a": "ACgtNnRy", "b": "ttK"})
-    assert genome.counts == store.Counts(bases=11, scorable=6, unknown=2, ambiguous=3, soft_masked=6)
-    assert (genome.codes & store.SOFT_MASK).astype(bool).tolist() == [c.islower() for c in "ACgtNnRyttK"]
-    assert len(genome.notes) == 1 and "3 IUPAC ambiguity codes in 11 bases are read as N" in genome.notes[0]
+    assert genome.counts == store.Counts(
+        bases=11, scorable=6, unknown=2, ambiguous=3, soft_masked=6
+    )
+    assert (genome.codes & store.SOFT_MASK).astype(bool).tolist() == [
+        c.islower() for c in "ACgtNnRyttK"
+    ]
+    assert (
+        len(genome.notes) == 1
+        and "3 IUPAC ambiguity codes in 11 bases are read as N" in genome.notes[0]
+    )
     assert genome_of({"a": "ACgtNn"}).notes == ()
 
 
@@ -149,7 +162,9 @@ def test_identity(fasta):
     genome = Genome.open(str(path))
     assert genome.name == "my.genome"
     assert genome.digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert torch.equal(pickle.loads(pickle.dumps(genome)).tokens("chr1", 0, 4), genome.tokens("chr1", 0, 4))
+    assert torch.equal(
+        pickle.loads(pickle.dumps(genome)).tokens("chr1", 0, 4), genome.tokens("chr1", 0, 4)
+    )
 
 
 # ---- the store -------------------------------------------------------------------------------------------------------
@@ -168,7 +183,12 @@ def test_a_store_is_built_once_with_progress(fasta):
     first, again = Reported(), Reported()
     Genome.open(path, progress=first)
     Genome.open(path, progress=again)
-    assert first == [(0, 3 * size), (size + 3, 3 * size), (2 * size + size * 80 // 85, 3 * size), (3 * size, 3 * size)]
+    assert first == [
+        (0, 3 * size),
+        (size + 3, 3 * size),
+        (2 * size + size * 80 // 85, 3 * size),
+        (3 * size, 3 * size),
+    ]
     assert again in ([], first[:1])  # a file this young may be hashed again, but is not read again
 
 
@@ -179,7 +199,11 @@ def test_progress_is_told_through_every_reading(fasta, monkeypatch, name):
     monkeypatch.setattr(store, "_PIECE", 10_000)
     rng = np.random.default_rng(len(name))
     path = fasta(
-        {"a": "".join(rng.choice(list("ACGT"), 150_000)), "b": "".join(rng.choice(list("ACGT"), 50_000))}, name
+        {
+            "a": "".join(rng.choice(list("ACGT"), 150_000)),
+            "b": "".join(rng.choice(list("ACGT"), 50_000)),
+        },
+        name,
     )
     report = Reported()
     genome = Genome.open(path, progress=report)
@@ -197,7 +221,9 @@ def test_an_unchanged_file_is_not_read_again(fasta, monkeypatch):
     monkeypatch.setattr(store, "_SETTLED", -1.0)
     path = fasta({"a": "ACGTACGGA"})
     Genome.open(path)
-    monkeypatch.setattr(store, "_sha256", lambda path, report: pytest.fail("the file was read again"))
+    monkeypatch.setattr(
+        store, "_sha256", lambda path, report: pytest.fail("the file was read again")
+    )
     assert Genome.open(path).tokens("a", 0, 9).tolist() == [A, C, G, T, A, C, G, G, A]
 
 
@@ -282,7 +308,9 @@ def test_a_new_version_takes_the_place_of_the_old_one(fasta):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
     folder = cache_folder() / "genomes"
     folder.mkdir(parents=True, exist_ok=True)
-    old, newer, other = (folder / name for name in (f"{digest}.v1.codes", f"{digest}.v9.codes", "other.v1.codes"))
+    old, newer, other = (
+        folder / name for name in (f"{digest}.v1.codes", f"{digest}.v9.codes", "other.v1.codes")
+    )
     for file in (old, newer, other):
         file.write_bytes(b"x")
     Genome.open(path)
@@ -305,7 +333,11 @@ def test_a_store_that_lost_a_page_is_built_again(fasta, place):
 def test_a_damaged_store_is_built_again(fasta, suffix):
     path = fasta({"a": f"ACGTACGGATTAC{suffix.count('.') * 'A'}{len(suffix) * 'G'}"})
     digest = Genome.open(path).digest
-    victim = next(file for file in (cache_folder() / "genomes").glob(f"{digest[:32]}*") if file.name.endswith(suffix))
+    victim = next(
+        file
+        for file in (cache_folder() / "genomes").glob(f"{digest[:32]}*")
+        if file.name.endswith(suffix)
+    )
     with victim.open("r+b") as file:
         file.truncate(victim.stat().st_size // 2)
     assert Genome.open(path).tokens("a", 10, 13).tolist() == [T, A, C]
@@ -353,10 +385,14 @@ def test_an_index_beside_the_file_that_fits(fasta):
     pyfaidx.Faidx(str(path)).close()
     assert Genome.open(path).notes == ()
     index = Path(f"{path}.fai")
-    index.write_text(index.read_text().replace("\t3\t4\n", "\t60\t61\n"))  # how wide lines are, where there is but one
+    index.write_text(
+        index.read_text().replace("\t3\t4\n", "\t60\t61\n")
+    )  # how wide lines are, where there is but one
     assert Genome.open(path).notes == ()
     os.utime(f"{path}.fai", (0, 0))
-    assert [note.split(": ")[1] for note in Genome.open(path).notes] == ["older than genome.fa, but agrees with it"]
+    assert [note.split(": ")[1] for note in Genome.open(path).notes] == [
+        "older than genome.fa, but agrees with it"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -376,7 +412,9 @@ def test_a_stale_index_beside_the_file(fasta, tmp_path, other):
     stale = write(tmp_path / "other.fa", other)
     pyfaidx.Faidx(str(stale)).close()
     shutil.move(f"{stale}.fai", f"{path}.fai")
-    with pytest.raises(InputError, match=r"genome.fa.fai: stale, .*; delete it or rebuild it with samtools faidx$"):
+    with pytest.raises(
+        InputError, match=r"genome.fa.fai: stale, .*; delete it or rebuild it with samtools faidx$"
+    ):
         Genome.open(path)
 
 
@@ -386,7 +424,9 @@ def test_a_stale_index_beside_the_file(fasta, tmp_path, other):
 def test_an_index_beside_the_file_that_is_none(fasta, text):
     path = fasta({"a": "ACGTACGA"}, width=4)
     Path(f"{path}.fai").write_text(text)
-    with pytest.raises(InputError, match=r"\.fai, line 1: not a FASTA index; delete it or rebuild it"):
+    with pytest.raises(
+        InputError, match=r"\.fai, line 1: not a FASTA index; delete it or rebuild it"
+    ):
         Genome.open(path)
 
 
@@ -416,26 +456,62 @@ BAD = {
     "empty bgzip": (lambda f: write(f / "x.fa.gz", "", "bgzip"), "does not begin with '>'"),
     "no header": (lambda f: write(f / "x.fa", "ACGT\nACGT\n"), "does not begin with '>'"),
     "bed": (lambda f: write(f / "x.fa", "chr1\t0\t100\n"), "does not begin with '>'"),
-    "comment only": (lambda f: write(f / "x.fa", "; nothing\n"), "does not contain a valid sequence"),
-    "plain gzip": (lambda f: write(f / "x.fa.gz", GOOD, "gzip"), r"run: gunzip .*x\.fa\.gz && bgzip x\.fa"),
+    "comment only": (
+        lambda f: write(f / "x.fa", "; nothing\n"),
+        "does not contain a valid sequence",
+    ),
+    "plain gzip": (
+        lambda f: write(f / "x.fa.gz", GOOD, "gzip"),
+        r"run: gunzip .*x\.fa\.gz && bgzip x\.fa",
+    ),
     "truncated gzip": (lambda f: truncated(write(f / "x.fa.gz", GOOD, "gzip"), 30), "run: gunzip"),
-    "no end": (lambda f: truncated(write(f / "x.fa.gz", GOOD, "bgzip"), -28), "truncated .the bgzip end marker"),
-    "cut block": (lambda f: truncated(write(f / "x.fa.gz", BIG, "bgzip"), 9000), "truncated .the bgzip end marker"),
-    "corrupt block": (lambda f: corrupted(write(f / "x.fa.gz", BIG, "bgzip")), "damaged or truncated"),
+    "no end": (
+        lambda f: truncated(write(f / "x.fa.gz", GOOD, "bgzip"), -28),
+        "truncated .the bgzip end marker",
+    ),
+    "cut block": (
+        lambda f: truncated(write(f / "x.fa.gz", BIG, "bgzip"), 9000),
+        "truncated .the bgzip end marker",
+    ),
+    "corrupt block": (
+        lambda f: corrupted(write(f / "x.fa.gz", BIG, "bgzip")),
+        "damaged or truncated",
+    ),
     "gzip by another name": (lambda f: write(f / "x.fa", GOOD, "bgzip"), "rename it to x.fa.gz"),
-    "text by another name": (lambda f: write(f / "x.fa.gz", GOOD), "not compressed.*rename it to x.fa"),
+    "text by another name": (
+        lambda f: write(f / "x.fa.gz", GOOD),
+        "not compressed.*rename it to x.fa",
+    ),
     "binary": (lambda f: write(f / "x.fa", b">chr1\n\xff\xfe\x00\x01\n"), "not text"),
-    "stray return": (lambda f: write(f / "x.fa", ">a\nAC\rGT\nACGTT\n"), "record a cannot be read past base 9; rewrap"),
+    "stray return": (
+        lambda f: write(f / "x.fa", ">a\nAC\rGT\nACGTT\n"),
+        "record a cannot be read past base 9; rewrap",
+    ),
     "twice": (lambda f: write(f / "x.fa", ">a\nAC\n>b\nAC\n>a\nACG\n"), "two records are called a"),
     "no bases": (lambda f: write(f / "x.fa", ">a\nAC\n>b\n>c\nAC\n"), "record b has no bases"),
     "no bases at the end": (lambda f: write(f / "x.fa", ">a\nAC\n>b\n"), "record b has no bases"),
     "no bases but a line": (lambda f: write(f / "x.fa", ">a\n\n>b\nAC\n"), "record a has no bases"),
-    "no name": (lambda f: write(f / "x.fa", ">a\nAC\n>\nAC\n"), "Bad sequence name.*; give every record a name"),
+    "no name": (
+        lambda f: write(f / "x.fa", ">a\nAC\n>\nAC\n"),
+        "Bad sequence name.*; give every record a name",
+    ),
     "uneven in two places": (lambda f: write(f / "x.fa", ">a\nACGT\nAC\nA\n"), "not .*; rewrap it"),
-    "uneven at the end": (lambda f: write(f / "x.fa", ">a\nACGT\nACGT\nACGTA\n\n\n"), "not .*; rewrap it"),
-    "short, then blank": (lambda f: write(f / "x.fa", ">a\nAC\n\nAC\n\n"), "not of one length; rewrap it"),
-    "uneven": (lambda f: write(f / "x.fa", ">a\nACGT\nAC\nACGT\n"), "not consistent.*line 3; rewrap it"),
-    "blank line": (lambda f: write(f / "x.fa", ">a\nACGT\n\nACGT\n"), "not consistent.*; rewrap it"),
+    "uneven at the end": (
+        lambda f: write(f / "x.fa", ">a\nACGT\nACGT\nACGTA\n\n\n"),
+        "not .*; rewrap it",
+    ),
+    "short, then blank": (
+        lambda f: write(f / "x.fa", ">a\nAC\n\nAC\n\n"),
+        "not of one length; rewrap it",
+    ),
+    "uneven": (
+        lambda f: write(f / "x.fa", ">a\nACGT\nAC\nACGT\n"),
+        "not consistent.*line 3; rewrap it",
+    ),
+    "blank line": (
+        lambda f: write(f / "x.fa", ">a\nACGT\n\nACGT\n"),
+        "not consistent.*; rewrap it",
+    ),
     "protein": (
         lambda f: write(f / "x.fa", ">a\nACGT\n>p\nMKVS\nTALS\n"),
         "record p, position 7: 'L' .*protein or RNA",
@@ -490,11 +566,16 @@ def compare_with_pyfaidx(path, genome, count, length):
     with pyfaidx.Fasta(str(path), indexname=f"{oracle}.fai", gzi_indexname=f"{oracle}.gzi") as file:
         assert {chrom: len(file[chrom]) for chrom in file.keys()} == genome.contigs
         for chrom in rng.choice(list(genome.contigs), count):
-            runs = genome.segments(Interval(chrom, 0, genome.contigs[chrom]), length) - genome.offsets[chrom]
+            runs = (
+                genome.segments(Interval(chrom, 0, genome.contigs[chrom]), length)
+                - genome.offsets[chrom]
+            )
             low, high = runs[rng.integers(len(runs))]
             start = int(rng.integers(max(0, low - length), high))
             end = min(start + length, genome.contigs[chrom])
-            assert DNA.decode(genome.tokens(chrom, start, end)) == file[chrom][start:end].seq.upper()
+            assert (
+                DNA.decode(genome.tokens(chrom, start, end)) == file[chrom][start:end].seq.upper()
+            )
 
 
 def test_real_yeast(shared_data):
@@ -504,7 +585,9 @@ def test_real_yeast(shared_data):
     compare_with_pyfaidx(path, genome, 40, 5_000)
 
 
-@pytest.mark.skipif(not os.environ.get("DNADIFF_SLOW_TESTS"), reason="indexes 1.3 Gb: set DNADIFF_SLOW_TESTS")
+@pytest.mark.skipif(
+    not os.environ.get("DNADIFF_SLOW_TESTS"), reason="indexes 1.3 Gb: set DNADIFF_SLOW_TESTS"
+)
 def test_real_human(shared_data):
     path = shared_data / "genomes" / "hg38.fa.gz"
     genome = Genome.open(path)

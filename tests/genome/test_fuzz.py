@@ -32,11 +32,44 @@ fuzz_more = settings(fuzz, max_examples=4 * ATTEMPTS)  # where an attempt takes 
 TOKENS = [
     *(
         text.encode()
-        for text in ("\n", "\r\n", "\r", "\t", " ", "\xa0", "\x0b", ">", ">a\n", ";", "#", "-", ".", ",", "*", "0")
+        for text in (
+            "\n",
+            "\r\n",
+            "\r",
+            "\t",
+            " ",
+            "\xa0",
+            "\x0b",
+            ">",
+            ">a\n",
+            ";",
+            "#",
+            "-",
+            ".",
+            ",",
+            "*",
+            "0",
+        )
     ),
     *(
         text.encode()
-        for text in ("", "1", "7", "-1", "9" * 20, "4294967296", "1e3", "1_0", "٣", "N", "n", "R", "acgt", "U", "<DEL>")
+        for text in (
+            "",
+            "1",
+            "7",
+            "-1",
+            "9" * 20,
+            "4294967296",
+            "1e3",
+            "1_0",
+            "٣",
+            "N",
+            "n",
+            "R",
+            "acgt",
+            "U",
+            "<DEL>",
+        )
     ),
     *(
         b"A]b:1]",
@@ -93,7 +126,10 @@ def expect(read, path):
 
 RECORDS = {"a": "ACGTacgtNNRY" * 4, "b two": "TTGACA", "chr3": "GATTACA" * 9}
 genomes = st.dictionaries(
-    st.sampled_from([*RECORDS, "c", "x|y"]), st.text("ACGTacgtNRn", min_size=1, max_size=90), min_size=1, max_size=3
+    st.sampled_from([*RECORDS, "c", "x|y"]),
+    st.text("ACGTacgtNRn", min_size=1, max_size=90),
+    min_size=1,
+    max_size=3,
 )
 
 
@@ -116,7 +152,9 @@ def literal_fasta(data):
 
 def read_genome(path):
     genome = Genome.open(path)
-    return {name: DNA.decode(genome.tokens(name, 0, length)) for name, length in genome.contigs.items()}
+    return {
+        name: DNA.decode(genome.tokens(name, 0, length)) for name, length in genome.contigs.items()
+    }
 
 
 def as_dna(letters):
@@ -130,7 +168,9 @@ def check_genome(path, text):
         return False
     literal = literal_fasta(text)
     assert literal is not None, text
-    assert all(re.fullmatch("[ACGTRYSWKMBDHVNacgtryswkmbdhvn]+", letters) for letters in literal.values()), text
+    assert all(
+        re.fullmatch("[ACGTRYSWKMBDHVNacgtryswkmbdhvn]+", letters) for letters in literal.values()
+    ), text
     assert found == {name: as_dna(letters) for name, letters in literal.items()}, text
     return True
 
@@ -141,7 +181,11 @@ def test_fasta(folder, records, width, end, changes):
     text = damaged(fasta_text(records, width, end).encode(), changes)
     path = write(folder / f"{next(number)}.fa", text)
     read = check_genome(path, text)
-    assert read or changes or not any(set(letters.upper()) & set("ACGT") for letters in records.values())
+    assert (
+        read
+        or changes
+        or not any(set(letters.upper()) & set("ACGT") for letters in records.values())
+    )
 
 
 @fuzz
@@ -212,10 +256,13 @@ def test_an_index_beside_it(folder, changes, width):
     same = rows is not None and len(rows) == len(true)
     # Where a record is one line in both, the width of a line says nothing.
     same = same and all(
-        r[:3] == t[:3] and (r == t or (t[1] <= t[3] and r[1] <= r[3])) for r, t in zip(rows, true, strict=True)
+        r[:3] == t[:3] and (r == t or (t[1] <= t[3] and r[1] <= r[3]))
+        for r, t in zip(rows, true, strict=True)
     )
     assert (found is not None) == same
-    assert found is None or found == {name.split()[0]: as_dna(letters) for name, letters in RECORDS.items()}
+    assert found is None or found == {
+        name.split()[0]: as_dna(letters) for name, letters in RECORDS.items()
+    }
 
 
 @fuzz
@@ -240,8 +287,16 @@ def bed_lines(draw):
     fields = [chrom, str(start), str(draw(st.integers(start + 1, SIZES[chrom])))]
     fields += draw(st.lists(st.sampled_from(["train", "test", "a b", "."]), max_size=3))
     if draw(st.booleans()):
-        fields[draw(st.integers(0, 2))] = draw(odd_numbers | st.sampled_from(["chr9", "0", "7", "101"]))
-    others = ["# comment", "track name=x", "", "chrom\tstart\tend\tsplit", "#chrom start end name split"]
+        fields[draw(st.integers(0, 2))] = draw(
+            odd_numbers | st.sampled_from(["chr9", "0", "7", "101"])
+        )
+    others = [
+        "# comment",
+        "track name=x",
+        "",
+        "chrom\tstart\tend\tsplit",
+        "#chrom start end name split",
+    ]
     return draw(st.just("\t".join(fields)) | st.sampled_from(others))
 
 
@@ -301,7 +356,9 @@ def sized(folder):
 def test_bed(folder, sized, rows, container, changes, inside):
     """Damage inside the text, or to the file that holds it."""
     text = "\n".join(rows).encode()
-    path = write(folder / f"{next(number)}.bed", damaged(text, changes) if inside else text, container)
+    path = write(
+        folder / f"{next(number)}.bed", damaged(text, changes) if inside else text, container
+    )
     if not inside:
         path.write_bytes(damaged(path.read_bytes(), changes))
     assert check_bed(path, sized) or changes or literal_bed(text) is None
@@ -310,17 +367,27 @@ def test_bed(folder, sized, rows, container, changes, inside):
 # ---- VCF -------------------------------------------------------------------------------------------------------------
 
 REFERENCE = {"chr1": "ACGTNACGTTTGACA" * 3, "2": "GGCATR"}
-alleles = st.text("ACGT", min_size=1, max_size=3) | st.sampled_from(["<DEL>", "*", ".", "N", "A]2:1]", "acg", ".A"])
+alleles = st.text("ACGT", min_size=1, max_size=3) | st.sampled_from(
+    ["<DEL>", "*", ".", "N", "A]2:1]", "acg", ".A"]
+)
 
 
 @st.composite
 def vcf_lines(draw):
     chrom = draw(st.sampled_from([*REFERENCE, "chr2", "1", "chr9"]))
     letters = next(
-        (REFERENCE[name] for name in (chrom, f"chr{chrom}", chrom.removeprefix("chr")) if name in REFERENCE), "A"
+        (
+            REFERENCE[name]
+            for name in (chrom, f"chr{chrom}", chrom.removeprefix("chr"))
+            if name in REFERENCE
+        ),
+        "A",
     )
     start = draw(st.integers(0, len(letters) - 1))
-    ref = draw(st.just(letters[start : start + draw(st.integers(1, 3))]) | st.text("ACGTN", min_size=1, max_size=3))
+    ref = draw(
+        st.just(letters[start : start + draw(st.integers(1, 3))])
+        | st.text("ACGTN", min_size=1, max_size=3)
+    )
     alts = ",".join(draw(st.lists(alleles, min_size=1, max_size=3)))
     position = draw(st.just(str(start + 1)) | odd_numbers)
     return "\t".join([chrom, position, ".", ref, alts, ".", "PASS", "AF=0.1"])
@@ -340,7 +407,14 @@ def literal_vcf(data):
         fields = line.split("\t")
         if not header or len(fields) < 5 or not re.fullmatch("[0-9]+", fields[1]):
             return None
-        chrom = next((n for n in (fields[0], "chr" + fields[0], fields[0].removeprefix("chr")) if n in REFERENCE), None)
+        chrom = next(
+            (
+                n
+                for n in (fields[0], "chr" + fields[0], fields[0].removeprefix("chr"))
+                if n in REFERENCE
+            ),
+            None,
+        )
         start, ref = int(fields[1]) - 1, fields[3].upper()
         for alt in fields[4].upper().split(","):
             if chrom is None or not re.fullmatch("[ACGT]+", alt):
@@ -380,7 +454,9 @@ VCF_HEADER = "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=45>\n#CHROM\tPOS\tI
 @given(st.lists(vcf_lines(), max_size=3), containers, st.just([]) | edits(), st.booleans())
 def test_vcf(folder, reference, rows, container, changes, inside):
     text = (VCF_HEADER + "\n".join([*rows, ""])).encode()
-    path = write(folder / f"{next(number)}.vcf", damaged(text, changes) if inside else text, container)
+    path = write(
+        folder / f"{next(number)}.vcf", damaged(text, changes) if inside else text, container
+    )
     if not inside:
         path.write_bytes(damaged(path.read_bytes(), changes))
     assert check_vcf(path, reference) or changes or literal_vcf(text) is None

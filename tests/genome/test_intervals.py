@@ -62,18 +62,31 @@ def test_a_weight_is_above_0(weight):
 
 
 def test_the_weight_does_not_tell_intervals_apart():
-    assert Interval("a", 0, 1, 2.0) == Interval("a", 0, 1) and len({Interval("a", 0, 1, 2.0), Interval("a", 0, 1)}) == 1
+    assert (
+        Interval("a", 0, 1, 2.0) == Interval("a", 0, 1)
+        and len({Interval("a", 0, 1, 2.0), Interval("a", 0, 1)}) == 1
+    )
 
 
 def test_weights_and_folds_of_a_bed_file(genome, tmp_path):
     path = tmp_path / "x.bed"
-    path.write_text("#chrom\tstart\tend\tweight\tfold\nchr1\t0\t4\t2.5\tfold1\nchr1\t4\t9\t1e-3\tfold2\n")
-    assert [(row.interval.weight, row.split) for row in read_bed(path, genome)] == [(2.5, "fold1"), (1e-3, "fold2")]
+    path.write_text(
+        "#chrom\tstart\tend\tweight\tfold\nchr1\t0\t4\t2.5\tfold1\nchr1\t4\t9\t1e-3\tfold2\n"
+    )
+    assert [(row.interval.weight, row.split) for row in read_bed(path, genome)] == [
+        (2.5, "fold1"),
+        (1e-3, "fold2"),
+    ]
 
 
 @pytest.mark.parametrize(
     "weight, message",
-    [("heavy", "'heavy' in the weight column is not a number"), ("0", "weight 0.0"), ("nan", "weight nan"), ("", "''")],
+    [
+        ("heavy", "'heavy' in the weight column is not a number"),
+        ("0", "weight 0.0"),
+        ("nan", "weight nan"),
+        ("", "''"),
+    ],
 )
 def test_bad_weights_are_named(genome, tmp_path, weight, message):
     path = tmp_path / "x.bed"
@@ -87,10 +100,14 @@ def test_a_file_for_a_whole_assembly_may_name_contigs_that_are_not_there(genome,
     path = tmp_path / "x.bed"
     path.write_text("chrX\t0\t9\nchr1\t0\t4\nchrY\t0\t9\n")
     with caplog.at_level("INFO", "dnadiff"):
-        assert [row.interval for row in read_bed(path, genome, partial=True)] == [Interval("chr1", 0, 4)]
+        assert [row.interval for row in read_bed(path, genome, partial=True)] == [
+            Interval("chr1", 0, 4)
+        ]
     assert "2 intervals lie on contigs that the genome does not have" in caplog.text
     path.write_text("1\t0\t9\n2\t0\t4\n")
-    with pytest.raises(InputError, match=r"line 1: .* no chromosome '1'; there it is called 'chr1'"):
+    with pytest.raises(
+        InputError, match=r"line 1: .* no chromosome '1'; there it is called 'chr1'"
+    ):
         read_bed(path, genome, partial=True)
     path.write_text("chrX\t0\t9\nchr1\t0\t400\n")
     with pytest.raises(InputError, match=r"line 2: .* out of range"):
@@ -177,7 +194,9 @@ def test_pieces_keep_order_and_weight():
 def test_merge_keeps_the_bases_and_leaves_gaps(given_intervals):
     merged = merge(given_intervals)
     assert bases(merged) == bases(given_intervals)
-    assert all(one.chrom != two.chrom or one.end < two.start for one, two in itertools.pairwise(merged))
+    assert all(
+        one.chrom != two.chrom or one.end < two.start for one, two in itertools.pairwise(merged)
+    )
     assert merged == sorted(merged)
 
 
@@ -190,4 +209,7 @@ def test_the_covered_intervals_of_the_human_genome_are_read(shared_data, monkeyp
     assert len(rows) == 161
     assert {row.split for row in rows} == {"train", "valid", "test"}
     assert sum(len(row.interval) for row in rows if row.split == "train") == 42_154_663
-    assert len(read_bed(shared_data / "intervals" / "borzoi_human_folds.bed.gz", AnyGenome())) == 55_497
+    assert (
+        len(read_bed(shared_data / "intervals" / "borzoi_human_folds.bed.gz", AnyGenome()))
+        == 55_497
+    )

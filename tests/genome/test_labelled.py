@@ -35,13 +35,17 @@ def table(path, rows, header="label,sequence"):
 def dealt(tmp_path_factory):
     texts = random_texts(600, 20)
     path = tmp_path_factory.mktemp("table") / "some.csv"
-    return texts, read_labelled(table(path, [f"{'ab'[i % 2]},{t}" for i, t in enumerate(texts)]), 20, seed=3)
+    return texts, read_labelled(
+        table(path, [f"{'ab'[i % 2]},{t}" for i, t in enumerate(texts)]), 20, seed=3
+    )
 
 
 def test_both_strands_are_dealt_to_one_split():
     texts = random_texts(300, 15, seed=4)
     splits = [_dealt(torch.from_numpy(DNA.encode(text))) for text in texts]
-    assert splits == [_dealt(torch.from_numpy(DNA.encode(text.translate(_OTHER)[::-1]))) for text in texts]
+    assert splits == [
+        _dealt(torch.from_numpy(DNA.encode(text.translate(_OTHER)[::-1]))) for text in texts
+    ]
 
 
 def test_sequences_are_dealt_eight_to_one_to_one(dealt):
@@ -49,7 +53,12 @@ def test_sequences_are_dealt_eight_to_one_to_one(dealt):
     assert found.names == ("a", "b")
     sizes = [found.windows[split].windows for split in ("train", "valid", "test")]
     assert sum(sizes) == 600 and abs(sizes[0] - 480) < 40 and min(sizes[1:]) > 35
-    shown = [letters(row) for some in found.windows.values() for tokens in some.batches(7) for row in tokens]
+    shown = [
+        letters(row)
+        for some in found.windows.values()
+        for tokens in some.batches(7)
+        for row in tokens
+    ]
     assert sorted(shown) == sorted(texts)
     assert "dealt 8 : 1 : 1" in str(found) and any("alike" in note for note in found.notes)
 
@@ -57,9 +66,15 @@ def test_sequences_are_dealt_eight_to_one_to_one(dealt):
 def test_a_window_keeps_its_label_and_its_line(dealt):
     texts, found = dealt
     for some in found.windows.values():
-        for row, label, place in zip(some.tokens(slice(None)), some.label.tolist(), some.locations, strict=True):
+        for row, label, place in zip(
+            some.tokens(slice(None)), some.label.tolist(), some.locations, strict=True
+        ):
             line = int(place.chrom.removeprefix("line "))
-            assert letters(row) == texts[line - 2] and label == (line - 2) % 2 and place.genome == "some.csv"
+            assert (
+                letters(row) == texts[line - 2]
+                and label == (line - 2) % 2
+                and place.genome == "some.csv"
+            )
 
 
 def test_windows_are_drawn_alike_often_on_either_strand_as_a_function_of_their_number(dealt):
@@ -67,7 +82,8 @@ def test_windows_are_drawn_alike_often_on_either_strand_as_a_function_of_their_n
     tokens, weight, label = windows.draw(torch.arange(20_000))
     assert weight is None
     known = {
-        letters(row): number for row, number in zip(windows.tokens(slice(None)), windows.label.tolist(), strict=True)
+        letters(row): number
+        for row, number in zip(windows.tokens(slice(None)), windows.label.tolist(), strict=True)
     }
     counts, forward = Counter(), 0
     for text, number in zip(map(letters, tokens), label.tolist(), strict=True):
@@ -77,7 +93,9 @@ def test_windows_are_drawn_alike_often_on_either_strand_as_a_function_of_their_n
         counts[own] += 1
         forward += plus
     expected = 20_000 / windows.windows
-    assert all(abs(count - expected) < 6 * expected**0.5 for count in counts.values()) and len(counts) == len(known)
+    assert all(abs(count - expected) < 6 * expected**0.5 for count in counts.values()) and len(
+        counts
+    ) == len(known)
     assert abs(forward - 10_000) < 6 * 5_000**0.5
     again = windows.draw(torch.tensor([17, 3]))
     assert torch.equal(again.tokens, tokens[[17, 3]]) and torch.equal(again.label, label[[17, 3]])
@@ -108,7 +126,9 @@ def test_long_sequences_are_cut_to_their_middle_and_short_ones_padded(tmp_path):
     assert letters(found.windows["test"].tokens(slice(1))[0]) == "GATN"
 
 
-@pytest.mark.parametrize(("name", "mark"), [("t.tsv", "\t"), ("t.csv.gz", ","), ("t.tsv.gz", "\t"), ("t.csv", ",")])
+@pytest.mark.parametrize(
+    ("name", "mark"), [("t.tsv", "\t"), ("t.csv.gz", ","), ("t.tsv.gz", "\t"), ("t.csv", ",")]
+)
 def test_tables_of_every_kind(tmp_path, name, mark):
     text = "\n".join(
         mark.join(row)
@@ -141,7 +161,11 @@ def test_tables_of_every_kind(tmp_path, name, mark):
         ("label,sequence", ["a,ACGT,9"], "not a table that can be read"),
         ("label,sequence", ["a,ACGT", "a,ACGA"], "only the class 'a'"),
         ("label,split,sequence", ["a,trian,ACGT"], "line 2: 'trian' in the split column"),
-        ("label,split,sequence", ["a,train,ACGT", "b,train,ACGT"], "nothing labelled is in the valid split"),
+        (
+            "label,split,sequence",
+            ["a,train,ACGT", "b,train,ACGT"],
+            "nothing labelled is in the valid split",
+        ),
         (
             "label,split,sequence",
             ["a,train,ACGT", "b,valid,ACGT", "a,test,ACGT"],
@@ -188,7 +212,9 @@ def test_the_window_of_an_interval_lies_around_its_middle_in_one_split(tmp_path,
     assert [place[1:] for place in train.locations] == [("one", 100, 120, "+"), ("one", 0, 20, "+")]
     assert torch.equal(train.tokens(slice(1))[0], source[0].tokens("one", 100, 120))
     assert train.label.tolist() == [0, 1]
-    assert found.notes == ("3 of 7 labelled intervals are left out: their windows lie in no split, or are mostly N",)
+    assert found.notes == (
+        "3 of 7 labelled intervals are left out: their windows lie in no split, or are mostly N",
+    )
     assert "by hand" in found.how
 
 
@@ -208,13 +234,17 @@ def test_intervals_that_cannot_be_used(tmp_path, source, row, message):
 
 def test_a_split_column_must_agree_with_the_genome(tmp_path, source):
     path = table(tmp_path / "t.csv", ["a,valid,one,100,120"], "label,split,chrom,start,end")
-    with pytest.raises(InputError, match=r"line 2: its window one:100-120 lies in the train split .*, not in valid"):
+    with pytest.raises(
+        InputError, match=r"line 2: its window one:100-120 lies in the train split .*, not in valid"
+    ):
         read_labelled(path, 20, 0, source)
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from("xy"), st.integers(0, 60)), min_size=2, max_size=14, unique=True),
+    st.lists(
+        st.tuples(st.sampled_from("xy"), st.integers(0, 60)), min_size=2, max_size=14, unique=True
+    ),
     st.lists(st.sampled_from(["train", "valid", "test", None]), min_size=14, max_size=14),
     st.sampled_from("xyz"),
     st.integers(0, 60),
@@ -227,7 +257,12 @@ def test_the_owner_of_a_window_is_found_as_by_looking_everywhere(cuts, owners, c
         if one == other and owner:
             made[owner].append(Interval(one, low, high))
     splits, window = Splits(made, ""), Interval(chrom, start, start + size)
-    bases = {(i.chrom, base): split for split in splits for i in splits[split] for base in range(i.start, i.end)}
+    bases = {
+        (i.chrom, base): split
+        for split in splits
+        for i in splits[split]
+        for base in range(i.start, i.end)
+    }
     owners = {bases.get((chrom, base)) for base in range(start, start + size)}
     assert _owner(_owned(splits), window) == (owners.pop() if len(owners) == 1 else None)
 
@@ -244,7 +279,11 @@ def test_the_audit_finds_copies_and_pieces_of_them(tmp_path):
     assert [(r.split, r.other, r.bases, r.shared_bases) for r in rows] == [
         ("valid", "train", 120, 60), ("test", "train", 120, 0), ("test", "valid", 120, 60),
     ]  # fmt: skip
-    assert [(r.kmers, r.shared_kmers, r.copies) for r in rows] == [(60, 30, 1), (60, 10, 0), (60, 30, 1)]
+    assert [(r.kmers, r.shared_kmers, r.copies) for r in rows] == [
+        (60, 30, 1),
+        (60, 10, 0),
+        (60, 30, 1),
+    ]
 
 
 def test_genomes_are_not_read_as_tables(tmp_path):

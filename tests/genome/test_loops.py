@@ -1,4 +1,4 @@
-"""The compiled loops: the same random numbers as `dnadiff.noise`, and orders without lists."""
+"""The compiled loops: the same random numbers as `dnadiff.rng`, and orders without lists."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from dnadiff.genome.loops import chances, shuffled
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
 
 seeds = st.integers(0, 2**64 - 1)
 
@@ -33,13 +33,18 @@ def test_a_shuffled_list_has_everything_once(size, seed, turn):
 
 def test_orders_differ_and_repeat():
     assert order(100, 1, 0) == order(100, 1, 0)
-    assert len({tuple(order(100, seed, turn)) for seed in (1, 2, 2**40) for turn in (0, 1, 2**33)}) == 9
+    assert (
+        len({tuple(order(100, seed, turn)) for seed in (1, 2, 2**40) for turn in (0, 1, 2**33)})
+        == 9
+    )
 
 
 @pytest.mark.parametrize("size", [5, 16, 33])
 def test_every_place_goes_everywhere(size):
     turns = 200 * size
-    where = np.array([shuffled(*(np.uint64(v) for v in (3, size, 7, Stream.WINDOW, t))) for t in range(turns)])
+    where = np.array(
+        [shuffled(*(np.uint64(v) for v in (3, size, 7, Stream.WINDOW, t))) for t in range(turns)]
+    )
     assert chisquare(np.bincount(where.astype(int), minlength=size)).pvalue > 0.001
 
 

@@ -29,7 +29,7 @@ def test_counts_written_out_by_hand():
     model = MarkovModel.fit(tokens("ACA"), 1, prior=1.0)
     # order 0: (1 + 1/4) / (4 + 1) = 1/4.  p(C | A) = (1 + 1/4) / (1 + 1) = 5/8, p(G | A) = (0 + 1/4) / 2 = 1/8
     expected = [-math.log(1 / 4 * 5 / 8), -math.log(1 / 4 * 1 / 8), -math.log(1 / 4)]
-    assert model.nats(tokens("AC", "AG", "NA")).tolist() == pytest.approx(expected, abs=1e-15)
+    assert model.nll(tokens("AC", "AG", "NA")).tolist() == pytest.approx(expected, abs=1e-15)
 
 
 def test_order_zero_is_the_composition_of_both_strands():
@@ -39,10 +39,12 @@ def test_order_zero_is_the_composition_of_both_strands():
 
 def test_without_a_prior_an_unseen_context_falls_back_and_an_unseen_letter_is_impossible():
     model = MarkovModel.fit(tokens("AAAA"), 1, prior=0.0)  # AA and TT three times each
-    assert model.nats(tokens("AA", "AT", "CA", "AC")).tolist() == pytest.approx(
+    assert model.nll(tokens("AA", "AT", "CA", "AC")).tolist() == pytest.approx(
         [math.log(2), math.inf, math.inf, math.inf]
     )
-    assert np.exp(model.tables[1]).reshape(4, 4)[1] == pytest.approx([0.5, 0, 0, 0.5])  # after C: the composition
+    assert np.exp(model.tables[1]).reshape(4, 4)[1] == pytest.approx(
+        [0.5, 0, 0, 0.5]
+    )  # after C: the composition
 
 
 def test_agrees_with_a_known_chain():
@@ -57,7 +59,7 @@ def test_agrees_with_a_known_chain():
     blocks = torch.from_numpy(letters + DNA.first_id).reshape(100, -1)
     model = MarkovModel.fit(iter(blocks), 1)
     assert np.exp(model.tables[1]).reshape(4, 4) == pytest.approx(chain, abs=0.005)
-    nats = model.nats(blocks)
+    nats = model.nll(blocks)
     rate = -(0.7 * math.log(0.7) + 0.3 * math.log(0.1))
     assert nats.sum().item() / blocks.numel() == pytest.approx(rate, abs=0.005)
 
@@ -67,7 +69,7 @@ def test_agrees_with_a_known_chain():
 def test_sums_to_one_over_all_windows(order, prior):
     model = MarkovModel.fit([text(3000, seed=1)], order, prior=prior)
     for length in (1, 4, 6):
-        assert torch.exp(-model.nats(every(length))).sum().item() == pytest.approx(1, abs=1e-12)
+        assert torch.exp(-model.nll(every(length))).sum().item() == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("where", [(0,), (2,), (5,), (1, 2), (0, 3)])
@@ -75,7 +77,7 @@ def test_sums_to_one_around_letters_that_are_missing(where):
     windows = every(6)
     windows[:, where] = DNA.unknown_id
     model = MarkovModel.fit([text(3000, seed=1)], 2)
-    assert torch.exp(-model.nats(windows.unique(dim=0))).sum().item() == pytest.approx(1, abs=1e-12)
+    assert torch.exp(-model.nll(windows.unique(dim=0))).sum().item() == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("other", [DNA.unknown_id, DNA.mask_id, DNA.pad_id])
@@ -83,9 +85,11 @@ def test_what_is_no_letter_breaks_the_context_and_costs_nothing(other):
     model = MarkovModel.fit([text(3000, seed=1)], 2)
     broken, left, right = tokens("ACGTAGGT"), tokens("ACG"), tokens("AGGT")
     broken[0, 3] = other
-    assert model.nats(broken).item() == pytest.approx((model.nats(left) + model.nats(right)).item(), abs=1e-12)
-    assert model.nats(torch.full((2, 5), other)).tolist() == [0, 0]
-    assert model.nats(torch.empty(2, 0, dtype=torch.int64)).tolist() == [0, 0]
+    assert model.nll(broken).item() == pytest.approx(
+        (model.nll(left) + model.nll(right)).item(), abs=1e-12
+    )
+    assert model.nll(torch.full((2, 5), other)).tolist() == [0, 0]
+    assert model.nll(torch.empty(2, 0, dtype=torch.int64)).tolist() == [0, 0]
 
 
 def test_nothing_is_counted_across_a_gap_a_row_or_a_block():
@@ -111,21 +115,27 @@ def test_a_circle_without_a_prior_gives_both_strands_of_a_window_one_probability
     circle = text(20_000, seed=3)
     model = MarkovModel.fit([torch.cat([circle, circle[:order]])], order, prior=0.0)
     windows = every(6)
-    assert torch.allclose(model.nats(windows), model.nats(DNA.reverse_complement(windows)), atol=1e-10, rtol=0)
+    assert torch.allclose(
+        model.nll(windows), model.nll(DNA.reverse_complement(windows)), atol=1e-10, rtol=0
+    )
 
 
 def test_high_orders_fall_back_on_low_ones_instead_of_overfitting():
     # letters without any order: the prior must keep an order-8 fit near log 4
     model = MarkovModel.fit([text(200_000, seed=4)], 8, prior=20.0)
-    rate = model.nats(text(100_000, seed=5)[None]).item() / 100_000
+    rate = model.nll(text(100_000, seed=5)[None]).item() / 100_000
     assert math.log(4) < rate < math.log(4) + 0.08
 
 
 def test_another_alphabet():
     binary = Alphabet(letters="01", complement=None, ambiguity={"?": "01"}, unknown="?")
-    model = MarkovModel.fit([torch.from_numpy(binary.encode("010101?0"))], 1, prior=0.0, alphabet=binary)
+    model = MarkovModel.fit(
+        [torch.from_numpy(binary.encode("010101?0"))], 1, prior=0.0, alphabet=binary
+    )
     # pairs 01 three times and 10 twice: p(1) = 3/5, p(0 | 1) = 1
-    assert model.nats(torch.from_numpy(binary.encode("10"))[None]).item() == pytest.approx(-math.log(3 / 5))
+    assert model.nll(torch.from_numpy(binary.encode("10"))[None]).item() == pytest.approx(
+        -math.log(3 / 5)
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +158,7 @@ def test_samples_follow_the_model(order):
     model = MarkovModel.fit([text(300, seed=2)], order, prior=2.0)
     drawn = model.sample(torch.arange(20_000), 4, seed=1)
     cells = (DNA.letter_index(drawn) * 4 ** torch.arange(3, -1, -1)).sum(1)
-    expected = 20_000 * torch.exp(-model.nats(every(4)))
+    expected = 20_000 * torch.exp(-model.nll(every(4)))
     assert chisquare(torch.bincount(cells, minlength=256).numpy(), expected.numpy()).pvalue > 1e-3
     assert torch.equal(model.sample(torch.tensor([7, 19]), 4, seed=1), drawn[[7, 19]])
     assert not torch.equal(model.sample(torch.arange(20_000), 4, seed=2), drawn)

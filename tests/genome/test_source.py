@@ -27,7 +27,9 @@ from dnadiff.genome.source import (
     write_genome,
 )
 
-CHAIN = np.array([[0.5, 0.1, 0.2, 0.2], [0.3, 0.3, 0.1, 0.3], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]])
+CHAIN = np.array(
+    [[0.5, 0.1, 0.2, 0.2], [0.3, 0.3, 0.1, 0.3], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]]
+)
 CODONS = {"".join(codon): 1 + i % 5 for i, codon in enumerate(itertools.product("ACGT", repeat=3))}
 STOPS = {"TAA": 2.0, "TAG": 1.0, "TGA": 1.0}
 for stop in STOPS:
@@ -112,7 +114,14 @@ def test_reverse_complement_twice_is_the_element_itself(name):
 @pytest.mark.parametrize(
     ("name", "length"),
     # a gene: start, two codons on average (geometric, at least one), stop
-    [("background", 4), ("background of order 2", 5), ("motif", 4), ("repeat", 5), ("tandem", 6), ("gene", 12)],
+    [
+        ("background", 4),
+        ("background of order 2", 5),
+        ("motif", 4),
+        ("repeat", 5),
+        ("tandem", 6),
+        ("gene", 12),
+    ],
 )
 def test_mean_length(name, length):
     assert ELEMENTS[name].mean_length == pytest.approx(length)
@@ -154,12 +163,30 @@ def test_founders_come_from_the_seed():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Element("x", np.array([0.5, 0.4]), np.zeros((2, 2)), np.full((2, 4), 0.25)), "x: the rows of enter"),
-        (lambda: Element("x", np.ones(1), np.array([[-0.1]]), np.full((1, 4), 0.25)), "x: the rows of step"),
-        (lambda: Element("x", np.ones(1), np.array([[1.2]]), np.full((1, 4), 0.25)), "x: the rows of step"),
-        (lambda: Element("x", np.ones(1), np.ones((1, 1)), np.full((1, 4), 0.25)), "x: the piece never ends"),
-        (lambda: Element("x", np.ones(1), np.zeros((1, 1)), np.full((1, 4), 0.3)), "x: the rows of emit"),
-        (lambda: Element("x", np.eye(2)[0], np.zeros((2, 2)), np.full((2, 4), 0.25)), "x: a state is never reached"),
+        (
+            lambda: Element("x", np.array([0.5, 0.4]), np.zeros((2, 2)), np.full((2, 4), 0.25)),
+            "x: the rows of enter",
+        ),
+        (
+            lambda: Element("x", np.ones(1), np.array([[-0.1]]), np.full((1, 4), 0.25)),
+            "x: the rows of step",
+        ),
+        (
+            lambda: Element("x", np.ones(1), np.array([[1.2]]), np.full((1, 4), 0.25)),
+            "x: the rows of step",
+        ),
+        (
+            lambda: Element("x", np.ones(1), np.ones((1, 1)), np.full((1, 4), 0.25)),
+            "x: the piece never ends",
+        ),
+        (
+            lambda: Element("x", np.ones(1), np.zeros((1, 1)), np.full((1, 4), 0.3)),
+            "x: the rows of emit",
+        ),
+        (
+            lambda: Element("x", np.eye(2)[0], np.zeros((2, 2)), np.full((2, 4), 0.25)),
+            "x: a state is never reached",
+        ),
         (lambda: motif("x", "TATAZ", 0.9), "'Z' in 'TATAZ'"),
         (lambda: motif("x", "TATA", 1.9), "x: the rows of emit"),
         (lambda: background(np.full((5, 4), 0.25), 10), r"\(5, 4\)"),
@@ -185,19 +212,19 @@ def test_refuses(build, message):
 
 @pytest.mark.parametrize("length", [1, 2, 5, 6])
 def test_all_windows_sum_to_one(tiny, length):
-    assert torch.exp(-tiny.nats(every(length))).sum().item() == pytest.approx(1, abs=1e-12)
+    assert torch.exp(-tiny.nll(every(length))).sum().item() == pytest.approx(1, abs=1e-12)
 
 
 def test_agrees_with_the_dense_forward_algorithm(tiny):
     windows = torch.stack([tiny.sample(40, seed=1, index=i) for i in range(5)])
     windows[1:3, 10:14] = DNA.unknown_id
-    for row, nats in zip(windows, tiny.nats(windows), strict=True):
+    for row, nats in zip(windows, tiny.nll(windows), strict=True):
         assert nats.item() == pytest.approx(dense_nats(tiny, row.numpy()), abs=1e-11)
 
 
 def test_demo_agrees_with_the_dense_forward_algorithm(demo):
     row = demo.sample(30, seed=1)
-    assert demo.nats(row[None]).item() == pytest.approx(dense_nats(demo, row.numpy()), abs=1e-11)
+    assert demo.nll(row[None]).item() == pytest.approx(dense_nats(demo, row.numpy()), abs=1e-11)
 
 
 @pytest.mark.parametrize("missing", [(0,), (2,), (4,), (1, 2), (0, 4)])
@@ -206,39 +233,46 @@ def test_a_missing_letter_is_summed_over(tiny, missing, token):
     windows = every(5)
     some = windows[::37].clone()
     some[:, missing] = token
-    nats = tiny.nats(some)
-    p = torch.exp(-tiny.nats(windows))
+    nats = tiny.nll(some)
+    p = torch.exp(-tiny.nll(windows))
     for row, value in zip(some, nats, strict=True):
         fits = ((windows == row) | (row == token)).all(1)
         assert value.item() == pytest.approx(-math.log(p[fits].sum().item()), abs=1e-12)
 
 
 def test_windows_without_letters(tiny):
-    assert tiny.nats(torch.full((2, 7), DNA.unknown_id)).tolist() == [0, 0]
-    assert tiny.nats(torch.empty(2, 0, dtype=torch.int64)).tolist() == [0, 0]
-    assert tiny.nats(torch.empty(0, 4, dtype=torch.int64)).tolist() == []
+    assert tiny.nll(torch.full((2, 7), DNA.unknown_id)).tolist() == [0, 0]
+    assert tiny.nll(torch.empty(2, 0, dtype=torch.int64)).tolist() == [0, 0]
+    assert tiny.nll(torch.empty(0, 4, dtype=torch.int64)).tolist() == []
 
 
 def test_a_window_that_cannot_be(tiny):
     only = HiddenMarkovSource([tandem_repeat("AC", "AC", mean_length=5, divergence=0)], [1])
     # both strands: AC repeats and GT repeats, each piece begun at any of two places
-    assert only.nats(window("A")).item() == pytest.approx(math.log(4))
-    assert only.nats(window("CC")).item() == pytest.approx(-math.log(1 / 4 * 1 / 5 * 1 / 4))
-    assert HiddenMarkovSource([motif("A", "A", 1.0)], [1]).nats(window("ACT")).item() == math.inf
+    assert only.nll(window("A")).item() == pytest.approx(math.log(4))
+    assert only.nll(window("CC")).item() == pytest.approx(-math.log(1 / 4 * 1 / 5 * 1 / 4))
+    assert HiddenMarkovSource([motif("A", "A", 1.0)], [1]).nll(window("ACT")).item() == math.inf
 
 
 @pytest.mark.parametrize(
     ("elements", "shares", "text", "p"),
     [
         ([motif("W", "W", 1.0)], [1], "ATTA", 0.5**4),  # each letter is a piece of its own
-        ([motif("A", "A", 1.0), motif("CC", "CC", 1.0)], [1, 1], "A", 0.25),  # half of the genome, half of it as T
+        (
+            [motif("A", "A", 1.0), motif("CC", "CC", 1.0)],
+            [1, 1],
+            "A",
+            0.25,
+        ),  # half of the genome, half of it as T
         # the window's C is the second of a CC (1/8); the next piece is A, T, CC, GG with 1/3, 1/3, 1/6, 1/6
         ([motif("A", "A", 1.0), motif("CC", "CC", 1.0)], [1, 1], "CA", 1 / 8 * 1 / 3),
         ([motif("A", "A", 1.0), motif("CC", "CC", 1.0)], [1, 1], "CC", 1 / 8 + 1 / 8 * 1 / 6),
     ],
 )
 def test_closed_forms(elements, shares, text, p):
-    assert HiddenMarkovSource(elements, shares).nats(window(text)).item() == pytest.approx(-math.log(p), abs=1e-12)
+    assert HiddenMarkovSource(elements, shares).nll(window(text)).item() == pytest.approx(
+        -math.log(p), abs=1e-12
+    )
 
 
 def test_a_source_of_background_alone_is_a_markov_chain():
@@ -249,15 +283,19 @@ def test_a_source_of_background_alone_is_a_markov_chain():
     for text in ("A", "AAC", "GATTACA"):
         letters = DNA.encode(text) - DNA.first_id
         expected = math.log(4) - np.log(move[letters[:-1], letters[1:]]).sum()
-        assert source.nats(window(text)).item() == pytest.approx(expected, abs=1e-12)
+        assert source.nll(window(text)).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_both_strands_of_a_window_have_one_probability(tiny, demo):
     windows = every(5)
-    assert torch.allclose(tiny.nats(windows), tiny.nats(DNA.reverse_complement(windows)), atol=1e-11, rtol=0)
+    assert torch.allclose(
+        tiny.nll(windows), tiny.nll(DNA.reverse_complement(windows)), atol=1e-11, rtol=0
+    )
     windows = demo.sample(20 * 256, seed=2).view(20, 256)
     windows[3, 40:60] = DNA.unknown_id
-    assert torch.allclose(demo.nats(windows), demo.nats(DNA.reverse_complement(windows)), atol=1e-9, rtol=0)
+    assert torch.allclose(
+        demo.nll(windows), demo.nll(DNA.reverse_complement(windows)), atol=1e-9, rtol=0
+    )
 
 
 # ---- walks
@@ -283,8 +321,13 @@ def test_shares_are_shares_of_the_letters(tiny):
 def test_walks_begin_anywhere(tiny):
     first = torch.cat([tiny.walk(1, seed=9, index=i)[0] for i in range(2000)])
     element = np.repeat(np.arange(12), [len(e.enter) for e in tiny.elements])
-    seen, expected = np.bincount(element[first], minlength=12), 2000 * np.repeat([3, 2, 2, 2, 1, 2], 2) / 24
-    assert ((seen - expected) ** 2 / expected).sum() < 31.3  # chi-square, 11 degrees of freedom, p = 0.001
+    seen, expected = (
+        np.bincount(element[first], minlength=12),
+        2000 * np.repeat([3, 2, 2, 2, 1, 2], 2) / 24,
+    )
+    assert (
+        (seen - expected) ** 2 / expected
+    ).sum() < 31.3  # chi-square, 11 degrees of freedom, p = 0.001
 
 
 def test_a_walk_is_a_function_of_seed_and_index(tiny):
@@ -297,21 +340,31 @@ def test_a_walk_is_a_function_of_seed_and_index(tiny):
 
 
 def test_walks_have_the_probabilities_that_nats_says(tiny):
-    words = tiny.sample(400_000, seed=5).view(-1, 20)[:, :3]  # 17 letters apart: all but independent
-    seen = np.bincount(((words - DNA.first_id) * torch.tensor([16, 4, 1])).sum(1).numpy(), minlength=64)
-    expected = len(words) * torch.exp(-tiny.nats(every(3))).numpy()
-    assert ((seen - expected) ** 2 / expected).sum() < 103.4  # chi-square, 63 degrees of freedom, p = 0.001
+    words = tiny.sample(400_000, seed=5).view(-1, 20)[
+        :, :3
+    ]  # 17 letters apart: all but independent
+    seen = np.bincount(
+        ((words - DNA.first_id) * torch.tensor([16, 4, 1])).sum(1).numpy(), minlength=64
+    )
+    expected = len(words) * torch.exp(-tiny.nll(every(3))).numpy()
+    assert (
+        (seen - expected) ** 2 / expected
+    ).sum() < 103.4  # chi-square, 63 degrees of freedom, p = 0.001
 
 
 def test_nats_of_walks_average_to_the_entropy(tiny):
-    p = torch.exp(-tiny.nats(every(6)))
+    p = torch.exp(-tiny.nll(every(6)))
     entropy = -(p * p.log()).sum().item()
-    nats = tiny.nats(tiny.sample(120_000, seed=6).view(-1, 20)[:, :6])  # and 14 that are skipped
-    assert nats.mean().item() == pytest.approx(entropy, abs=4 * nats.std().item() / len(nats) ** 0.5)
+    nats = tiny.nll(tiny.sample(120_000, seed=6).view(-1, 20)[:, :6])  # and 14 that are skipped
+    assert nats.mean().item() == pytest.approx(
+        entropy, abs=4 * nats.std().item() / len(nats) ** 0.5
+    )
 
 
 def test_genes_can_be_read_off_a_walk():
-    source = HiddenMarkovSource([gene(CODONS, STOPS, mean_codons=20), motif("spacer", "NNN", 1.0)], [9, 1])
+    source = HiddenMarkovSource(
+        [gene(CODONS, STOPS, mean_codons=20), motif("spacer", "NNN", 1.0)], [9, 1]
+    )
     states, tokens = source.walk(60_000, seed=7, index=0)
     text = DNA.decode(tokens)
     begins = np.flatnonzero(states.numpy() == 0)
@@ -339,7 +392,9 @@ def test_a_genome_is_walks_with_gaps_and_soft_masking(tiny, tmp_path):
     path = tmp_path / "genome.fa"
     write_genome(path, source=tiny, contigs=CONTIGS, seed=8)
     lines = path.read_text().splitlines()
-    assert [line for line in lines if line[0] == ">"] == [f">{c.name} simulated, seed 8" for c in CONTIGS]
+    assert [line for line in lines if line[0] == ">"] == [
+        f">{c.name} simulated, seed 8" for c in CONTIGS
+    ]
     assert {len(line) for line in lines if line[0] != ">"} <= {60, 1234 % 60, 1}
     with Fasta(str(path)) as fasta:
         for index, contig in enumerate(CONTIGS):
@@ -376,9 +431,12 @@ def test_contigs_must_differ_in_name(tiny, tmp_path):
 
 
 def test_the_demo_leaves_much_to_learn_beyond_low_orders(demo):
-    training, windows = demo.sample(1_000_000, seed=1), demo.sample(300_000, seed=1, index=1).view(-1, 1000)
-    exact = demo.nats(windows) / 1000
-    low = MarkovModel.fit([training], 3).nats(windows) / 1000
+    training, windows = (
+        demo.sample(1_000_000, seed=1),
+        demo.sample(300_000, seed=1, index=1).view(-1, 1000),
+    )
+    exact = demo.nll(windows) / 1000
+    low = MarkovModel.fit([training], 3).nll(windows) / 1000
     assert exact.mean().item() == pytest.approx(1.02, abs=0.04)
     assert low.mean().item() == pytest.approx(1.30, abs=0.02)
     assert (low - exact).mean().item() == pytest.approx(0.28, abs=0.03)

@@ -40,7 +40,11 @@ def bases(intervals):
 
 
 def random_letters(draw, length):
-    runs = draw(st.lists(st.tuples(st.sampled_from(["ACGT", "N"]), st.integers(1, 30)), min_size=1, max_size=12))
+    runs = draw(
+        st.lists(
+            st.tuples(st.sampled_from(["ACGT", "N"]), st.integers(1, 30)), min_size=1, max_size=12
+        )
+    )
     text = "".join((letters * size)[:size] for letters, size in runs)
     return (text * (length // len(text) + 1))[:length] + "A"
 
@@ -64,7 +68,10 @@ def test_splits_is_a_mapping():
 @pytest.mark.parametrize(
     "intervals, message",
     [
-        ({"train": [Interval("a", 0, 5)], "test": [Interval("a", 4, 6)]}, "train a:0-5 and test a:4-6 share bases"),
+        (
+            {"train": [Interval("a", 0, 5)], "test": [Interval("a", 4, 6)]},
+            "train a:0-5 and test a:4-6 share bases",
+        ),
         (
             {"train": [Interval("a", 0, 9), Interval("a", 1, 2)], "valid": [Interval("a", 8, 9)]},
             "a:0-9 and valid a:8-9",
@@ -79,7 +86,10 @@ def test_splits_checks_itself(intervals, message):
 
 
 def test_neighbours_share_nothing():
-    splits = Splits({"train": [Interval("a", 0, 5), Interval("b", 2, 9)], "test": [Interval("a", 5, 6)]}, "by hand")
+    splits = Splits(
+        {"train": [Interval("a", 0, 5), Interval("b", 2, 9)], "test": [Interval("a", 5, 6)]},
+        "by hand",
+    )
     assert splits["test"] == [Interval("a", 5, 6)]
 
 
@@ -114,18 +124,27 @@ def test_split_by_intervals(small, tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("chr1\t0\t10\ttrain\nchr1\t9\t20\ttest\n", "lines 1 (train) and 2 (test): overlap at chr1:9"),
+        (
+            "chr1\t0\t10\ttrain\nchr1\t9\t20\ttest\n",
+            "lines 1 (train) and 2 (test): overlap at chr1:9",
+        ),
         (
             "chr1\t9\t20\ttest\nchr2\t0\t3\tvalid\nchr1\t0\t10\ttrain\n",
             "lines 3 (train) and 1 (test): overlap at chr1:9",
         ),
-        ("chr1\t0\t90\ttrain\nchr1\t5\t6\ttrain\nchr1\t50\t51\tvalid\n", "lines 1 (train) and 3 (valid)"),
+        (
+            "chr1\t0\t90\ttrain\nchr1\t5\t6\ttrain\nchr1\t50\t51\tvalid\n",
+            "lines 1 (train) and 3 (valid)",
+        ),
         (
             "chr1\t0\t10\ttrain\nchr1\t20\t30\tfold3\n",
             "line 2: 'fold3' in the split column; write train, valid or test",
         ),
         ("chr1\t0\t10\n", "line 1: nothing in the split column"),
-        ("#chrom\tstart\tend\tname\tsplit\nchr1\t0\t10\ttrain\n", "line 2: nothing in the split column"),
+        (
+            "#chrom\tstart\tend\tname\tsplit\nchr1\t0\t10\ttrain\n",
+            "line 2: nothing in the split column",
+        ),
     ],
 )
 def test_bad_split_files(small, tmp_path, text, message):
@@ -146,7 +165,10 @@ rows = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(rows)
 def test_any_bed_is_split_without_a_leak_or_refused(small, tmp_path_factory, table):
-    owned = [(Interval(chrom, start, min(start + size, 40)), split) for chrom, start, size, split in table]
+    owned = [
+        (Interval(chrom, start, min(start + size, 40)), split)
+        for chrom, start, size, split in table
+    ]
     bed = tmp_path_factory.getbasetemp() / "any.bed"
     bed.write_text("".join(f"{i.chrom}\t{i.start}\t{i.end}\t{split}\n" for i, split in owned))
     expected = {split: bases(i for i, owner in owned if owner == split) for split in SPLITS}
@@ -158,7 +180,13 @@ def test_any_bed_is_split_without_a_leak_or_refused(small, tmp_path_factory, tab
         assert {split: bases(splits[split]) for split in SPLITS} == expected
 
 
-FOLDED = [("fold10", 80, 90), ("fold0", 0, 10), ("fold1", 20, 30), ("fold2", 40, 50), ("fold2", 50, 60)]
+FOLDED = [
+    ("fold10", 80, 90),
+    ("fold0", 0, 10),
+    ("fold1", 20, 30),
+    ("fold2", 40, 50),
+    ("fold2", 50, 60),
+]
 
 
 @pytest.fixture
@@ -184,7 +212,8 @@ def test_folds(small, folded, test_fold, test, valid):
 def test_folds_that_are_not_chosen(small, folded, tmp_path):
     for fold in (None, "fold3"):
         with pytest.raises(
-            InputError, match="but fold0, fold1, fold2, fold10; if these are folds, say with --test-fold"
+            InputError,
+            match="but fold0, fold1, fold2, fold10; if these are folds, say with --test-fold",
         ):
             split_by_intervals(small, folded, fold)
     bed = tmp_path / "split.bed"
@@ -200,7 +229,9 @@ def test_the_folds_of_borzoi(shared_data):
         def flat(self, interval):
             return interval.start, interval.end
 
-    splits = split_by_intervals(WholeGenome(), shared_data / "intervals" / "borzoi_human_folds.bed.gz", "3")
+    splits = split_by_intervals(
+        WholeGenome(), shared_data / "intervals" / "borzoi_human_folds.bed.gz", "3"
+    )
     assert splits.how == "intervals of borzoi_human_folds.bed.gz, test fold3, valid fold4"
     sizes = {split: sum(map(len, splits[split])) for split in SPLITS}
     assert sizes["train"] > 5 * sizes["test"] > 2 * sizes["valid"] > 100_000_000
@@ -211,11 +242,16 @@ def test_intervals_of_one_weight_are_merged(small, tmp_path):
     rows = ["0\t10\ttrain\t2", "10\t20\ttrain\t2", "15\t30\ttrain\t1", "40\t50\ttest\t9"]
     bed.write_text("chrom\tstart\tend\tsplit\tweight\n" + "".join(f"chr1\t{row}\n" for row in rows))
     splits = split_by_intervals(small, bed)
-    assert [(str(i), i.weight) for i in splits["train"]] == [("chr1:0-20", 2.0), ("chr1:15-30", 1.0)]
+    assert [(str(i), i.weight) for i in splits["train"]] == [
+        ("chr1:0-20", 2.0),
+        ("chr1:15-30", 1.0),
+    ]
     assert "train           1              30" in summary(small, splits)
 
 
-blacklists = st.lists(st.tuples(st.sampled_from(["chr1", "chr2"]), st.integers(0, 30), st.integers(1, 9)), max_size=5)
+blacklists = st.lists(
+    st.tuples(st.sampled_from(["chr1", "chr2"]), st.integers(0, 30), st.integers(1, 9)), max_size=5
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -224,7 +260,10 @@ def test_no_base_is_in_two_splits_or_black(small, tmp_path_factory, table, black
     """Splits and folds, with a blacklist: what is not refused has every base in at most one split, and no black one."""
     labels = {split: f"{fold}{i}" if fold else split for i, split in enumerate(SPLITS)}
     folder = tmp_path_factory.getbasetemp()
-    lines = [f"{chrom}\t{start}\t{start + size}\t{labels[split]}\n" for chrom, start, size, split in table]
+    lines = [
+        f"{chrom}\t{start}\t{start + size}\t{labels[split]}\n"
+        for chrom, start, size, split in table
+    ]
     (folder / "rows.bed").write_text("".join(line for line in lines if int(line.split()[2]) <= 40))
     holes = [Interval(chrom, start, start + size) for chrom, start, size in black]
     (folder / "black.bed").write_text(
@@ -265,7 +304,10 @@ def test_published_intervals_reach_into_other_splits(long_genome, tmp_path):
     bed = tmp_path / "human-sequences.bed"
     step = 131_072
     rows = [("train", 0), ("test", step), ("train", 2 * step), ("valid", 12 * step)]
-    bed.write_text("".join(f"chr1\t{start}\t{start + step}\t{split}\n" for split, start in rows) + "chr9\t0\t5\ttest\n")
+    bed.write_text(
+        "".join(f"chr1\t{start}\t{start + step}\t{split}\n" for split, start in rows)
+        + "chr9\t0\t5\ttest\n"
+    )
     splits = published_splits(long_genome, bed)
     assert splits.intervals == {
         "train": [Interval("chr1", 0, 1 << 20), Interval("chr1", 2 * step, 2 * step + (1 << 20))],
@@ -299,7 +341,10 @@ def test_the_registry(assembly):
 
 
 def test_every_known_assembly_is_tested():
-    assert yaml.safe_load(resource("data", "chromosome_folds.yaml").read_text()).keys() == ASSEMBLIES.keys()
+    assert (
+        yaml.safe_load(resource("data", "chromosome_folds.yaml").read_text()).keys()
+        == ASSEMBLIES.keys()
+    )
 
 
 @pytest.mark.parametrize("rename", [str, lambda chrom: chrom.removeprefix("chr")])
@@ -312,11 +357,19 @@ def test_a_known_assembly_is_held_out_by_chromosome(rename):
         "test": [rename(f"chr{n}") for n in (20, 21, 22)],
     }
     assert folds["test"][0] == Interval(rename("chr20"), 0, 64444167)
-    assert how.startswith("chromosomes of hg38: test ") and how.endswith("; 2 other contig(s) in no split")
+    assert how.startswith("chromosomes of hg38: test ") and how.endswith(
+        "; 2 other contig(s) in no split"
+    )
 
 
 @pytest.mark.parametrize(
-    "change", [{"chr1": 248956421}, {"chr22": 1}, {"chr20": None, "chr21": None, "chr22": None}, {"chr1": None}]
+    "change",
+    [
+        {"chr1": 248956421},
+        {"chr22": 1},
+        {"chr20": None, "chr21": None, "chr22": None},
+        {"chr1": None},
+    ],
 )
 def test_what_differs_from_a_known_assembly_is_not_taken_for_it(change):
     contigs = {chrom: length for chrom, length in (HG38 | change).items() if length}
@@ -339,7 +392,11 @@ def test_yeast_is_known(shared_data):
         ({"a": 100, "b": 800, "c": 100}, ["a"], ["c"]),
         ({"a": 300, "b": 200, "c": 200, "d": 100, "e": 90, "f": 60, "g": 50}, ["d"], ["e"]),
         ({"a": 500, "b": 340, "c": 60, "d": 50, "e": 50}, ["c"], ["d", "e"]),
-        ({"a": 125, "b": 125, "c": 125, "d": 125, "e": 125, "f": 125, "g": 125, "h": 125}, ["h"], ["g"]),
+        (
+            {"a": 125, "b": 125, "c": 125, "d": 125, "e": 125, "f": 125, "g": 125, "h": 125},
+            ["h"],
+            ["g"],
+        ),
         ({"a": 900, "b": 50, "c": 50}, ["b", "c"], None),
         ({"a": 333, "b": 333, "c": 334}, None, None),
         ({"a": 980, "b": 10, "c": 10}, None, None),
@@ -432,4 +489,8 @@ def test_blocks_hold_out_about_a_tenth(genome_of, window, windows):
 def test_genomes_that_cannot_be_split(genome_of, texts, window, message):
     with pytest.raises(InputError) as caught:
         split_genome(genome_of(texts), window)
-    assert message in str(caught.value) and "choose" in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        message in str(caught.value)
+        and "choose" in str(caught.value)
+        and "\n" not in str(caught.value)
+    )

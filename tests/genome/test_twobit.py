@@ -27,11 +27,19 @@ def twobit(records, order="<"):
     index, body = b"", b""
     first = 16 + sum(5 + len(name) for name in records)
     for name, text in records.items():
-        index += struct.pack("B", len(name)) + name.encode() + struct.pack(f"{order}I", first + len(body))
+        index += (
+            struct.pack("B", len(name))
+            + name.encode()
+            + struct.pack(f"{order}I", first + len(body))
+        )
         letters = np.frombuffer(text.encode(), np.uint8)
         numbers = [len(text), *blocks(letters & 0xDF == ord("N")), *blocks(letters > ord("Z")), 0]
-        digits = ["TCAG".find(letter) if letter in "TCAG" else 0 for letter in text.upper()] + [0] * (-len(text) % 4)
-        packed = bytes(64 * a + 16 * b + 4 * c + d for a, b, c, d in zip(*[iter(digits)] * 4, strict=True))
+        digits = ["TCAG".find(letter) if letter in "TCAG" else 0 for letter in text.upper()] + [
+            0
+        ] * (-len(text) % 4)
+        packed = bytes(
+            64 * a + 16 * b + 4 * c + d for a, b, c, d in zip(*[iter(digits)] * 4, strict=True)
+        )
         body += struct.pack(f"{order}{len(numbers)}I", *numbers) + packed
     return struct.pack(f"{order}4I", 0x1A412743, 0, len(records), 0) + index + body
 
@@ -42,7 +50,11 @@ def folder(tmp_path_factory):
 
 
 def same(one, other):
-    return one.contigs == other.contigs and np.array_equal(one.codes, other.codes) and one.counts == other.counts
+    return (
+        one.contigs == other.contigs
+        and np.array_equal(one.codes, other.codes)
+        and one.counts == other.counts
+    )
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -53,11 +65,22 @@ def test_it_is_the_genome_of_its_fasta(folder, order):
     assert genome.name == f"my{ord(order)}" and genome.notes == ()
 
 
-@settings(max_examples=200, deadline=timedelta(seconds=5), suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(st.sampled_from("abc"), st.text("ACGTNacgtn", min_size=1, max_size=90), min_size=1))
+@settings(
+    max_examples=200,
+    deadline=timedelta(seconds=5),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.dictionaries(
+        st.sampled_from("abc"), st.text("ACGTNacgtn", min_size=1, max_size=90), min_size=1
+    )
+)
 def test_any_sequence_survives(folder, records):
     pytest.importorskip("twobitreader")
-    path, fasta = write(folder / "y.2bit", twobit(records)), write(folder / "y.fa", fasta_text(records))
+    path, fasta = (
+        write(folder / "y.2bit", twobit(records)),
+        write(folder / "y.fa", fasta_text(records)),
+    )
     try:
         expected = Genome.open(fasta)
     except InputError:  # no known base in it
@@ -67,10 +90,16 @@ def test_any_sequence_survives(folder, records):
         assert same(Genome.open(path), expected)
 
 
-damage = st.tuples(st.integers(0, len(twobit(RECORDS)) - 1), st.integers(0, 9), st.binary(max_size=5))
+damage = st.tuples(
+    st.integers(0, len(twobit(RECORDS)) - 1), st.integers(0, 9), st.binary(max_size=5)
+)
 
 
-@settings(max_examples=300, deadline=timedelta(seconds=5), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300,
+    deadline=timedelta(seconds=5),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.lists(damage, min_size=1, max_size=3))
 def test_a_damaged_file_is_refused_or_read(folder, changes):
     """The format has no checksums: other bases in the packed part are other bases. All else must be an InputError."""
@@ -90,5 +119,8 @@ def test_a_damaged_file_is_refused_or_read(folder, changes):
 def test_without_its_reader(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "twobitreader", None)
     path = write(folder / "new.2bit", twobit({"a": "ACGTTGCA"}))
-    with pytest.raises(InputError, match=r"pip install 'dnadiff\[twobit\]', or run: twoBitToFa .*new\.2bit new\.fa$"):
+    with pytest.raises(
+        InputError,
+        match=r"pip install 'dnadiff\[twobit\]', or run: twoBitToFa .*new\.2bit new\.fa$",
+    ):
         Genome.open(path)

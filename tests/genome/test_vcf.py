@@ -87,7 +87,11 @@ def test_what_cannot_be_scored_is_counted(variants, record, reason):
 def test_alleles_of_one_site_are_judged_one_by_one(variants):
     found = variants("chr1 1 . A T,*,<DEL>,G,A,<CN0>")
     assert [variant.alt for variant in found] == ["T", "G"]
-    assert found.skipped == {"with a symbolic allele": 2, "with a spanning deletion (*)": 1, "whose ALT is REF": 1}
+    assert found.skipped == {
+        "with a symbolic allele": 2,
+        "with a spanning deletion (*)": 1,
+        "whose ALT is REF": 1,
+    }
 
 
 BAD = {
@@ -118,7 +122,9 @@ def test_a_bad_record_is_named(variants, record):
     found = variants("chr1 1 . A T", record)
     with pytest.raises(InputError) as caught:
         list(found)
-    assert str(caught.value).startswith(f"{found.path}, line 4 ({record}): ") and BAD[record] in str(caught.value)
+    assert str(caught.value).startswith(f"{found.path}, line 4 ({record}): ") and BAD[
+        record
+    ] in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -134,19 +140,26 @@ def test_mismatches_are_skipped_where_asked(variants):
     assert found.skipped == {"whose REF is not what the genome has": 2}
 
 
-@pytest.mark.parametrize("name, chrom", [("1", "chr1"), ("chrM", "MT"), ("M", "MT"), ("chrMT", "MT")])
+@pytest.mark.parametrize(
+    "name, chrom", [("1", "chr1"), ("chrM", "MT"), ("M", "MT"), ("chrMT", "MT")]
+)
 def test_chromosomes_by_their_other_name(variants, caplog, name, chrom):
     bases = CONTIGS[chrom]
     with caplog.at_level(logging.INFO, logger="dnadiff"):
         found = list(variants(f"{name} 2 . {bases[1]} A", "2 1 . G T"))
     assert [variant.chrom for variant in found] == [chrom, "chr2"]
-    assert [line.split(": ", 1)[1] for line in caplog.messages] == [f"its {name} is read as {chrom} of genome.fa"]
+    assert [line.split(": ", 1)[1] for line in caplog.messages] == [
+        f"its {name} is read as {chrom} of genome.fa"
+    ]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("##contig=<ID=chr1,length=11>", "line 1: chr1 has 11 bases there and 10 in genome.fa; give the genome of"),
+        (
+            "##contig=<ID=chr1,length=11>",
+            "line 1: chr1 has 11 bases there and 10 in genome.fa; give the genome of",
+        ),
         ("##contig=<assembly=x,length=11,ID=1>", "line 1: chr1 has 11 bases there"),
         ("##contig=<ID=chr1,length=10>", None),
         ("##contig=<ID=chr1>", None),
@@ -168,11 +181,17 @@ def test_a_header_of_another_assembly(variants, line, message):
         (None, "No such file"),
         (b"", "no variants in it"),
         (HEADER.encode(), "no variants in it"),
-        (f"{HEADER}chr9\t1\t.\tA\tT\n".encode(), "0 alleles to score; left out: 1 on a contig that the genome lacks"),
+        (
+            f"{HEADER}chr9\t1\t.\tA\tT\n".encode(),
+            "0 alleles to score; left out: 1 on a contig that the genome lacks",
+        ),
         (b"chr1\t1\t.\tA\tT\n", "line 1: no #CHROM line above it; a VCF file is needed"),
         (b"#chrom\tstart\tend\n", "line 1: '#chrom.*' is not the header"),
         (b"BCF\2\2\xff\xfe", "not a text file"),
-        (gzip.compress(HEADER.encode() + b"chr1\t1\t.\tA\tT\n" * 999)[:-12], "truncated or damaged"),
+        (
+            gzip.compress(HEADER.encode() + b"chr1\t1\t.\tA\tT\n" * 999)[:-12],
+            "truncated or damaged",
+        ),
         (b"\x1f\x8b not gzip at all", "truncated or damaged"),
     ],
 )
@@ -185,7 +204,9 @@ def test_bad_files(tmp_path, genome, content, message):
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("read, text", [(Variants, HEADER + "chr1\t1\t.\tA\tT\n"), (read_bed, "chr1\t0\t3\n")])
+@pytest.mark.parametrize(
+    "read, text", [(Variants, HEADER + "chr1\t1\t.\tA\tT\n"), (read_bed, "chr1\t0\t3\n")]
+)
 def test_bgzip_that_was_cut_between_two_blocks(tmp_path, genome, read, text):
     path = write(tmp_path / "x.gz", text, "bgzip")
     assert len([*read(path, genome)]) == 1
@@ -194,13 +215,19 @@ def test_bgzip_that_was_cut_between_two_blocks(tmp_path, genome, read, text):
         list(read(path, genome))
 
 
-@pytest.mark.parametrize("name", ["clinvar.chr1.vcf", "gnomad.exomes.chr1.vcf", "1000G.chr20.vcf.gz"])
+@pytest.mark.parametrize(
+    "name", ["clinvar.chr1.vcf", "gnomad.exomes.chr1.vcf", "1000G.chr20.vcf.gz"]
+)
 def test_real_variants_agree_with_the_genome(shared_data, name):
     genome = Genome.open(shared_data / "genomes" / "hg38.fa.gz")
     found = Variants(shared_data / "variants" / name, genome)
     alleles = [(variant.start + 1, variant.ref, variant.alt) for variant in found]
-    table = pd.read_csv(found.path, sep="\t", comment="#", header=None, dtype=str, keep_default_na=False)
+    table = pd.read_csv(
+        found.path, sep="\t", comment="#", header=None, dtype=str, keep_default_na=False
+    )
     split = table.assign(alt=table[4].str.split(",")).explode("alt")
     plain = split[~split["alt"].str.startswith("<")]
     assert alleles == [*zip(plain[1].astype(int), plain[3], plain["alt"], strict=True)]
-    assert found.skipped.total() == len(split) - len(plain) == (24 if name.startswith("1000G") else 0)
+    assert (
+        found.skipped.total() == len(split) - len(plain) == (24 if name.startswith("1000G") else 0)
+    )

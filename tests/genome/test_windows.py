@@ -15,7 +15,15 @@ from scipy.stats import chisquare
 
 from dnadiff.alphabet import DNA
 from dnadiff.errors import InputError
-from dnadiff.genome import Genome, Interval, Splits, Windows, held_out, split_by_intervals, split_genome
+from dnadiff.genome import (
+    Genome,
+    Interval,
+    Splits,
+    Windows,
+    held_out,
+    split_by_intervals,
+    split_genome,
+)
 
 TEXTS = {"a": "NNNNACGTNNACGATTTNNNNNNGATTACANN", "b": "ACG", "c": "ACGTTGCATTGANNNNNNNNN"}
 TRAIN = [Interval("a", 1, 32), Interval("b", 0, 3), Interval("c", 2, 21)]
@@ -29,12 +37,16 @@ def legal(text, interval, length):
         if run.end() - run.start() >= length or run.start() == 0 or run.end() == len(interval):
             free[run.start() : run.end()] = [False] * (run.end() - run.start())
     return [
-        (interval.chrom, interval.start + i) for i in range(len(interval) - length + 1) if all(free[i : i + length])
+        (interval.chrom, interval.start + i)
+        for i in range(len(interval) - length + 1)
+        if all(free[i : i + length])
     ]
 
 
 def legal_starts(texts, intervals, length=LENGTH):
-    return [start for interval in intervals for start in legal(texts[interval.chrom], interval, length)]
+    return [
+        start for interval in intervals for start in legal(texts[interval.chrom], interval, length)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,12 @@ def test_exactly_the_legal_windows_are_drawn_and_each_as_often(sources):
     assert set(drawn) == set(expected)
     assert chisquare([drawn.count(start) for start in expected]).pvalue > 0.001
     for chrom in "ac":  # wherever a window lies, its strand is a fair coin
-        assert chisquare([sum(p.chrom == chrom and p.strand == s for p in places) for s in "+-"]).pvalue > 0.001
+        assert (
+            chisquare(
+                [sum(p.chrom == chrom and p.strand == s for p in places) for s in "+-"]
+            ).pvalue
+            > 0.001
+        )
 
 
 def test_windows_are_what_the_genome_has_where_they_are_said_to_lie(sources):
@@ -66,7 +83,9 @@ def test_windows_are_what_the_genome_has_where_they_are_said_to_lie(sources):
         assert (place.genome, place.end) == ("genome", place.start + LENGTH)
         text = TEXTS[place.chrom][place.start : place.end]
         expected = torch.from_numpy(DNA.encode(text))
-        assert torch.equal(row, expected if place.strand == "+" else DNA.reverse_complement(expected))
+        assert torch.equal(
+            row, expected if place.strand == "+" else DNA.reverse_complement(expected)
+        )
     assert {place.strand for place in windows.locate(first(300))} == {"+", "-"}
 
 
@@ -76,34 +95,55 @@ def test_a_window_depends_on_seed_and_index_alone(sources):
     order = torch.tensor(np.random.default_rng(0).permutation(64))
     assert torch.equal(windows.tokens(order), whole[order])
     assert torch.equal(torch.cat([windows.tokens(part) for part in first(64).split(7)]), whole)
-    assert torch.equal(Windows(sources, split="train", length=LENGTH, seed=1).tokens(first(64)), whole)
-    assert not torch.equal(Windows(sources, split="train", length=LENGTH, seed=2).tokens(first(64)), whole)
+    assert torch.equal(
+        Windows(sources, split="train", length=LENGTH, seed=1).tokens(first(64)), whole
+    )
+    assert not torch.equal(
+        Windows(sources, split="train", length=LENGTH, seed=2).tokens(first(64)), whole
+    )
     assert windows.tokens(first(0)).shape == (0, LENGTH)
 
 
 def test_the_place_does_not_depend_on_the_strand(sources):
     both = Windows(sources, split="train", length=LENGTH, seed=1).locate(first(50))
-    forward = Windows(sources, split="train", length=LENGTH, seed=1, reverse_complement=False).locate(first(50))
+    forward = Windows(
+        sources, split="train", length=LENGTH, seed=1, reverse_complement=False
+    ).locate(first(50))
     assert [place._replace(strand="+") for place in both] == forward
 
 
 def test_short_and_empty_intervals_are_skipped_and_counted(genome_of):
     genome = genome_of({"a": "ACGTACGT", "n": "NNNNNNNN", "edge": "NNACGTANN"})
-    intervals = [Interval("a", 0, 8), Interval("a", 0, 4), Interval("n", 0, 8), Interval("edge", 0, 9)]
-    windows = Windows([(genome, Splits({"train": intervals}, "by hand"))], split="train", length=5, seed=0)
+    intervals = [
+        Interval("a", 0, 8),
+        Interval("a", 0, 4),
+        Interval("n", 0, 8),
+        Interval("edge", 0, 9),
+    ]
+    windows = Windows(
+        [(genome, Splits({"train": intervals}, "by hand"))], split="train", length=5, seed=0
+    )
     assert windows.skipped == 2
     assert windows.total == 4 + 1
 
 
 def test_a_window_as_long_as_its_interval(genome_of):
     genome = genome_of({"a": "GGACGTTGG"})
-    windows = Windows([(genome, Splits({"test": [Interval("a", 2, 7)]}, "by hand"))], split="test", length=5, seed=0)
+    windows = Windows(
+        [(genome, Splits({"test": [Interval("a", 2, 7)]}, "by hand"))],
+        split="test",
+        length=5,
+        seed=0,
+    )
     assert {DNA.decode(row) for row in windows.tokens(first(50))} == {"ACGTT", "AACGT"}
 
 
 def test_genomes_weigh_what_they_have_of_legal_starts(genome_of):
     texts = [{"x": "A" * 34}, {"x": "C" * 14, "y": "C" * 4}, {"z": "G" * 4}]
-    sources = [(genome_of(t), Splits({"train": [Interval(c, 0, len(s)) for c, s in t.items()]}, "")) for t in texts]
+    sources = [
+        (genome_of(t), Splits({"train": [Interval(c, 0, len(s)) for c, s in t.items()]}, ""))
+        for t in texts
+    ]
     windows = Windows(sources, split="train", length=5, seed=3, reverse_complement=False)
     assert (windows.total, windows.skipped) == (30 + 10, 2)
     letters = [DNA.decode(row) for row in windows.tokens(first(4000))]
@@ -137,7 +177,9 @@ def test_a_negative_index(sources):
 
 @st.composite
 def cases(draw):
-    text = st.lists(st.sampled_from(["ACGT", "A", "N", "NNNN", "RNN", "acg"]), min_size=1, max_size=20).map("".join)
+    text = st.lists(
+        st.sampled_from(["ACGT", "A", "N", "NNNN", "RNN", "acg"]), min_size=1, max_size=20
+    ).map("".join)
     texts = {f"c{i}": t for i, t in enumerate([*draw(st.lists(text, max_size=3)), "ACGTACGTAC"])}
     intervals = []
     for chrom, letters in texts.items():
@@ -232,24 +274,38 @@ def test_no_window_touches_a_blacklist(genome_of, case, data):
     holes = []
     for chrom, text in texts.items():
         cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-        holes += [Interval(chrom, *pair) for pair in zip(cuts[::2], cuts[1::2], strict=False) if pair[0] < pair[1]]
+        holes += [
+            Interval(chrom, *pair)
+            for pair in zip(cuts[::2], cuts[1::2], strict=False)
+            if pair[0] < pair[1]
+        ]
     splits = Splits({"train": intervals}, "by hand").without(holes, "holes")
     tiled = data.draw(st.booleans())
     try:
         windows = Windows(
-            [(genome_of(texts), splits)], split="train", length=length, seed=0, tiled=tiled, jitter=3 * tiled
+            [(genome_of(texts), splits)],
+            split="train",
+            length=length,
+            seed=0,
+            tiled=tiled,
+            jitter=3 * tiled,
         )
     except InputError:
         return
     black = {(hole.chrom, base) for hole in holes for base in range(hole.start, hole.end)}
     for place in windows.locate(first(60)):
         assert not black & {(place.chrom, base) for base in range(place.start, place.end)}
-        assert any(i.chrom == place.chrom and i.start <= place.start and place.end <= i.end for i in intervals)
+        assert any(
+            i.chrom == place.chrom and i.start <= place.start and place.end <= i.end
+            for i in intervals
+        )
 
 
 @settings(max_examples=100, deadline=None)
 @given(cases(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 12), st.integers(0, 2**32))
-def test_each_tile_comes_once_in_every_round_and_moves_as_far_as_it_may(genome_of, case, floor, jitter, seed):
+def test_each_tile_comes_once_in_every_round_and_moves_as_far_as_it_may(
+    genome_of, case, floor, jitter, seed
+):
     texts, intervals, length = case
     sources = [(genome_of(texts), Splits({"train": intervals}, "by hand"))]
     legal = rich_starts(texts, intervals, length, floor)
@@ -259,7 +315,13 @@ def test_each_tile_comes_once_in_every_round_and_moves_as_far_as_it_may(genome_o
         for start in tiles(texts[i.chrom], i, length, 0)
         if (i.chrom, start) in legal
     )
-    options = {"split": "train", "length": length, "seed": seed, "min_scorable": floor, "tiled": True}
+    options = {
+        "split": "train",
+        "length": length,
+        "seed": seed,
+        "min_scorable": floor,
+        "tiled": True,
+    }
     if not expected:
         with pytest.raises(InputError):
             Windows(sources, **options)
@@ -282,10 +344,14 @@ def test_tiles_in_the_open_are_moved_evenly(genome_of):
     options = {"split": "train", "length": 10, "seed": 0, "tiled": True}
     numbers = first(40 * 100)
     tile = np.array([place.start for place in Windows(sources, **options).locate(numbers)])
-    moved = np.array([place.start for place in Windows(sources, **options, jitter=4).locate(numbers)])
+    moved = np.array(
+        [place.start for place in Windows(sources, **options, jitter=4).locate(numbers)]
+    )
     inner = (tile > 0) & (tile < 390)
     assert chisquare(np.bincount(moved[inner] - tile[inner] + 4, minlength=9)).pvalue > 0.001
-    assert set(moved[tile == 0]) == set(range(5)) and set(moved[tile == 390]) == set(range(386, 391))
+    assert set(moved[tile == 0]) == set(range(5)) and set(moved[tile == 390]) == set(
+        range(386, 391)
+    )
 
 
 def test_intervals_weigh_what_their_weights_say(genome_of):
@@ -304,8 +370,13 @@ def test_intervals_weigh_what_their_weights_say(genome_of):
 
 def test_genomes_have_the_shares_that_are_asked_for(genome_of):
     texts = [{"x": "A" * 400}, {"x": "C" * 60, "y": "C" * 50}]
-    sources = [(genome_of(t), Splits({"train": [Interval(c, 0, len(s)) for c, s in t.items()]}, "")) for t in texts]
-    windows = Windows(sources, split="train", length=5, seed=3, reverse_complement=False, shares=[1, 4])
+    sources = [
+        (genome_of(t), Splits({"train": [Interval(c, 0, len(s)) for c, s in t.items()]}, ""))
+        for t in texts
+    ]
+    windows = Windows(
+        sources, split="train", length=5, seed=3, reverse_complement=False, shares=[1, 4]
+    )
     letters = [DNA.decode(row[:1]) for row in windows.tokens(first(5000))]
     assert chisquare([letters.count(letter) for letter in "AC"], [1000, 4000]).pvalue > 0.001
     assert chisquare([sum(p.chrom == c and p.genome == "genome" for p in windows.locate(first(5000))) for c in "xy"],
@@ -318,7 +389,9 @@ def test_soft_masked_bases_weigh_less_on_either_strand(genome_of, case, weight, 
     texts, intervals, length = case
     sources = [(genome_of(texts), Splits({"train": intervals}, ""))]
     if two:  # a second genome, of the same name, all of it masked
-        sources.append((genome_of({"c0": "acgt" * 10}), Splits({"train": [Interval("c0", 0, 40)]}, "")))
+        sources.append(
+            (genome_of({"c0": "acgt" * 10}), Splits({"train": [Interval("c0", 0, 40)]}, ""))
+        )
     try:
         windows = Windows(sources, split="train", length=length, seed=5, soft_mask_weight=weight)
     except InputError:
@@ -340,7 +413,12 @@ def test_weights_of_one_are_none(sources):
 
 @pytest.mark.parametrize(
     "options",
-    [{"jitter": 3}, {"jitter": -1, "tiled": True}, {"shares": [1.0], "tiled": True}, {"min_scorable": 1.5}],
+    [
+        {"jitter": 3},
+        {"jitter": -1, "tiled": True},
+        {"shares": [1.0], "tiled": True},
+        {"min_scorable": 1.5},
+    ],
 )
 def test_options_without_a_meaning(sources, options):
     with pytest.raises(ValueError, match=r"is for tiles|is none"):
@@ -390,7 +468,9 @@ def test_any_sample_is_of_eligible_tiles(genome_of, case, limit, seed):
     assert sample.tokens_all.shape == (sample.windows, length)
     assert sample.bases == int(DNA.scorable(sample.tokens_all).sum())
     for row, place in zip(sample.tokens_all, sample.intervals, strict=True):
-        assert DNA.decode(row) == re.sub("[^ACGT]", "N", texts[place.chrom][place.start : place.end].upper())
+        assert DNA.decode(row) == re.sub(
+            "[^ACGT]", "N", texts[place.chrom][place.start : place.end].upper()
+        )
 
 
 def test_a_smaller_sample_is_the_beginning_of_a_larger_one(genome_of):
@@ -411,7 +491,10 @@ def test_a_smaller_sample_is_the_beginning_of_a_larger_one(genome_of):
 def test_a_sample_of_two_genomes(genome_of):
     sources = [
         (genome_of({"x": "A" * 30}, name="one.fa"), Splits({"test": [Interval("x", 0, 30)]}, "")),
-        (genome_of({"x": "C" * 20 + "N" * 6 + "CCCC"}, name="two.fa"), Splits({"test": [Interval("x", 0, 30)]}, "")),
+        (
+            genome_of({"x": "C" * 20 + "N" * 6 + "CCCC"}, name="two.fa"),
+            Splits({"test": [Interval("x", 0, 30)]}, ""),
+        ),
     ]
     sample = held_out(sources, split="test", length=10, limit=99, seed=0)
     assert sorted((p.genome, p.start) for p in sample.locations) == [
@@ -444,7 +527,10 @@ def test_half_of_a_tile_is_enough(genome_of):
 
 def test_a_split_without_an_eligible_tile(genome_of):
     sources = [(genome_of({"a": "ANNNNNNA"}), Splits({"test": [Interval("a", 0, 8)]}, ""))]
-    with pytest.raises(InputError, match="8 bases with at least 4 known bases fits into none of the 1 test intervals"):
+    with pytest.raises(
+        InputError,
+        match="8 bases with at least 4 known bases fits into none of the 1 test intervals",
+    ):
         held_out(sources, split="test", length=8, limit=4, seed=0)
 
 
@@ -457,8 +543,13 @@ def check_real(genome, splits, length):
         tokens = windows.tokens(first(500))
         assert DNA.scorable(tokens).any(1).all()
         for row, place in zip(tokens, windows.locate(first(500)), strict=True):
-            assert any(i.chrom == place.chrom and i.start <= place.start and place.end <= i.end for i in splits[split])
-            assert torch.equal(row, genome.tokens(place.chrom, place.start, place.end, place.strand))
+            assert any(
+                i.chrom == place.chrom and i.start <= place.start and place.end <= i.end
+                for i in splits[split]
+            )
+            assert torch.equal(
+                row, genome.tokens(place.chrom, place.start, place.end, place.strand)
+            )
 
 
 def test_real_yeast(shared_data):
@@ -469,12 +560,16 @@ def test_real_yeast(shared_data):
     assert windows.total == 9_656_228 - 12 * 1023
     began = time.perf_counter()
     windows.tokens(first(2048))
-    assert 2048 * 1024 / (time.perf_counter() - began) > 1e6  # bases per second, with room for a busy machine
+    assert (
+        2048 * 1024 / (time.perf_counter() - began) > 1e6
+    )  # bases per second, with room for a busy machine
     sample = held_out([(genome, splits)], split="test", length=1024, limit=10_000, seed=0)
     assert sample.windows == sample.total == 562_643 // 1024 + 666_816 // 1024
 
 
-@pytest.mark.skipif(not os.environ.get("DNADIFF_SLOW_TESTS"), reason="indexes 1.3 Gb: set DNADIFF_SLOW_TESTS")
+@pytest.mark.skipif(
+    not os.environ.get("DNADIFF_SLOW_TESTS"), reason="indexes 1.3 Gb: set DNADIFF_SLOW_TESTS"
+)
 def test_real_human(shared_data):
     genome = Genome.open(shared_data / "genomes" / "hg38.fa.gz")
     splits = split_by_intervals(genome, shared_data / "genomes" / "hg38.covered.bed")

@@ -15,14 +15,19 @@ def inputs(*shape, without=(), seed=0):
     generator = torch.Generator().manual_seed(seed)
     shapes = {"x": shape, "residual": shape, "weight": shape[-1:], "bias": shape[-1:]}
     given = {k: torch.randn(s, generator=generator).bfloat16().double() for k, s in shapes.items()}
-    return {k: t for k, t in given.items() if k not in without} | dict.fromkeys({"residual"} & set(without))
+    return {k: t for k, t in given.items() if k not in without} | dict.fromkeys(
+        {"residual"} & set(without)
+    )
 
 
 def run(given, dtype, backend, residual_dtype=None, **options):
     """Both outputs and all gradients of a weighted sum of them, with x in `dtype`."""
     dtypes = {"x": dtype, "residual": residual_dtype or dtype}
     weights = torch.float64 if dtype == torch.float64 else torch.float32
-    leaves = {k: None if t is None else t.clone().to(dtypes.get(k, weights)).requires_grad_() for k, t in given.items()}
+    leaves = {
+        k: None if t is None else t.clone().to(dtypes.get(k, weights)).requires_grad_()
+        for k, t in given.items()
+    }
     normed, total = add_norm_fn(**leaves, backend=backend, **options)
     weight = torch.linspace(-1, 2, total.numel(), dtype=torch.float64).view(total.shape)
     (normed.double() * weight + total.double() * weight.flip(-1)).sum().backward()
@@ -46,7 +51,9 @@ def assert_close(actual, expected, tolerance):
 def test_closed_form(backend, rms, expected):
     x, residual = torch.tensor([[1.0, 4.0]]), torch.tensor([[2.0, 0.0]])  # the sum is 3, 4
     scale = 2.0 if not rms else 2.0 * (12.5**0.5) / 5.0
-    normed, total = add_norm_fn(x, residual, torch.full((2,), scale), torch.ones(2), 0.0, rms=rms, backend=backend)
+    normed, total = add_norm_fn(
+        x, residual, torch.full((2,), scale), torch.ones(2), 0.0, rms=rms, backend=backend
+    )
     torch.testing.assert_close(total, torch.tensor([[3.0, 4.0]]))
     torch.testing.assert_close(normed, torch.tensor([expected], dtype=torch.float32))
 
@@ -57,7 +64,9 @@ def test_agrees_with_pytorch(backend, rms):
     given = {k: t.float() for k, t in inputs(3, 5, 24).items()}
     normed, total = add_norm_fn(**given, rms=rms, backend=backend)
     norm = torch.nn.functional.rms_norm if rms else torch.nn.functional.layer_norm
-    expected = norm(given["x"] + given["residual"], (24,), given["weight"], eps=1e-5) + given["bias"]
+    expected = (
+        norm(given["x"] + given["residual"], (24,), given["weight"], eps=1e-5) + given["bias"]
+    )
     torch.testing.assert_close(normed, expected)
     torch.testing.assert_close(total, given["x"] + given["residual"])
 
@@ -123,7 +132,9 @@ def test_a_row_does_not_depend_on_the_others_nor_on_threads():
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one[k], two[k]) for k in one)
-    alone, _ = add_norm_fn(*(t.float()[3:4] if t.dim() == 3 else t.float() for t in given.values()), backend="cpu")
+    alone, _ = add_norm_fn(
+        *(t.float()[3:4] if t.dim() == 3 else t.float() for t in given.values()), backend="cpu"
+    )
     assert torch.equal(alone[0], one["normed"][3])
 
 
@@ -147,12 +158,21 @@ def test_auto_takes_the_compiled_norm_where_it_can():
     [
         ({"x": torch.tensor(1.0)}, r"x must be \(..., D\) in floating point, got \(\)"),
         ({"x": torch.zeros(3, 20).int()}, r"in torch.int32"),
-        ({"residual": torch.zeros(20)}, r"residual must have the shape of x \(3, 20\), got \(20,\)"),
+        (
+            {"residual": torch.zeros(20)},
+            r"residual must have the shape of x \(3, 20\), got \(20,\)",
+        ),
         ({"weight": torch.zeros(19)}, r"weight must have the shape \(20,\), got \(19,\)"),
         ({"bias": torch.zeros(3, 20)}, r"bias must have the shape \(20,\), got \(3, 20\)"),
         ({"backend": "cuda"}, r"backend 'cuda' is unknown"),
-        ({"backend": "triton"}, r"backend 'triton': (triton is|it runs on cuda and a tensor is on cpu)"),
-        ({"backend": "mamba_ssm"}, r"backend 'mamba_ssm': it is not available; usable here: cpu, reference"),
+        (
+            {"backend": "triton"},
+            r"backend 'triton': (triton is|it runs on cuda and a tensor is on cpu)",
+        ),
+        (
+            {"backend": "mamba_ssm"},
+            r"backend 'mamba_ssm': it is not available; usable here: cpu, reference",
+        ),
     ],
 )
 def test_errors_name_what_is_wrong(change, message):

@@ -20,7 +20,9 @@ def inputs(batch=2, channels=20, length=37, width=4, seed=0):
 def run(given, dtype, backend, **options):
     """Output and all gradients of a weighted sum of it, with x in `dtype`."""
     weights = torch.float64 if dtype == torch.float64 else torch.float32
-    leaves = {k: t.clone().to(dtype if k == "x" else weights).requires_grad_() for k, t in given.items()}
+    leaves = {
+        k: t.clone().to(dtype if k == "x" else weights).requires_grad_() for k, t in given.items()
+    }
     out = causal_conv1d_fn(**leaves, backend=backend, **options)
     weight = torch.linspace(-1, 2, given["x"].numel(), dtype=torch.float64).view(out.shape)
     (out.double() * weight).sum().backward()
@@ -36,7 +38,9 @@ def assert_close(actual, expected, tolerance):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("reverse", "expected"), [(False, [1, 12, 123, 234]), (True, [321, 432, 43, 4])])
+@pytest.mark.parametrize(
+    ("reverse", "expected"), [(False, [1, 12, 123, 234]), (True, [321, 432, 43, 4])]
+)
 def test_closed_form(backend, reverse, expected):
     x = torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(1, 2, 4)
     weight = torch.tensor([[100.0, 10.0, 1.0], [200.0, 20.0, 2.0]])
@@ -100,7 +104,9 @@ def test_agrees_with_float64(backend, reverse, activation, shape):
 def test_any_shape(batch, channels, length, width, reverse):
     given = inputs(batch, channels, length, width)
     expected = run(given, torch.float64, "reference", activation="silu", reverse=reverse)
-    assert_close(run(given, torch.float32, "cpu", activation="silu", reverse=reverse), expected, 1e-4)
+    assert_close(
+        run(given, torch.float32, "cpu", activation="silu", reverse=reverse), expected, 1e-4
+    )
 
 
 def test_layout_does_not_matter():
@@ -109,7 +115,9 @@ def test_layout_does_not_matter():
     assert y.stride(1) == 1
     wide = torch.full((2, 37, 50), torch.nan)
     wide[..., 7:27] = given["x"].transpose(1, 2)
-    assert torch.equal(causal_conv1d_fn(**given | {"x": wide[..., 7:27].transpose(1, 2)}, backend="cpu"), y)
+    assert torch.equal(
+        causal_conv1d_fn(**given | {"x": wide[..., 7:27].transpose(1, 2)}, backend="cpu"), y
+    )
     constant = given["x"][:1, :1, :1].expand(2, 20, 37)
     expected = causal_conv1d_fn(**given | {"x": constant.contiguous()}, backend="cpu")
     assert torch.equal(causal_conv1d_fn(**given | {"x": constant}, backend="cpu"), expected)
@@ -150,13 +158,22 @@ def test_auto_takes_the_compiled_convolution_where_it_can():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": torch.zeros(20, 37)}, r"x must be \(batch, D, L\) in floating point, got \(20, 37\)"),
+        (
+            {"x": torch.zeros(20, 37)},
+            r"x must be \(batch, D, L\) in floating point, got \(20, 37\)",
+        ),
         ({"x": torch.zeros(2, 20, 37).long()}, r"in torch.int64"),
-        ({"weight": torch.zeros(19, 4)}, r"weight must be \(D, W\) with D = 20 as in x, got \(19, 4\)"),
+        (
+            {"weight": torch.zeros(19, 4)},
+            r"weight must be \(D, W\) with D = 20 as in x, got \(19, 4\)",
+        ),
         ({"weight": torch.zeros(20, 0)}, r"weight must be .* got \(20, 0\)"),
         ({"bias": torch.zeros(4)}, r"bias must have the shape \(20,\), got \(4,\)"),
         ({"activation": "relu"}, r"activation 'relu' is unknown; choose None or 'silu'"),
-        ({"backend": "triton"}, r"backend 'triton': (triton is|it runs on cuda and a tensor is on cpu)"),
+        (
+            {"backend": "triton"},
+            r"backend 'triton': (triton is|it runs on cuda and a tensor is on cpu)",
+        ),
         (
             {"backend": "mamba_ssm"},
             r"backend 'mamba_ssm': (causal_conv1d is|it runs on cuda).*usable here: cpu, reference",

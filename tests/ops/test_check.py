@@ -16,10 +16,14 @@ def test_every_backend_of_every_kernel_is_there(checks):
     scan = {("selective_scan_fn", name) for name in ("cpu", "triton", "reference", "mamba_ssm")}
     conv = {("causal_conv1d_fn", name) for name in ("cpu", "triton", "reference", "mamba_ssm")}
     mixer = {("mamba_mixer_fn", name) for name in ("cpu", "triton", "reference", "mamba_ssm")}
-    assert set(checks) == scan | conv | mixer | {("add_norm_fn", name) for name in ("cpu", "triton", "reference")}
+    assert set(checks) == scan | conv | mixer | {
+        ("add_norm_fn", name) for name in ("cpu", "triton", "reference")
+    }
 
 
-@pytest.mark.parametrize("kernel", ["selective_scan_fn", "causal_conv1d_fn", "mamba_mixer_fn", "add_norm_fn"])
+@pytest.mark.parametrize(
+    "kernel", ["selective_scan_fn", "causal_conv1d_fn", "mamba_mixer_fn", "add_norm_fn"]
+)
 def test_this_machine_is_right(checks, kernel):
     for backend in ("cpu", "reference"):
         one = checks[kernel, backend]
@@ -27,7 +31,7 @@ def test_this_machine_is_right(checks, kernel):
         assert one.error < 1e-6
         assert one.automatic == (backend == "cpu")
     triton = checks[kernel, "triton"]
-    assert triton.obstacle
+    assert triton.unsupported_reason
     assert triton.error is None
     assert not triton.wrong
 

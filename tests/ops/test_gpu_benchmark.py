@@ -35,7 +35,9 @@ def test_comparison_on_a_cpu(benchmark, capsys, dtype):
 
     result = benchmark.compare([1, 40, 20, 5], dtype, "cpu", 3, timing.wall_clock, 1e9)
     itemsize = 4 if dtype == torch.float32 else 2
-    assert result["times"]["forward"]["floor"] == pytest.approx(40 * itemsize * (4 * 20 + 2 * 5) / 1e6)
+    assert result["times"]["forward"]["floor"] == pytest.approx(
+        40 * itemsize * (4 * 20 + 2 * 5) / 1e6
+    )
     assert set(result["times"]["forward + backward"]) == {"floor", "dnadiff", "reference"}
     benchmark.report(json.loads(json.dumps(result)))
     assert capsys.readouterr().out.count("reference") == 2

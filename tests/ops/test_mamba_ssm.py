@@ -27,7 +27,15 @@ def peer_scan(
     )  # fmt: skip
 
 
-def peer_conv(x, weight, bias=None, seq_idx=None, initial_states=None, return_final_states=False, activation=None):
+def peer_conv(
+    x,
+    weight,
+    bias=None,
+    seq_idx=None,
+    initial_states=None,
+    return_final_states=False,
+    activation=None,
+):
     assert x.is_contiguous() and weight.is_contiguous()
     assert weight.dtype == torch.float32 and (bias is None or bias.dtype == torch.float32)
     return causal_conv1d_fn(x, weight, bias, activation, backend="reference")
@@ -64,7 +72,9 @@ def test_scan(reverse, without, groups):
     weight = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape)
     (out * weight).sum().backward()
     (expected * weight).sum().backward()
-    assert_close({k: t.grad for k, t in leaves.items()}, {k: t.grad for k, t in exact.items()}, 2e-6)
+    assert_close(
+        {k: t.grad for k, t in leaves.items()}, {k: t.grad for k, t in exact.items()}, 2e-6
+    )
 
 
 def test_scan_with_constant_coefficients():
@@ -87,9 +97,13 @@ def test_scan_of_mixed_dtypes_gives_the_dtype_of_u():
 def test_convolution(reverse, silu):
     given = conv_inputs()
     channels_last = given["x"].float().transpose(1, 2).contiguous().transpose(1, 2)
-    y = peers.causal_conv(channels_last, given["weight"].float(), given["bias"].float(), silu, reverse)
+    y = peers.causal_conv(
+        channels_last, given["weight"].float(), given["bias"].float(), silu, reverse
+    )
     activation = "silu" if silu else None
-    expected = causal_conv1d_fn(**given, activation=activation, reverse=reverse, backend="reference")
+    expected = causal_conv1d_fn(
+        **given, activation=activation, reverse=reverse, backend="reference"
+    )
     assert_close({"out": y}, {"out": expected}, 2e-6)
 
 
@@ -101,8 +115,12 @@ def any_device(monkeypatch):
 
 def test_asked_for_by_name(any_device):
     given = {k: t.float() for k, t in inputs().items()}
-    y, last = selective_scan_fn(**given, delta_softplus=True, return_last_state=True, backend="mamba_ssm")
-    expected = selective_scan_fn(**given, delta_softplus=True, return_last_state=True, backend="reference")
+    y, last = selective_scan_fn(
+        **given, delta_softplus=True, return_last_state=True, backend="mamba_ssm"
+    )
+    expected = selective_scan_fn(
+        **given, delta_softplus=True, return_last_state=True, backend="reference"
+    )
     assert torch.equal(y, expected[0])
     assert torch.equal(last, expected[1])
     given = {k: t.float() for k, t in conv_inputs().items()}
@@ -114,7 +132,10 @@ def test_asked_for_by_name(any_device):
     ("given", "message"),
     [
         (inputs(), "it computes in float32 and a tensor is float64"),
-        ({k: t.float().requires_grad_() for k, t in inputs().items()}, "it has no gradient of the last state"),
+        (
+            {k: t.float().requires_grad_() for k, t in inputs().items()},
+            "it has no gradient of the last state",
+        ),
         ({k: t.float() for k, t in inputs(states=257).items()}, "it takes at most 256 states"),
         ({k: t.float() for k, t in inputs(batch=0).items()}, "a tensor is empty"),
     ],

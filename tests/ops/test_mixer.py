@@ -10,7 +10,18 @@ from dnadiff.ops import DirectionWeights, MixerState, mamba_mixer_fn, mamba_mixe
 BOTH = (False, True)
 
 
-def arguments(batch=2, length=37, width=6, channels=20, states=5, rank=2, taps=4, reverse=BOTH, biases=True, seed=0):
+def arguments(
+    batch=2,
+    length=37,
+    width=6,
+    channels=20,
+    states=5,
+    rank=2,
+    taps=4,
+    reverse=BOTH,
+    biases=True,
+    seed=0,
+):
     """Leaves in float64, and how to call the mixer with them."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -42,11 +53,17 @@ def weights(leaves, reverse):
     """The projections, and the directions."""
     directions = [
         DirectionWeights(
-            *(leaves.get(f"{name}{i}") for name in DirectionWeights._fields if name != "reverse"), backwards
+            *(leaves.get(f"{name}{i}") for name in DirectionWeights._fields if name != "reverse"),
+            backwards,
         )
         for i, backwards in enumerate(reverse)
     ]
-    return (leaves["in_weight"], leaves.get("in_bias"), leaves["out_weight"], leaves.get("out_bias")), directions
+    return (
+        leaves["in_weight"],
+        leaves.get("in_bias"),
+        leaves["out_weight"],
+        leaves.get("out_bias"),
+    ), directions
 
 
 def mix(leaves, reverse, backend):
@@ -78,7 +95,13 @@ def assert_close(actual, expected, tolerance):
         {"length": 1},
         {"length": 32},
         {"length": 65, "channels": 32, "states": 16, "rank": 8},
-        {"channels": 236, "width": 118, "states": 16, "rank": 8, "batch": 1},  # the paper's, two slabs
+        {
+            "channels": 236,
+            "width": 118,
+            "states": 16,
+            "rank": 8,
+            "batch": 1,
+        },  # the paper's, two slabs
         {"reverse": (False,)},
         {"reverse": (True,)},
         {"reverse": (True, False)},
@@ -114,7 +137,9 @@ def test_any_shape(batch, length, channels, states, rank, taps):
     # One number's gradient may be a sum whose terms cancel: errors are measured against all gradients together.
     size = torch.linalg.vector_norm(torch.cat([expected[name].flatten() for name in actual]))
     for name, gradient in actual.items():
-        assert torch.linalg.vector_norm(gradient.double() - expected[name]) <= 1e-5 * size + 1e-12, name
+        assert (
+            torch.linalg.vector_norm(gradient.double() - expected[name]) <= 1e-5 * size + 1e-12
+        ), name
 
 
 def test_autocast_keeps_bfloat16():
@@ -177,7 +202,9 @@ def test_errors():
         mix(leaves, reverse, "tpu")
 
 
-@pytest.mark.parametrize("options", [{}, {"taps": 1, "biases": False}, {"states": 1, "length": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"taps": 1, "biases": False}, {"states": 1, "length": 1}], ids=str
+)
 def test_one_position_at_a_time_is_the_same_mixer(options):
     leaves, reverse = arguments(reverse=(False,), **options)
     projections, (direction,) = weights(leaves, reverse)
@@ -185,7 +212,9 @@ def test_one_position_at_a_time_is_the_same_mixer(options):
     for x in leaves["x"].unbind(1):
         y, state = mamba_mixer_step(x, state, *projections, direction)
         out.append(y)
-    torch.testing.assert_close(torch.stack(out, 1), mix(leaves, reverse, "reference"), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        torch.stack(out, 1), mix(leaves, reverse, "reference"), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_right_to_left_cannot_be_taken_one_position_at_a_time():

@@ -23,7 +23,11 @@ def inputs(batch=2, channels=20, length=37, states=5, groups=None, without=(), s
         "B": coefficients, "C": coefficients, "D": (channels,), "z": (batch, channels, length),
         "delta_bias": (channels,),
     }  # fmt: skip
-    given = {k: torch.randn(s, generator=generator).bfloat16().double() for k, s in shapes.items() if k not in without}
+    given = {
+        k: torch.randn(s, generator=generator).bfloat16().double()
+        for k, s in shapes.items()
+        if k not in without
+    }
     given["A"] = -given["A"].abs() - 0.125
     return given
 
@@ -31,7 +35,9 @@ def inputs(batch=2, channels=20, length=37, states=5, groups=None, without=(), s
 def run(given, dtype, backend, **options):
     """Output, last state and all gradients of a weighted sum of both, with sequences in `dtype`."""
     leaves = {
-        k: t.clone().to(dtype if k in SEQUENCES or dtype == torch.float64 else torch.float32).requires_grad_()
+        k: t.clone()
+        .to(dtype if k in SEQUENCES or dtype == torch.float64 else torch.float32)
+        .requires_grad_()
         for k, t in given.items()
     }
     out, last = selective_scan_fn(**leaves, return_last_state=True, backend=backend, **options)
@@ -58,7 +64,11 @@ def assert_same(actual, expected):
     ("A", "dt", "expected"),
     [
         (0.0, 1.0, [1.0, 3.0, 6.0, 10.0]),  # no decay: the running sum
-        (-1.0, 0.6931471805599453, [0.6931472, 1.7328680, 2.9458755, 4.2455265]),  # halved at each step, times dt
+        (
+            -1.0,
+            0.6931471805599453,
+            [0.6931472, 1.7328680, 2.9458755, 4.2455265],
+        ),  # halved at each step, times dt
         (-1e6, 1.0, [1.0, 2.0, 3.0, 4.0]),  # all forgotten
     ],
 )
@@ -66,7 +76,13 @@ def test_closed_form(backend, A, dt, expected):
     u = torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(1, 3, 4)
     one = torch.ones(1, 2, 4)
     y, last = selective_scan_fn(
-        u, torch.full((1, 3, 4), dt), torch.full((3, 2), A), one, one / 2, return_last_state=True, backend=backend
+        u,
+        torch.full((1, 3, 4), dt),
+        torch.full((3, 2), A),
+        one,
+        one / 2,
+        return_last_state=True,
+        backend=backend,
     )
     torch.testing.assert_close(y, torch.tensor(expected).expand(1, 3, 4))
     torch.testing.assert_close(last, torch.full((1, 3, 2), expected[-1]))
@@ -90,12 +106,16 @@ def test_reverse_is_flip_scan_flip(backend, groups):
     given = inputs(groups=groups)
     flipped = {k: t.flip(-1) if k in SEQUENCES else t for k, t in given.items()}
     straight = {k: t.float() for k, t in flipped.items()}
-    y, last = selective_scan_fn(**straight, delta_softplus=True, return_last_state=True, backend=backend)
+    y, last = selective_scan_fn(
+        **straight, delta_softplus=True, return_last_state=True, backend=backend
+    )
     backward = {k: t.float() for k, t in given.items()}
     y_reverse, last_reverse = selective_scan_fn(
         **backward, delta_softplus=True, return_last_state=True, reverse=True, backend=backend
     )
-    tolerance = {"rtol": 0, "atol": 0} if backend == "cpu" else {}  # PyTorch's own exp differs with the memory order
+    tolerance = (
+        {"rtol": 0, "atol": 0} if backend == "cpu" else {}
+    )  # PyTorch's own exp differs with the memory order
     torch.testing.assert_close(y_reverse, y.flip(-1), **tolerance)
     torch.testing.assert_close(last_reverse, last, **tolerance)
 
@@ -185,7 +205,9 @@ def test_any_shape(batch, groups, channels, length, states, reverse):
     given = inputs(batch, groups * channels, length, states, groups)
     options = {"delta_softplus": True, "reverse": reverse}
     expected = run(given, torch.float64, "reference", **options)
-    assert_close(run(given, torch.float32, "cpu", **options), expected, 1e-4)  # sums of few terms may cancel
+    assert_close(
+        run(given, torch.float32, "cpu", **options), expected, 1e-4
+    )  # sums of few terms may cancel
 
 
 def channels_last(x):
@@ -219,7 +241,9 @@ def test_expanded_inputs(backend):
     for name, dim in (("u", 0), ("delta", 1), ("z", 2), ("B", 2), ("C", 0)):
         given[name] = given[name].narrow(dim, 0, 1).expand_as(given[name])
     expected = run(given, torch.float64, "reference", delta_softplus=True)
-    y = selective_scan_fn(**{k: t.float() for k, t in given.items()}, delta_softplus=True, backend=backend)
+    y = selective_scan_fn(
+        **{k: t.float() for k, t in given.items()}, delta_softplus=True, backend=backend
+    )
     assert_close({"out": y}, {"out": expected["out"]}, 2e-6)
 
 
@@ -227,7 +251,10 @@ def test_channels_last_in_channels_last_out_without_a_copy():
     from dnadiff.ops.cpu.compile import channels_last as lay_out
     from dnadiff.ops.cpu.compile import rows
 
-    given = {k: slice_of_wider(t.float()) if k in SEQUENCES else t.float() for k, t in inputs(channels=32).items()}
+    given = {
+        k: slice_of_wider(t.float()) if k in SEQUENCES else t.float()
+        for k, t in inputs(channels=32).items()
+    }
     assert lay_out(given["u"]) is given["u"]
     assert rows(given["u"]).data.ctypes.data == given["u"].data_ptr()
     y = selective_scan_fn(**given, delta_softplus=True, backend="cpu")
@@ -240,9 +267,16 @@ def test_a_sequence_does_not_depend_on_its_batch(dtype):
     together = run(given, dtype, "cpu", delta_softplus=True)
     for i in (0, 3):
         alone = {k: t[i : i + 1] if k in SEQUENCES else t for k, t in given.items()}
-        leaves = {k: t.to(dtype if k in SEQUENCES else torch.float32).requires_grad_() for k, t in alone.items()}
-        y, last = selective_scan_fn(**leaves, delta_softplus=True, return_last_state=True, backend="cpu")
-        weight = torch.linspace(-1, 2, together["out"].numel(), dtype=torch.float64).view(together["out"].shape)
+        leaves = {
+            k: t.to(dtype if k in SEQUENCES else torch.float32).requires_grad_()
+            for k, t in alone.items()
+        }
+        y, last = selective_scan_fn(
+            **leaves, delta_softplus=True, return_last_state=True, backend="cpu"
+        )
+        weight = torch.linspace(-1, 2, together["out"].numel(), dtype=torch.float64).view(
+            together["out"].shape
+        )
         (y.double() * weight[i : i + 1]).sum().add(last.double().square().sum()).backward()
         assert torch.equal(y[0], together["out"][i])
         for name in SEQUENCES:
@@ -319,19 +353,40 @@ def test_auto_takes_the_compiled_scan_where_it_can():
     ("change", "message"),
     [
         ({"u": torch.zeros(2, 3)}, r"u must be \(batch, D, L\), got \(2, 3\)"),
-        ({"delta": torch.zeros(2, 20, 36)}, r"delta must have the shape of u \(2, 20, 37\), got \(2, 20, 36\)"),
+        (
+            {"delta": torch.zeros(2, 20, 36)},
+            r"delta must have the shape of u \(2, 20, 37\), got \(2, 20, 36\)",
+        ),
         ({"z": torch.zeros(2, 20, 1)}, r"z must have the shape of u"),
         ({"A": torch.zeros(19, 5)}, r"A must be \(D, N\) with D = 20 as in u, got \(19, 5\)"),
         ({"B": torch.zeros(2, 4, 37)}, r"B must be .* got \(2, 4, 37\)"),
-        ({"C": torch.zeros(2, 3, 5, 37)}, r"C has 3 groups, which must divide the 20 channels of u"),
+        (
+            {"C": torch.zeros(2, 3, 5, 37)},
+            r"C has 3 groups, which must divide the 20 channels of u",
+        ),
         ({"D": torch.zeros(21)}, r"D must have the shape \(20,\), got \(21,\)"),
         ({"delta_bias": torch.zeros(1)}, r"delta_bias must have the shape \(20,\)"),
-        ({"A": torch.zeros(20, 5, dtype=torch.complex64)}, r"A must be real floating point, got torch.complex64"),
+        (
+            {"A": torch.zeros(20, 5, dtype=torch.complex64)},
+            r"A must be real floating point, got torch.complex64",
+        ),
         ({"u": torch.zeros(2, 20, 37, dtype=torch.int64)}, r"u must be real floating point"),
-        ({"backend": "gpu"}, r"backend 'gpu' is unknown; choose from auto, reference, cpu, triton, mamba_ssm"),
-        ({"backend": "triton"}, r"backend 'triton': (triton is|it runs on cuda).*usable here: cpu, reference"),
-        ({"backend": "mamba_ssm"}, r"backend 'mamba_ssm': (mamba_ssm is|it runs on cuda).*usable here: cpu, reference"),
-        ({"backend": "cpu", "u": torch.zeros(2, 20, 37).double()}, r"a tensor is float64; usable here: reference"),
+        (
+            {"backend": "gpu"},
+            r"backend 'gpu' is unknown; choose from auto, reference, cpu, triton, mamba_ssm",
+        ),
+        (
+            {"backend": "triton"},
+            r"backend 'triton': (triton is|it runs on cuda).*usable here: cpu, reference",
+        ),
+        (
+            {"backend": "mamba_ssm"},
+            r"backend 'mamba_ssm': (mamba_ssm is|it runs on cuda).*usable here: cpu, reference",
+        ),
+        (
+            {"backend": "cpu", "u": torch.zeros(2, 20, 37).double()},
+            r"a tensor is float64; usable here: reference",
+        ),
         ({"backend": "cpu", "B": torch.zeros(20, 5)}, r"B and C must vary along the sequence"),
     ],
 )

@@ -21,16 +21,28 @@ def run(script, *flags, out):
 @pytest.mark.parametrize(
     ("script", "flags", "names"),
     [
-        ("selective_scan.py", ["--alone", "--shape", "1", "40", "20", "5"], ["forward", "forward + backward"]),
+        (
+            "selective_scan.py",
+            ["--alone", "--shape", "1", "40", "20", "5"],
+            ["forward", "forward + backward"],
+        ),
         ("conv.py", ["--shape", "1", "40", "20"], ["forward", "forward + backward"]),
-        ("conv.py", ["--shape", "1", "40", "20", "--dtype", "bfloat16"], ["forward", "forward + backward"]),
+        (
+            "conv.py",
+            ["--shape", "1", "40", "20", "--dtype", "bfloat16"],
+            ["forward", "forward + backward"],
+        ),
     ],
 )
 def test_kernels(tmp_path, script, flags, names):
     result, printed = run(script, *flags, out=tmp_path / "out.json")
     assert list(result["times"]) == names
     for name in names:
-        assert 0 < result["times"][name]["dnadiff"]["best"] <= result["times"][name]["dnadiff"]["median"]
+        assert (
+            0
+            < result["times"][name]["dnadiff"]["best"]
+            <= result["times"][name]["dnadiff"]["median"]
+        )
         assert name in printed
 
 
@@ -41,7 +53,9 @@ def test_training_step(tmp_path):
         for dtype in ("float32", "bfloat16"):
             assert result["times"][name][f"dnadiff, {dtype}"]["median"] > 0
             roof = result["roofline"][f"{name}, {dtype}"]
-            assert roof["sum"] == pytest.approx(roof["multiplying"] + roof["exponentials"] + roof["memory"])
+            assert roof["sum"] == pytest.approx(
+                roof["multiplying"] + roof["exponentials"] + roof["memory"]
+            )
     assert "bases/s" in printed and "roofline" in printed
 
 
@@ -55,7 +69,10 @@ def test_genome_windows(tmp_path, monkeypatch, flags):
     small = ["--genome", genome, "--window", "64", "--batch", "4", "--peer-windows", "2"]
     result, printed = run("genome_windows.py", *small, *flags, out=tmp_path / "out.json")
     assert ("index" in result) == ("--no-index" not in flags) == ("store built in" in printed)
-    assert result["bases"] == 48_000 and result["start"]["seconds of the process"] > result["start"]["seconds"] > 0
+    assert (
+        result["bases"] == 48_000
+        and result["start"]["seconds of the process"] > result["start"]["seconds"] > 0
+    )
     for name in ("dnadiff", "bytes alone", "pyfaidx"):
         assert result["windows"][name]["bases_per_second"] > 0 and name in printed
 

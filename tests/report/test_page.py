@@ -18,7 +18,14 @@ METRICS = pd.DataFrame(
         "valid_nats_per_base": [np.nan, np.nan, 1.34],
     }
 )
-BOUND = {"nats_per_base": 1.3, "se": 0.01, "ppl": 3.669, "bound": "upper", "windows": 9, "bases": 900}
+BOUND = {
+    "nats_per_base": 1.3,
+    "se": 0.01,
+    "ppl": 3.669,
+    "bound": "upper",
+    "windows": 9,
+    "bases": 900,
+}
 
 
 @pytest.fixture
@@ -38,7 +45,9 @@ def test_an_unfinished_run_says_so(run):
 
 def test_a_finished_run_shows_its_bounds(run):
     summary = {"params": 1234, "steps": 4, "bases_seen": 4000000, "bases_per_second": 99.5}
-    (run / "summary.json").write_text(json.dumps(summary | {"valid": BOUND, "test": BOUND | {"se": None}}))
+    (run / "summary.json").write_text(
+        json.dumps(summary | {"valid": BOUND, "test": BOUND | {"se": None}})
+    )
     html = report([run])
     assert "1,234 parameters" in html and "<td>1.3000</td>" in html and "<td>0.0100</td>" in html
     assert "<td>-</td>" in html and "upper bound" in html and "window: 99" in html
@@ -46,7 +55,13 @@ def test_a_finished_run_shows_its_bounds(run):
 
 def test_results_of_a_benchmark(tmp_path):
     rows = [
-        dict(zip(COLUMNS, ("toy", model, kind, "test", metric, 0.7, 0.6, 0.8, 10, 20, 0, ""), strict=True))
+        dict(
+            zip(
+                COLUMNS,
+                ("toy", model, kind, "test", metric, 0.7, 0.6, 0.8, 10, 20, 0, ""),
+                strict=True,
+            )
+        )
         for model, kind in (("mine", "linear"), ("gc", "baseline"))
         for metric in ("accuracy", "mcc", "auroc")
     ]
@@ -73,7 +88,9 @@ def test_other_files_are_named(tmp_path, name, content, message):
 def test_the_curve_has_its_levels():
     axes = plots.training_curve(METRICS, BOUND, {"entropy": 1.2}).axes[0]
     levels = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
-    assert levels["entropy"] == 1.2 and levels["uniform letters, ln 4"] == pytest.approx(1.386, abs=1e-3)
+    assert levels["entropy"] == 1.2 and levels["uniform letters, ln 4"] == pytest.approx(
+        1.386, abs=1e-3
+    )
     assert any(label.startswith("test bound 1.3000 ± 0.0100") for label in levels)
 
 

@@ -16,7 +16,9 @@ def other_strand(sequence: str) -> str:
     return str(Seq(sequence).reverse_complement())
 
 
-def violations(sequence, avoid=(), require=(), gc=(), max_homopolymer=None, unique_kmer=None) -> list[str]:
+def violations(
+    sequence, avoid=(), require=(), gc=(), max_homopolymer=None, unique_kmer=None
+) -> list[str]:
     """What a sequence of A, C, G and T breaks, of the same words that `Constraints` takes."""
     found = [f"not DNA: {letter}" for letter in sorted(set(sequence) - set("ACGT"))]
     for word in avoid:
@@ -28,14 +30,20 @@ def violations(sequence, avoid=(), require=(), gc=(), max_homopolymer=None, uniq
             )
         else:
             site = word
-        found += [f"avoid {word}" for strand in (sequence, other_strand(sequence)) if occurs(site, strand)]
+        found += [
+            f"avoid {word}" for strand in (sequence, other_strand(sequence)) if occurs(site, strand)
+        ]
     found += [f"require {word}" for word in require if not occurs(word, sequence)]
     for share in gc:
         low, high, *window = share.split(":")
         size = min(int(window[0]), len(sequence)) if window else len(sequence)
         for start in range(len(sequence) - size + 1):
             part = sequence[start : start + size]
-            if not float(low) - 1e-9 <= (part.count("G") + part.count("C")) / size <= float(high) + 1e-9:
+            if (
+                not float(low) - 1e-9
+                <= (part.count("G") + part.count("C")) / size
+                <= float(high) + 1e-9
+            ):
                 found.append(f"gc {share} at {start}")
     if max_homopolymer and any(letter * (max_homopolymer + 1) in sequence for letter in "ACGT"):
         found.append("homopolymer")

@@ -17,17 +17,27 @@ MASK = 4  # the fifth state of a position
 class Source(JointSource):
     """Answers rows that are alike only once: of a short sequence there are few states, and a test asks thousands."""
 
-    def __call__(self, tokens: Tensor, sigma=None, label=None, soft=None) -> Tensor:
-        asked = tokens.double() if soft is None else torch.cat([tokens.double(), soft.flatten(1)], 1)
-        key = asked @ torch.rand(asked.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    def __call__(self, tokens: Tensor, sigma=None, label=None, token_probs=None) -> Tensor:
+        asked = (
+            tokens.double()
+            if token_probs is None
+            else torch.cat([tokens.double(), token_probs.flatten(1)], 1)
+        )
+        key = asked @ torch.rand(
+            asked.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
         _, first, place = np.unique(key.numpy(), return_index=True, return_inverse=True)
-        return super().__call__(tokens[first], soft=None if soft is None else soft[first])[place]
+        return super().__call__(
+            tokens[first], token_probs=None if token_probs is None else token_probs[first]
+        )[place]
 
 
 def skewed_source() -> Source:
     """The distribution of three letters for which the tests' figures were computed."""
     source = Source(length=3)
-    source.table = torch.from_numpy(np.random.default_rng(2).dirichlet(np.ones(64) * 0.3).reshape(4, 4, 4))
+    source.table = torch.from_numpy(
+        np.random.default_rng(2).dirichlet(np.ones(64) * 0.3).reshape(4, 4, 4)
+    )
     return source
 
 
@@ -63,7 +73,9 @@ def absorbing_law(source: JointSource, rates: list[float], lift, again=lambda t,
     law[-1] = 1.0
     for t, s in itertools.pairwise(rates):
         rise, fall = lift(t, s), again(t, s)
-        rows = torch.where(masked, rise * mu + (1 - rise) * none, (1 - fall) * letters + fall * none)
+        rows = torch.where(
+            masked, rise * mu + (1 - rise) * none, (1 - fall) * letters + fall * none
+        )
         law = law @ _together(rows)
     return law[(states != MASK).all(1)]
 
@@ -81,7 +93,7 @@ def uniform_law(source: JointSource | list[tuple[float, JointSource]], steps: in
         a_t, a_s = 1 - i / steps, 1 - (i - 1) / steps
         rows = torch.ones_like(letters)
         for weight, one in terms:
-            mu = one(sequences + DNA.first_id, soft=a_t * letters + (1 - a_t) / 4).exp()
+            mu = one(sequences + DNA.first_id, token_probs=a_t * letters + (1 - a_t) / 4).exp()
             kernel = (a_t / a_s * letters + (1 - a_t / a_s) / 4) * (a_s * mu + (1 - a_s) / 4)
             rows = rows * (kernel / kernel.sum(-1, keepdim=True)) ** weight
         law = law @ _together(rows / rows.sum(-1, keepdim=True))

@@ -14,9 +14,9 @@ from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.diffusion import UDLM, Plaid
 from dnadiff.errors import InputError, UsageError
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
 from dnadiff.sampling import Constraints, free_template, parse_template, sample
-from dnadiff.sampling.constraints import Draft
+from dnadiff.sampling.constraints import ConstrainedBatch
 
 FIVE = {
     "avoid": ["BsaI", "BsmBI", "EcoRI", "GCCNNNNNGGC"],
@@ -36,7 +36,7 @@ class Neighbours:
         rng = torch.Generator().manual_seed(seed)
         self.table = torch.randn(12, 12, 4, generator=rng, dtype=torch.float64) * sharpness
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         around = torch.nn.functional.pad(tokens, (1, 1), value=4)
         return self.table[around[:, :-2], around[:, 2:]]
 
@@ -45,23 +45,34 @@ def draw(template, rows=1, **options):
     """Sequences for a template text."""
     tokens, allowed = parse_template(template)
     allowed = None if allowed is None else allowed.repeat(rows, 1, 1)
-    constraints = Constraints(**{k: options.pop(k) for k in list(options) if k in {*FIVE, "approximate"}})
+    constraints = Constraints(
+        **{k: options.pop(k) for k in list(options) if k in {*FIVE, "approximate"}}
+    )
     drawn = sample(
-        options.pop("denoiser", Neighbours()), tokens.repeat(rows, 1), allowed, constraints=constraints, **options
+        options.pop("denoiser", Neighbours()),
+        tokens.repeat(rows, 1),
+        allowed,
+        constraints=constraints,
+        **options,
     )
     return [DNA.decode(row) for row in drawn]
 
 
 def spelled(template, sequence):
     """Whether a sequence is one of those that a template allows."""
-    return re.fullmatch("".join(f"[{DNA.ambiguity.get(c, c)}]" for c in template), sequence) is not None
+    return (
+        re.fullmatch("".join(f"[{DNA.ambiguity.get(c, c)}]" for c in template), sequence)
+        is not None
+    )
 
 
 # ---- nothing is ever broken ------------------------------------------------------------------------------------------
 
 
 def test_a_thousand_sequences_under_five_constraints_at_once():
-    drawn = sample(MarkovSource(1024), free_template(1000, 1024), steps=8, constraints=Constraints(**FIVE))
+    drawn = sample(
+        MarkovSource(1024), free_template(1000, 1024), steps=8, constraints=Constraints(**FIVE)
+    )
     sequences = [DNA.decode(row) for row in drawn]
     assert sum(len(violations(sequence, **FIVE)) for sequence in sequences) == 0
     assert len(set(sequences)) == 1000
@@ -89,7 +100,9 @@ def test_sequences_of_caduceus():
         {"sampler": "ancestral", "steps": 16, "window": 100},
         {"sampler": "uniform", "steps": 16, "window": 100, "objective": UDLM()},
     ],
-    ids=lambda options: " ".join(str(value) for key, value in options.items() if key != "objective"),
+    ids=lambda options: " ".join(
+        str(value) for key, value in options.items() if key != "objective"
+    ),
 )
 def test_every_sampler_keeps_to_five_constraints(options):
     template = ["N" * 60 + "GATTACARYN" + "N" * 160]
@@ -100,15 +113,17 @@ def test_every_sampler_keeps_to_five_constraints(options):
     assert sum(not violations(sequence, **FIVE) for sequence in free) == 0
 
 
-words = st.text("ACGT", min_size=3, max_size=5) | st.text("ACGTRYSWKMBDHVN", min_size=4, max_size=6).filter(
-    lambda word: word.strip("N")
-)
+words = st.text("ACGT", min_size=3, max_size=5) | st.text(
+    "ACGTRYSWKMBDHVN", min_size=4, max_size=6
+).filter(lambda word: word.strip("N"))
 specifications = st.fixed_dictionaries(
     {},
     optional={
         "avoid": st.lists(words, max_size=3),
         "require": st.lists(words, max_size=2),
-        "gc": st.lists(st.sampled_from(["0.3:0.7", "0.5:0.5", "0.2:0.8:5", "0.4:0.6:10", "0:0.4"]), max_size=2),
+        "gc": st.lists(
+            st.sampled_from(["0.3:0.7", "0.5:0.5", "0.2:0.8:5", "0.4:0.6:10", "0:0.4"]), max_size=2
+        ),
         "max_homopolymer": st.integers(1, 4),
         "unique_kmer": st.integers(2, 6),
     },
@@ -124,11 +139,17 @@ templates = st.text("N" * 12 + "ACGTRYSW", min_size=1, max_size=30)
     sampler=st.sampled_from(["ancestral", "first_hitting"]),
 )
 @example(spec={"avoid": ["GCCNNNNNGGC"]}, template="GCCNNNNNGGN", seed=0, sampler="ancestral")
-@example(spec={"unique_kmer": 2, "gc": ["0.5:0.5"]}, template="NNNNNNNNNN", seed=0, sampler="ancestral")
-def test_what_is_drawn_keeps_to_everything_or_an_error_says_what_cannot_be_kept(spec, template, seed, sampler):
+@example(
+    spec={"unique_kmer": 2, "gc": ["0.5:0.5"]}, template="NNNNNNNNNN", seed=0, sampler="ancestral"
+)
+def test_what_is_drawn_keeps_to_everything_or_an_error_says_what_cannot_be_kept(
+    spec, template, seed, sampler
+):
     steps = 3 if sampler == "ancestral" else None
     try:
-        sequences = draw(template, rows=3, seed=seed, sampler=sampler, steps=steps, approximate=True, **spec)
+        sequences = draw(
+            template, rows=3, seed=seed, sampler=sampler, steps=steps, approximate=True, **spec
+        )
     except InputError as error:
         assert re.search("--(avoid|require|gc|max-homopolymer|unique-kmer) ?", str(error)), error
         return
@@ -147,7 +168,9 @@ def test_an_error_means_that_hardly_any_sequence_is_left(spec, template):
     left = sum(spelled(template, s) and not violations(s, **spec) for s in EVERY)
     possible = sum(spelled(template, s) for s in EVERY)
     try:
-        assert violations(draw(template, steps=2, approximate=True, **spec)[0], **spec) == [] and left
+        assert (
+            violations(draw(template, steps=2, approximate=True, **spec)[0], **spec) == [] and left
+        )
     except InputError:
         assert left <= 0.02 * possible
 
@@ -156,13 +179,18 @@ def test_a_sampler_of_its_own_may_draw_and_wipe_out():
     """Letters are wiped out at random between the draws, as a remasking sampler does."""
     spec = {k: v for k, v in FIVE.items() if k != "require"}
     denoiser, template, index = Neighbours(), free_template(8, 300), torch.arange(8)
-    draft = Draft(template, None, Constraints(**spec), seed=1, index=index)
+    draft = ConstrainedBatch(template, None, Constraints(**spec), seed=1, index=index)
     tokens = template.clone()
     for step in range(40):
         chance = uniform(1, Stream.MASK, index, 300, step=step)
         tokens[chance < 0.2] = DNA.mask_id
         now = (tokens == DNA.mask_id) & ((chance > 0.8) | (chance < 0.1) | (step == 39))
-        draft.draw(tokens, now, uniform(1, Stream.LETTER, index, 300, step=step), lambda where: denoiser(tokens)[where])
+        draft.draw(
+            tokens,
+            now,
+            uniform(1, Stream.LETTER, index, 300, step=step),
+            lambda where: denoiser(tokens)[where],
+        )
         assert not (tokens == DNA.mask_id)[now].any()
     assert [violations(DNA.decode(row), **spec) for row in tokens] == [[]] * 8
 
@@ -177,7 +205,14 @@ def test_a_sample_depends_on_its_number_not_on_its_batch_or_the_threads(sampler)
 
     def drawn(size):
         parts = [
-            sample(Neighbours(), template[part], sampler=sampler, constraints=constraints, seed=4, index=part)
+            sample(
+                Neighbours(),
+                template[part],
+                sampler=sampler,
+                constraints=constraints,
+                seed=4,
+                index=part,
+            )
             for part in torch.arange(8).split(size)
         ]
         return torch.cat(parts)
@@ -195,21 +230,27 @@ def test_corners_are_left_by_drawing_again():
     class Counting(Neighbours):
         rows = 0
 
-        def __call__(self, tokens, sigma=None, label=None, soft=None):
+        def __call__(self, tokens, sigma=None, label=None, token_probs=None):
             self.rows += len(tokens)
             return super().__call__(tokens)
 
     denoiser, tight = Counting(), {"gc": ["0.45:0.55:40"], "max_homopolymer": 3}
     sequences = draw("N" * 150, rows=12, denoiser=denoiser, sampler="first_hitting", **tight)
-    assert denoiser.rows > 12 * 150  # one call for each letter, and more for those that were drawn again
+    assert (
+        denoiser.rows > 12 * 150
+    )  # one call for each letter, and more for those that were drawn again
     assert [violations(sequence, **tight) for sequence in sequences] == [[]] * 12
 
 
 def test_without_a_constraint_nothing_changes():
     template = free_template(3, 50)
-    assert torch.equal(sample(Neighbours(), template, constraints=Constraints()), sample(Neighbours(), template))
+    assert torch.equal(
+        sample(Neighbours(), template, constraints=Constraints()), sample(Neighbours(), template)
+    )
     loose = Constraints(gc=["0:1"], max_homopolymer=50)
-    assert torch.equal(sample(Neighbours(), template, constraints=loose), sample(Neighbours(), template))
+    assert torch.equal(
+        sample(Neighbours(), template, constraints=loose), sample(Neighbours(), template)
+    )
 
 
 # ---- what cannot be kept ---------------------------------------------------------------------------------------------
@@ -218,15 +259,47 @@ def test_without_a_constraint_nothing_changes():
 @pytest.mark.parametrize(
     ("template", "spec", "message"),
     [
-        ("NNGGTCTCNN", {"avoid": ["BsaI"]}, r"--avoid BsaI \(GGTCTC\): the template's letters break it at position 8"),
+        (
+            "NNGGTCTCNN",
+            {"avoid": ["BsaI"]},
+            r"--avoid BsaI \(GGTCTC\): the template's letters break it at position 8",
+        ),
         ("NNGAGACCNN", {"avoid": ["BsaI"]}, r"--avoid BsaI \(GGTCTC\): the template"),
-        ("NNGGTCTSNN", {"avoid": ["GGTCTC", "GGTCTG"]}, "--avoid GGTCTC and --avoid GGTCTG: no letter is left"),
-        ("NAAAAAAANN", {"max_homopolymer": 6}, "--max-homopolymer 6: the template's letters break it at position 8"),
-        ("N" * 50, {"avoid": ["A", "C"]}, "--avoid A and --avoid C: no letter is left at position 1,"),
-        ("GCGCGCGCNN", {"gc": ["0.4:0.6"]}, "--gc 0.4:0.6: the template's letters break it at position 7"),
-        ("NNNNNNNNNGCGCGCGCGCGNNNNNNNNN", {"gc": ["0:1", "0.2:0.8:10"]}, "--gc 0.2:0.8:10: the template's letters"),
-        ("NACGTTAGNNACGTTAGN", {"unique_kmer": 7}, "--unique-kmer 7: the template's letters break it at position 17"),
-        ("NACGTTAGNNCTAACGTN", {"unique_kmer": 7}, "--unique-kmer 7: the template's letters break it"),
+        (
+            "NNGGTCTSNN",
+            {"avoid": ["GGTCTC", "GGTCTG"]},
+            "--avoid GGTCTC and --avoid GGTCTG: no letter is left",
+        ),
+        (
+            "NAAAAAAANN",
+            {"max_homopolymer": 6},
+            "--max-homopolymer 6: the template's letters break it at position 8",
+        ),
+        (
+            "N" * 50,
+            {"avoid": ["A", "C"]},
+            "--avoid A and --avoid C: no letter is left at position 1,",
+        ),
+        (
+            "GCGCGCGCNN",
+            {"gc": ["0.4:0.6"]},
+            "--gc 0.4:0.6: the template's letters break it at position 7",
+        ),
+        (
+            "NNNNNNNNNGCGCGCGCGCGNNNNNNNNN",
+            {"gc": ["0:1", "0.2:0.8:10"]},
+            "--gc 0.2:0.8:10: the template's letters",
+        ),
+        (
+            "NACGTTAGNNACGTTAGN",
+            {"unique_kmer": 7},
+            "--unique-kmer 7: the template's letters break it at position 17",
+        ),
+        (
+            "NACGTTAGNNCTAACGTN",
+            {"unique_kmer": 7},
+            "--unique-kmer 7: the template's letters break it",
+        ),
         ("N" * 600, {"unique_kmer": 4}, "597 4-mers, but there are only 136 different"),
         ("N" * 100, {"gc": ["0.501:0.505"]}, "--gc 0.501:0.505: no number of G and C in 100 bases"),
         (
@@ -234,15 +307,31 @@ def test_without_a_constraint_nothing_changes():
             {"require": ["AGGTCTCA"], "avoid": ["BsaI"]},
             r"--require AGGTCTCA contains --avoid BsaI \(GGTCTC\)",
         ),
-        ("N" * 50, {"require": ["AAAWAAAA"], "avoid": ["WWWW"]}, "--require AAAWAAAA contains --avoid WWWW"),
-        ("N" * 7, {"require": ["TATAWAAG"]}, "--require TATAWAAG: the template has no place for it"),
-        ("ACGTNNNNACGTACGT", {"require": ["TATAWAAG"]}, "--require TATAWAAG: the template has no place for it"),
+        (
+            "N" * 50,
+            {"require": ["AAAWAAAA"], "avoid": ["WWWW"]},
+            "--require AAAWAAAA contains --avoid WWWW",
+        ),
+        (
+            "N" * 7,
+            {"require": ["TATAWAAG"]},
+            "--require TATAWAAG: the template has no place for it",
+        ),
+        (
+            "ACGTNNNNACGTACGT",
+            {"require": ["TATAWAAG"]},
+            "--require TATAWAAG: the template has no place for it",
+        ),
         (
             "N" * 10,
             {"require": ["GATTACA", "CATTAGA"]},
             "--require CATTAGA: in 200 tries no place was found where they fit",
         ),
-        ("N" * 9, {"require": ["GGGGG"], "gc": ["0:0.5"]}, "--require GGGGG: in 200 tries .* keeps --gc 0:0.5"),
+        (
+            "N" * 9,
+            {"require": ["GGGGG"], "gc": ["0:0.5"]},
+            "--require GGGGG: in 200 tries .* keeps --gc 0:0.5",
+        ),
         (
             "N" * 30,
             {"max_homopolymer": 1, "avoid": ["AC", "AG", "AT", "CA", "CG", "GA", "GC", "TA"]},
@@ -262,7 +351,7 @@ def test_the_template_is_blamed_rather_than_the_motif():
 
 def test_a_network_without_a_letter_that_fits():
     class Stubborn(Neighbours):
-        def __call__(self, tokens, sigma=None, label=None, soft=None):
+        def __call__(self, tokens, sigma=None, label=None, token_probs=None):
             return torch.tensor([0.0, -torch.inf, -torch.inf, -torch.inf]).expand(*tokens.shape, 4)
 
     with pytest.raises(InputError, match="--max-homopolymer 3: no letter fits"):
@@ -273,7 +362,11 @@ def test_a_network_without_a_letter_that_fits():
     ("spec", "error", "message"),
     [
         ({"avoid": ["EcoR1"]}, InputError, "--avoid EcoR1: .* did you mean EcoRI"),
-        ({"avoid": ["XYZ"]}, InputError, "--avoid XYZ: neither IUPAC letters nor a known restriction enzyme"),
+        (
+            {"avoid": ["XYZ"]},
+            InputError,
+            "--avoid XYZ: neither IUPAC letters nor a known restriction enzyme",
+        ),
         ({"avoid": ["NNN"]}, InputError, "--avoid NNN: N alone is every sequence"),
         ({"avoid": [""]}, InputError, "--avoid"),
         ({"avoid": ["none.fa"]}, InputError, "none.fa: No such file"),
@@ -293,7 +386,9 @@ def test_words_that_mean_nothing_are_named(spec, error, message):
 
 
 def test_an_enzyme_is_known_in_any_case():
-    sites = Constraints(avoid=["bsai", "ECORI", "drdv", "ggtctc"]).avoid  # drdv could be letters, but who means those
+    sites = Constraints(
+        avoid=["bsai", "ECORI", "drdv", "ggtctc"]
+    ).avoid  # drdv could be letters, but who means those
     assert [site.letters for site in sites] == ["GGTCTC", "GAATTC", "CATGNAC", "GGTCTC"]
     assert sites[0].name == "--avoid BsaI (GGTCTC)" and sites[3].name == "--avoid GGTCTC"
 
@@ -304,7 +399,10 @@ def test_sites_are_read_from_files(tmp_path):
     fasta.write_text(">first\nGATTACA\n>second one\nacgtac\ngt\n")
     sites = Constraints(avoid=[str(listed), str(fasta)]).avoid
     assert [site.letters for site in sites] == ["GGTCTC", "TTAATTAA", "GATTACA", "ACGTACGT"]
-    assert sites[0].name.endswith("--avoid BsaI (GGTCTC)") and sites[3].name == "--avoid second (ACGTACGT)"
+    assert (
+        sites[0].name.endswith("--avoid BsaI (GGTCTC)")
+        and sites[3].name == "--avoid second (ACGTACGT)"
+    )
     (tmp_path / "none.txt").write_text("# nothing\n")
     with pytest.raises(InputError, match=r"none\.txt: no site"):
         Constraints(avoid=[str(tmp_path / "none.txt")])
@@ -325,7 +423,7 @@ def test_every_place_of_a_motif_has_the_same_chance():
 class Quiet(Neighbours):
     """C only, where it may choose: a motif is seen where it was placed, and nowhere else."""
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         return torch.tensor([-99.0, 0.0, -99.0, -99.0]).expand(*tokens.shape, 4)
 
 
@@ -337,7 +435,9 @@ def test_a_motif_that_is_there_stays_and_several_fit_together():
 
 
 def test_unknown_letters_that_are_fixed_are_taken_for_whatever_breaks_nothing():
-    tokens = torch.from_numpy(DNA.encode("GGTCTN"))[None]  # as in the flanks of an interval of a genome
+    tokens = torch.from_numpy(DNA.encode("GGTCTN"))[
+        None
+    ]  # as in the flanks of an interval of a genome
     constraints = Constraints(avoid=["BsaI"], gc=["0:0.5"], max_homopolymer=2, unique_kmer=3)
     assert torch.equal(sample(Neighbours(), tokens, constraints=constraints), tokens)
     tokens = torch.from_numpy(DNA.encode("GCCNNNNNGGC"))[None]
@@ -352,7 +452,9 @@ def test_an_alphabet_without_complement_has_one_strand():
     constraints = Constraints(avoid=["ACA"], unique_kmer=3, alphabet=letters)
     drawn = sample(Neighbours(), free_template(30, 40), constraints=constraints, alphabet=letters)
     sequences = [letters.decode(row) for row in drawn]
-    assert not any("ACA" in sequence for sequence in sequences) and any("UGU" in sequence for sequence in sequences)
+    assert not any("ACA" in sequence for sequence in sequences) and any(
+        "UGU" in sequence for sequence in sequences
+    )
     kmers = [[sequence[i : i + 3] for i in range(38)] for sequence in sequences]
     assert all(len(set(row)) == 38 for row in kmers)
     assert any(kmer[::-1] in row for row in kmers for kmer in row if kmer != kmer[::-1])

@@ -67,8 +67,12 @@ def test_ancestral_follows_its_own_law(steps):
 def test_scores_with_another_mass_change_the_rate_of_unmasking_by_it(mass):
     source = Source(length=3)
     scores = FromLogits(source, lambda logits: logits + torch.tensor(mass).double().log())
-    law = absorbing_law(source, grid(4), lambda t, s: min(1.0, mass * ancestral_lift(t, s)) if s > 0 else 1.0)
-    drawn = sample(scores, free_template(DRAWN, 3), sampler="analytic", steps=4, seed=2, objective=SEDD())
+    law = absorbing_law(
+        source, grid(4), lambda t, s: min(1.0, mass * ancestral_lift(t, s)) if s > 0 else 1.0
+    )
+    drawn = sample(
+        scores, free_template(DRAWN, 3), sampler="analytic", steps=4, seed=2, objective=SEDD()
+    )
     assert p_value(drawn, source, law) > 1e-3
     if mass != 1.0:
         assert p_value(drawn, source, absorbing_law(source, grid(4), ancestral_lift)) < 1e-6
@@ -81,7 +85,9 @@ def test_a_network_that_answers_mask_is_sampled_by_its_own_reverse_steps():
     source, share = Source(length=3), 0.3
     hesitant = FromLogits(source, with_mask_output(share), outputs=5)
 
-    def lift(t, s):  # x_theta plugged into q(z_s | z_t, x); masks that survive are lifted in the last step
+    def lift(
+        t, s
+    ):  # x_theta plugged into q(z_s | z_t, x); masks that survive are lifted in the last step
         return 1 - (s + (1 - s) * share) / (t + (1 - t) * share) if s > 0 else 1.0
 
     drawn = sample(hesitant, free_template(DRAWN, 3), steps=4, seed=3)
@@ -108,7 +114,9 @@ def test_remasking_follows_its_own_law(remask, eta, rates, again):
     assert p_value(drawn, source, absorbing_law(source, rates, remasking_lift(again), again)) > 1e-3
     never = absorbing_law(source, grid(steps), ancestral_lift)
     assert p_value(drawn, source, never) < 1e-6
-    drawn = sample(source, free_template(DRAWN, 3), seed=4, **options | {"remask": "cap", "eta": 0.0})
+    drawn = sample(
+        source, free_template(DRAWN, 3), seed=4, **options | {"remask": "cap", "eta": 0.0}
+    )
     assert p_value(drawn, source, never) > 1e-3
 
 

@@ -19,7 +19,7 @@ from dnadiff.alphabet import DNA
 from dnadiff.diffusion import MDLM, SEDD, UDLM, Autoregressive, Plaid
 from dnadiff.errors import UsageError
 from dnadiff.sampling import free_template, sample
-from dnadiff.sampling.guidance import ClassifierFree, ClassifierGuided, steer
+from dnadiff.sampling.guidance import ClassifierFree, ClassifierGuided, apply_guidance
 
 COUNT = 10_000
 
@@ -34,19 +34,26 @@ class TwoClasses:
     def __init__(self, length=3):
         self.classes = [Source(length, seed=1), Source(length, seed=2)]
         self.both = Source(length)
-        self.both.table = self.share * self.classes[0].table + (1 - self.share) * self.classes[1].table
+        self.both.table = (
+            self.share * self.classes[0].table + (1 - self.share) * self.classes[1].table
+        )
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         if label is None:
-            return self.both(tokens, soft=soft)
-        answers = [source(tokens, soft=soft) for source in self.classes]
+            return self.both(tokens, token_probs=token_probs)
+        answers = [source(tokens, token_probs=token_probs) for source in self.classes]
         return torch.where((label == 0)[:, None, None], *answers)
 
-    def log_first(self, tokens, soft=None):
+    def log_first(self, tokens, token_probs=None):
         """log p(class 0 | what is seen)."""
         known, letters = DNA.scorable(tokens), DNA.letter_index(tokens)
-        agrees = ((self.both.sequences[None] == letters[:, None]) | ~known[:, None]).all(-1).double()
-        joint, total = (agrees @ table.reshape(-1) for table in (self.share * self.classes[0].table, self.both.table))
+        agrees = (
+            ((self.both.sequences[None] == letters[:, None]) | ~known[:, None]).all(-1).double()
+        )
+        joint, total = (
+            agrees @ table.reshape(-1)
+            for table in (self.share * self.classes[0].table, self.both.table)
+        )
         return (joint / total).log()
 
 
@@ -55,9 +62,12 @@ class LeftToRight(TwoClasses):
 
     causal, recurrent = True, False
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         tables = [self.both.table] if label is None else [source.table for source in self.classes]
-        answers = [torch.stack([self.next(t, tokens[:, :i]) for i in range(tokens.shape[1])], 1) for t in tables]
+        answers = [
+            torch.stack([self.next(t, tokens[:, :i]) for i in range(tokens.shape[1])], 1)
+            for t in tables
+        ]
         return answers[0] if label is None else torch.where((label == 0)[:, None, None], *answers)
 
     def next(self, table, before):
@@ -81,7 +91,9 @@ LABEL = torch.zeros(COUNT, dtype=torch.int64)
 
 def drawn(denoiser, label=None, sampler="first_hitting", count=COUNT, seed=4, **options):
     label = None if label is None else label[:count]
-    return sample(denoiser, free_template(count, 3), label=label, sampler=sampler, seed=seed, **options)
+    return sample(
+        denoiser, free_template(count, 3), label=label, sampler=sampler, seed=seed, **options
+    )
 
 
 def p_value(tokens, table):
@@ -125,15 +137,17 @@ def test_a_letter_that_the_class_excludes_is_never_drawn():
 def test_the_gradient_is_exact_for_a_classifier_that_is_linear_in_the_letters():
     scores = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
 
-    def linear(tokens, soft):
-        if soft is None:
+    def linear(tokens, token_probs):
+        if token_probs is None:
             index = torch.where(tokens == DNA.mask_id, 4, DNA.letter_index(tokens))
-            soft = torch.nn.functional.one_hot(index, 5).float()
-        return (soft * scores).sum((1, 2))
+            token_probs = torch.nn.functional.one_hot(index, 5).float()
+        return (token_probs * scores).sum((1, 2))
 
     tokens = torch.full((8, 3), DNA.mask_id)
     tokens[:4, 2] = 9
-    one, other = (ClassifierGuided(SOURCE, linear, 2.0, exact=exact)(tokens) for exact in (True, False))
+    one, other = (
+        ClassifierGuided(SOURCE, linear, 2.0, exact=exact)(tokens) for exact in (True, False)
+    )
     hidden = tokens == DNA.mask_id
     torch.testing.assert_close(one[hidden], other[hidden], rtol=1e-5, atol=1e-5)
 
@@ -146,7 +160,7 @@ def weighted(weight):
 def letters_of(weight):
     """Those as a source of letters whose law in every state is written out here."""
 
-    def answer(tokens, sigma=None, label=None, soft=None):
+    def answer(tokens, sigma=None, label=None, token_probs=None):
         mixed = sum(weight * source(tokens) for weight, source in weighted(weight))
         return mixed.log_softmax(-1)
 
@@ -168,7 +182,9 @@ def test_weight_two_letter_by_letter_is_the_law_of_its_chain():
 def test_weight_two_in_few_steps_is_the_law_of_its_chain(sampler):
     law = absorbing_law(letters_of(2.0), grid(3), ancestral_lift)
     options = {"eta": 0.0} if sampler == "remasking" else {}
-    assert p_value(drawn(ClassifierFree(SOURCE, 2.0), LABEL, sampler, steps=3, **options), law) > 1e-3
+    assert (
+        p_value(drawn(ClassifierFree(SOURCE, 2.0), LABEL, sampler, steps=3, **options), law) > 1e-3
+    )
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -199,8 +215,11 @@ class ByLetter:
     def __init__(self, weight):
         self.weight = weight
 
-    def __call__(self, tokens, soft):
-        return sum(weight * source(tokens, soft=soft) for weight, source in weighted(self.weight)).log_softmax(-1)
+    def __call__(self, tokens, token_probs):
+        return sum(
+            weight * source(tokens, token_probs=token_probs)
+            for weight, source in weighted(self.weight)
+        ).log_softmax(-1)
 
 
 def test_many_steps_of_uniform_noise_lead_to_the_class():
@@ -211,7 +230,9 @@ def test_gaussian_noise_without_weight_or_with_all_of_it():
     objective = Plaid(self_conditioning=False, dimension=4)
     options = {"sampler": "plaid", "steps": 4, "objective": objective, "count": 500}
     for weight, alone in ((1.0, SOURCE.classes[0]), (0.0, SOURCE.both)):
-        assert torch.equal(drawn(ClassifierFree(SOURCE, weight), LABEL, **options), drawn(alone, **options))
+        assert torch.equal(
+            drawn(ClassifierFree(SOURCE, weight), LABEL, **options), drawn(alone, **options)
+        )
 
 
 def test_gaussian_noise_guided_is_the_chain_with_mixed_estimates():
@@ -223,9 +244,15 @@ def test_gaussian_noise_guided_is_the_chain_with_mixed_estimates():
     z = torch.randn(count, 3, 4, generator=rng, dtype=torch.float64)
     hidden = free_template(count, 3)
     for i, gamma in enumerate(gammas):
-        alpha2, noise2 = 1 / (1 + torch.tensor(gamma).double().exp()), 1 / (1 + torch.tensor(-gamma).double().exp())
+        alpha2, noise2 = (
+            1 / (1 + torch.tensor(gamma).double().exp()),
+            1 / (1 + torch.tensor(-gamma).double().exp()),
+        )
         evidence = alpha2.sqrt() / noise2 * z @ embedding.T
-        log_p = [(s(hidden, soft=evidence.softmax(-1)) + evidence).log_softmax(-1) for _, s in weighted(weight)]
+        log_p = [
+            (s(hidden, token_probs=evidence.softmax(-1)) + evidence).log_softmax(-1)
+            for _, s in weighted(weight)
+        ]
         if i < steps:
             # q(z_s | z_t, x) ~ N(z_s; alpha_s x, noise_s) N(z_t; (alpha_t / alpha_s) z_s, noise_t - (..)^2 noise_s)
             a_s = 1 / (1 + torch.tensor(gammas[i + 1]).double().exp())
@@ -237,9 +264,13 @@ def test_gaussian_noise_guided_is_the_chain_with_mixed_estimates():
             z = mean + torch.randn(z.shape, generator=rng, dtype=torch.float64) / precision.sqrt()
     law = (weight * log_p[0] + (1 - weight) * log_p[1]).softmax(-1)
     literal = torch.multinomial(law.reshape(-1, 4), 1, generator=rng).view(count, 3) + DNA.first_id
-    ours = drawn(ClassifierFree(SOURCE, weight), LABEL, "plaid", count, steps=steps, objective=objective)
+    ours = drawn(
+        ClassifierFree(SOURCE, weight), LABEL, "plaid", count, steps=steps, objective=objective
+    )
     plain = drawn(SOURCE, LABEL, "plaid", count, steps=steps, objective=objective)
-    counts = [torch.bincount(SOURCE.both.index(tokens), minlength=64) for tokens in (literal, ours, plain)]
+    counts = [
+        torch.bincount(SOURCE.both.index(tokens), minlength=64) for tokens in (literal, ours, plain)
+    ]
     often = counts[0] + counts[1] > 20
     assert chi2_contingency(torch.stack(counts[:2])[:, often].numpy()).pvalue > 1e-3
     assert chi2_contingency(torch.stack(counts[::2])[:, often].numpy()).pvalue < 1e-6
@@ -253,8 +284,14 @@ def test_the_rate_of_unmasking_is_that_of_the_network(kind, mass):
     guided = ClassifierFree(scores, 3.0)
     if kind == "classifier":
         guided = ClassifierGuided(scores, SOURCE.log_first, 3.0, exact=True)
-    law = absorbing_law(letters_of(3.0), grid(4), lambda t, s: min(1.0, mass * ancestral_lift(t, s)) if s > 0 else 1.0)
-    tokens = drawn(guided, LABEL if kind == "labels" else None, "analytic", seed=5, steps=4, objective=SEDD())
+    law = absorbing_law(
+        letters_of(3.0),
+        grid(4),
+        lambda t, s: min(1.0, mass * ancestral_lift(t, s)) if s > 0 else 1.0,
+    )
+    tokens = drawn(
+        guided, LABEL if kind == "labels" else None, "analytic", seed=5, steps=4, objective=SEDD()
+    )
     assert p_value(tokens, law) > 1e-3
 
 
@@ -265,7 +302,10 @@ def test_a_network_that_answers_mask_keeps_its_own_rate():
     def lift(t, s):
         return 1 - (s + (1 - s) * share) / (t + (1 - t) * share) if s > 0 else 1.0
 
-    for guided in (ClassifierFree(hesitant, 2.0), ClassifierGuided(hesitant, SOURCE.log_first, 2.0, exact=True)):
+    for guided in (
+        ClassifierFree(hesitant, 2.0),
+        ClassifierGuided(hesitant, SOURCE.log_first, 2.0, exact=True),
+    ):
         label = LABEL if isinstance(guided, ClassifierFree) else None
         tokens = drawn(guided, label, "analytic", steps=4)
         assert p_value(tokens, absorbing_law(letters_of(2.0), grid(4), lift)) > 1e-3
@@ -281,12 +321,16 @@ class Words:
 
 
 def test_what_draws_a_class():
-    assert steer(SOURCE, None, None, None, MDLM()) == (SOURCE, None)
-    assert steer(SOURCE, "second", None, None, MDLM()) == steer(SOURCE, "second", 1.0, None, MDLM()) == (SOURCE, 1)
-    assert steer(SOURCE, "second", 0.0, None, MDLM()) == (SOURCE, None)
-    guided, number = steer(SOURCE, "first", 2.5, None, UDLM())
+    assert apply_guidance(SOURCE, None, None, None, MDLM()) == (SOURCE, None)
+    assert (
+        apply_guidance(SOURCE, "second", None, None, MDLM())
+        == apply_guidance(SOURCE, "second", 1.0, None, MDLM())
+        == (SOURCE, 1)
+    )
+    assert apply_guidance(SOURCE, "second", 0.0, None, MDLM()) == (SOURCE, None)
+    guided, number = apply_guidance(SOURCE, "first", 2.5, None, UDLM())
     assert isinstance(guided, ClassifierFree) and guided.weight == 2.5 and number == 0
-    guided, number = steer(JointSource(3), "first", None, Words(), MDLM())
+    guided, number = apply_guidance(JointSource(3), "first", None, Words(), MDLM())
     assert isinstance(guided, ClassifierGuided) and guided.weight == 1.0 and number is None
 
 
@@ -299,27 +343,43 @@ def test_what_draws_a_class():
         (("third", None, Words(), MDLM()), "no class 'third'; there are first, second"),
         (("first", -1.0, None, MDLM()), "guidance must be 0 or more, not -1"),
         (("first", float("nan"), None, MDLM()), "guidance must be 0 or more"),
-        (("first", None, Words(), UDLM()), "--guide is for models trained with masks, .* with uniform noise"),
+        (
+            ("first", None, Words(), UDLM()),
+            "--guide is for models trained with masks, .* with uniform noise",
+        ),
         (("first", None, Words(), Plaid()), "with gaussian noise"),
         (("first", None, Words(), Autoregressive()), "--guide is for models trained with masks"),
     ],
 )
 def test_a_class_that_cannot_be_drawn(arguments, message):
     with pytest.raises(UsageError, match=message):
-        steer(SOURCE, *arguments)
-    with pytest.raises(UsageError, match="trained without labels: leave --label out, or give --guide"):
-        steer(JointSource(3), "first", None, None, MDLM())
+        apply_guidance(SOURCE, *arguments)
+    with pytest.raises(
+        UsageError, match="trained without labels: leave --label out, or give --guide"
+    ):
+        apply_guidance(JointSource(3), "first", None, None, MDLM())
 
 
 @pytest.mark.parametrize("objective", [UDLM(), Plaid(self_conditioning=False)])
 def test_a_classifier_of_masks_guides_no_other_noise(objective):
     with pytest.raises(UsageError, match="absorbing noise"):
-        drawn(ClassifierGuided(SOURCE, SOURCE.log_first, 1.0), None, "auto", steps=2, objective=objective)
+        drawn(
+            ClassifierGuided(SOURCE, SOURCE.log_first, 1.0),
+            None,
+            "auto",
+            steps=2,
+            objective=objective,
+        )
 
 
 def test_guidance_leaves_the_unmasking_alone():
     """What is drawn when depends on the seed alone; the guided logits are normalised, so no rate can come from them."""
     tokens = torch.full((5, 3), DNA.mask_id)
-    for guided in (ClassifierFree(SOURCE, 3.0), ClassifierGuided(SOURCE, SOURCE.log_first, 3.0, exact=True)):
+    for guided in (
+        ClassifierFree(SOURCE, 3.0),
+        ClassifierGuided(SOURCE, SOURCE.log_first, 3.0, exact=True),
+    ):
         logits = guided(tokens, label=LABEL[:5])
-        torch.testing.assert_close(logits.logsumexp(-1), torch.zeros(5, 3, dtype=torch.float64), rtol=0, atol=1e-9)
+        torch.testing.assert_close(
+            logits.logsumexp(-1), torch.zeros(5, 3, dtype=torch.float64), rtol=0, atol=1e-9
+        )

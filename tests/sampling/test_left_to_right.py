@@ -12,13 +12,13 @@ from dnadiff.diffusion import Autoregressive
 from dnadiff.errors import InputError, UsageError
 from dnadiff.model import Model
 from dnadiff.sampling import Constraints, choose, free_template, parse_template, sample
-from dnadiff.sampling.constraints import Draft
+from dnadiff.sampling.constraints import ConstrainedBatch
 
 
 class Chain(CausalMarkovSource):
     """Takes a prefix of any length."""
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         whole = torch.full((len(tokens), self.length), DNA.mask_id)
         whole[:, : tokens.shape[1]] = tokens
         return super().__call__(whole)[:, : tokens.shape[1]]
@@ -37,14 +37,16 @@ class RecurrentChain(Chain):
     def begin(self, batch, label=None):
         return self.start.log().expand(batch, 4), None
 
-    def nats(self, tokens):
-        return Chain(self.length).nats(tokens)
+    def nll(self, tokens):
+        return Chain(self.length).nll(tokens)
 
 
 def mamba(**options):
     torch.manual_seed(0)
     ssm = SSMConfig(d_state=4)
-    denoiser = LMDenoiser(CaduceusLM(CaduceusConfig(12, 2, rcps=False, bidirectional=False, ssm_cfg=ssm)), **options)
+    denoiser = LMDenoiser(
+        CaduceusLM(CaduceusConfig(12, 2, rcps=False, bidirectional=False, ssm_cfg=ssm)), **options
+    )
     with torch.no_grad():
         for parameter in denoiser.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -55,7 +57,7 @@ def mamba(**options):
 def test_samples_follow_the_exact_distribution(chain):
     source = chain(length=3)
     drawn = sample(source, free_template(20_000, 3), seed=1)
-    law = source.nats(torch.cartesian_prod(*[torch.arange(7, 11)] * 3)).neg().exp()
+    law = source.nll(torch.cartesian_prod(*[torch.arange(7, 11)] * 3)).neg().exp()
     letters = DNA.letter_index(drawn)
     counts = torch.bincount(letters[:, 0] * 16 + letters[:, 1] * 4 + letters[:, 2], minlength=64)
     assert chisquare(counts.numpy(), (law * 20_000).numpy()).pvalue > 1e-3
@@ -68,8 +70,10 @@ def test_a_prefix_gives_the_exact_conditional(chain):
     assert allowed is None
     drawn = sample(source, tokens.repeat(20_000, 1), seed=2)
     assert (drawn[:, :2] == torch.tensor([9, 10])).all()
-    rows = torch.cat([tokens[:2].expand(16, 2), torch.cartesian_prod(*[torch.arange(7, 11)] * 2)], 1)
-    law = source.nats(rows).neg().softmax(0)
+    rows = torch.cat(
+        [tokens[:2].expand(16, 2), torch.cartesian_prod(*[torch.arange(7, 11)] * 2)], 1
+    )
+    law = source.nll(rows).neg().softmax(0)
     letters = DNA.letter_index(drawn)
     counts = torch.bincount(letters[:, 2] * 4 + letters[:, 3], minlength=16)
     assert chisquare(counts.numpy(), (law * 20_000).numpy()).pvalue > 1e-3
@@ -78,7 +82,12 @@ def test_a_prefix_gives_the_exact_conditional(chain):
 def test_allowed_letters_and_temperature():
     source = Chain(length=6)
     tokens, allowed = parse_template("NNRNWN")
-    drawn = sample(source, tokens.repeat(500, 1), allowed.repeat(500, 1, 1), constraints=Constraints(approximate=True))
+    drawn = sample(
+        source,
+        tokens.repeat(500, 1),
+        allowed.repeat(500, 1, 1),
+        constraints=Constraints(approximate=True),
+    )
     assert set(drawn[:, 2].tolist()) == {7, 9} and set(drawn[:, 4].tolist()) == {7, 10}
     cold = sample(source, free_template(3, 6), temperature=1e-4)
     for place in range(6):
@@ -93,7 +102,9 @@ def test_the_recurrent_form_draws_what_full_calls_draw():
     assert len({tuple(row.tolist()) for row in recurrent}) == 20
 
 
-@pytest.mark.parametrize("make", [mamba, lambda: LMDenoiser(HyenaLM(HyenaConfig(d_model=12, l_max=30))).eval()])
+@pytest.mark.parametrize(
+    "make", [mamba, lambda: LMDenoiser(HyenaLM(HyenaConfig(d_model=12, l_max=30))).eval()]
+)
 def test_a_sample_depends_on_its_number_not_on_its_batch(make):
     denoiser = make()
     together = sample(denoiser, free_template(40, 30), seed=8)
@@ -110,13 +121,17 @@ def test_rows_may_have_prefixes_of_different_lengths_and_unknown_letters_in_them
     fixed = tokens != DNA.mask_id
     assert torch.equal(drawn[fixed], tokens[fixed]) and DNA.scorable(drawn[~fixed]).all()
     for row in range(3):
-        assert torch.equal(sample(denoiser, tokens[row, None], seed=3, index=torch.tensor([row]))[0], drawn[row])
+        assert torch.equal(
+            sample(denoiser, tokens[row, None], seed=3, index=torch.tensor([row]))[0], drawn[row]
+        )
 
 
 def test_a_class_is_told():
     denoiser = mamba(labels=("one", "two"))
     denoiser.conditioning.scale_shift.weight.data.normal_()
-    drawn = [sample(denoiser, free_template(2, 30), label=torch.full((2,), label)) for label in (0, 1)]
+    drawn = [
+        sample(denoiser, free_template(2, 30), label=torch.full((2,), label)) for label in (0, 1)
+    ]
     again = sample(denoiser, free_template(2, 30), label=torch.tensor([0, 1]))
     assert not torch.equal(*drawn)
     assert torch.equal(again[0], drawn[0][0]) and torch.equal(again[1], drawn[1][1])
@@ -124,7 +139,11 @@ def test_a_class_is_told():
 
 def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level():
     assert choose(Chain(5), 5).sampler == choose(mamba(), 5).sampler == "autoregressive"
-    assert choose(MarkovSource(5), 5).sampler == choose(mamba(needs_sigma=True), 5).sampler == "ancestral"
+    assert (
+        choose(MarkovSource(5), 5).sampler
+        == choose(mamba(needs_sigma=True), 5).sampler
+        == "ancestral"
+    )
     assert choose(mamba(), 5, "first_hitting").sampler == "first_hitting"
 
 
@@ -132,7 +151,12 @@ def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level
     ("denoiser", "template", "options", "message"),
     [
         (Chain(4), "NNAN", {}, "position 3 of row 0 is fixed, and position 2 before it is free"),
-        (Chain(4), "NNNN", {"steps": 4}, "autoregressive takes one call for each free letter: leave --steps out"),
+        (
+            Chain(4),
+            "NNNN",
+            {"steps": 4},
+            "autoregressive takes one call for each free letter: leave --steps out",
+        ),
         (MarkovSource(4), "NNNN", {"sampler": "autoregressive"}, "only what lies to the left"),
         (mamba(needs_sigma=True), "NNNN", {"sampler": "autoregressive"}, "noise level"),
     ],
@@ -144,14 +168,23 @@ def test_what_cannot_be_is_said(denoiser, template, options, message):
 
 def test_a_model_that_was_trained_from_left_to_right_is_sampled_so():
     held = Model(mamba(), Autoregressive())
-    assert held.generate(2, length=20, seed=3) == held.generate(2, length=20, seed=3, sampler="autoregressive")
+    assert held.generate(2, length=20, seed=3) == held.generate(
+        2, length=20, seed=3, sampler="autoregressive"
+    )
     assert held.generate(1, template="GATTACANNN")[0].startswith("GATTACA")
     for sampler in ("ancestral", "first_hitting"):
-        with pytest.raises(UsageError, match=f"trained from left to right, and {sampler} shows it masks"):
+        with pytest.raises(
+            UsageError, match=f"trained from left to right, and {sampler} shows it masks"
+        ):
             held.generate(1, length=20, sampler=sampler)
 
 
-TIGHT = {"avoid": ["ACG", "TTNAA"], "gc": ["0.4:0.6:20", "0.4:0.6:5"], "max_homopolymer": 2, "unique_kmer": 5}
+TIGHT = {
+    "avoid": ["ACG", "TTNAA"],
+    "gc": ["0.4:0.6:20", "0.4:0.6:5"],
+    "max_homopolymer": 2,
+    "unique_kmer": 5,
+}
 
 
 @pytest.mark.parametrize("chain", [Chain, RecurrentChain])
@@ -173,7 +206,7 @@ def test_mamba_goes_back_to_the_state_that_it_had():
     denoiser, template, constraints = mamba(), free_template(20, 120), Constraints(**TIGHT)
     asked = []
 
-    attempt = Draft.attempt
+    attempt = ConstrainedBatch.attempt
 
     def recorded(self, tokens, now, quantile, logits):
         before = tokens.clone()
@@ -181,7 +214,7 @@ def test_mamba_goes_back_to_the_state_that_it_had():
         return asked[-1][-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Draft, "attempt", recorded)
+        patch.setattr(ConstrainedBatch, "attempt", recorded)
         drawn = sample(denoiser, template, constraints=constraints)
     assert [violations(DNA.decode(row), **TIGHT) for row in drawn] == [[]] * 20
     assert sum(int(stuck.sum()) for *_, stuck in asked) > 3
@@ -192,7 +225,9 @@ def test_mamba_goes_back_to_the_state_that_it_had():
 
 def test_a_corner_without_a_way_out():
     with pytest.raises(InputError, match="--max-homopolymer 1: no letter fits at position"):
-        sample(Chain(12), free_template(1, 12), constraints=Constraints(max_homopolymer=1, avoid=DEAD))
+        sample(
+            Chain(12), free_template(1, 12), constraints=Constraints(max_homopolymer=1, avoid=DEAD)
+        )
 
 
 DEAD = ["AC", "AG", "AT", "CA", "CG", "GA", "GC", "TA"]
@@ -207,4 +242,7 @@ def test_restricted_letters_are_drawn_approximately_or_not_at_all():
     tokens, allowed = parse_template("NNRN")
     with pytest.raises(UsageError, match="say --approximate"):
         sample(Chain(4), tokens[None], allowed[None])
-    assert sample(Chain(4), tokens[None], torch.ones_like(allowed[None])).shape == (1, 4)  # nothing is restricted
+    assert sample(Chain(4), tokens[None], torch.ones_like(allowed[None])).shape == (
+        1,
+        4,
+    )  # nothing is restricted

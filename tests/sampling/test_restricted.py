@@ -7,7 +7,14 @@ from scipy.stats import chisquare
 
 from dnadiff.alphabet import DNA
 from dnadiff.errors import InputError
-from dnadiff.sampling import Choice, Constraints, Template, letters_drawn, parse_template, sample
+from dnadiff.sampling import (
+    Constraints,
+    SamplerConfig,
+    Template,
+    letters_drawn,
+    parse_template,
+    sample,
+)
 
 COUNT = 20_000
 
@@ -42,7 +49,9 @@ def test_restricted_letters_have_their_exact_conditional_distribution(template, 
 def test_the_approximate_mode_does_not():
     source = JointSource(length=3, seed=2)
     law = conditional(source, "RYS")
-    fast = counts(source, "RYS", sampler="first_hitting", seed=7, constraints=Constraints(approximate=True))
+    fast = counts(
+        source, "RYS", sampler="first_hitting", seed=7, constraints=Constraints(approximate=True)
+    )
     assert pvalue(fast, law) < 1e-9
     assert 0.1 < float((fast / COUNT - law).abs().sum() / 2) < 0.3
 
@@ -57,7 +66,8 @@ def test_rows_of_different_templates_and_of_any_batch():
     for row in range(6):
         index = torch.tensor([row])
         assert torch.equal(
-            sample(source, tokens[row : row + 1], allowed[row : row + 1], seed=3, index=index)[0], together[row]
+            sample(source, tokens[row : row + 1], allowed[row : row + 1], seed=3, index=index)[0],
+            together[row],
         )
     assert DNA.decode(together[2]) == "ACG"
 
@@ -65,7 +75,7 @@ def test_rows_of_different_templates_and_of_any_batch():
 class Labelled(JointSource):
     """Of one class of two only the letters A and C, of the other G and T."""
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         mine = torch.tensor([[True, True, False, False], [False, False, True, True]])[label]
         return super().__call__(tokens).masked_fill(~mine[:, None], -torch.inf)
 
@@ -82,7 +92,7 @@ def test_calls_are_shared_by_rows_and_given_for_each_beginning():
     class Counting(JointSource):
         rows = 0
 
-        def __call__(self, tokens, sigma=None, label=None, soft=None):
+        def __call__(self, tokens, sigma=None, label=None, token_probs=None):
             self.rows += len(tokens)
             return super().__call__(tokens)
 
@@ -109,7 +119,10 @@ def test_of_more_combinations_a_population_is_kept():
     law = law / law.sum(1, keepdim=True)
     assert (seen - law).abs().max() < 4 * (0.25 * (1 / 1024 + 1 / count)) ** 0.5
     one_by_one = sample(
-        source, template.repeat(count, 1), letters.repeat(count, 1, 1), constraints=Constraints(approximate=True)
+        source,
+        template.repeat(count, 1),
+        letters.repeat(count, 1, 1),
+        constraints=Constraints(approximate=True),
     )
     far = torch.nn.functional.one_hot(one_by_one - DNA.first_id, 4).double().mean(0)
     assert (far - law).abs().max() > 0.1
@@ -119,16 +132,24 @@ def test_of_more_combinations_a_population_is_kept():
 
 def test_in_windows_earlier_letters_know_nothing_of_a_restriction_and_that_is_said():
     source, (tokens, allowed) = MarkovSource(2), parse_template("NNR")
-    drawn = sample(source, tokens.repeat(COUNT, 1), allowed.repeat(COUNT, 1, 1), sampler="first_hitting", window=2)
+    drawn = sample(
+        source,
+        tokens.repeat(COUNT, 1),
+        allowed.repeat(COUNT, 1, 1),
+        sampler="first_hitting",
+        window=2,
+    )
     seen = torch.bincount(drawn[:, 0] - DNA.first_id, minlength=4).double()
     law = source.start * (source.step @ source.step)[:, [0, 2]].sum(1)
     assert pvalue(seen, source.start) > 1e-3 and pvalue(seen, law / law.sum()) < 1e-9
-    template, whole = Template(tokens, allowed), Choice("first_hitting", {})
+    template, whole = Template(tokens, allowed), SamplerConfig("first_hitting", {})
     assert letters_drawn(template, whole, Constraints()) == "exact"
     assert letters_drawn(Template(tokens), whole, Constraints(require=["TATAA"])) is None
     assert letters_drawn(Template(tokens), whole, Constraints(require=["TATAWN"])) == "exact"
     assert letters_drawn(Template(tokens), whole, Constraints(require=["R" * 13])) == "resampled"
-    assert letters_drawn(template, whole._replace(window=2, stride=1), Constraints()) == "approximate"
+    assert (
+        letters_drawn(template, whole._replace(window=2, stride=1), Constraints()) == "approximate"
+    )
 
 
 def test_letters_without_a_chance_are_refused():

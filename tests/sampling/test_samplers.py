@@ -22,7 +22,9 @@ EXACT = {
     "uniform": {"steps": 64},
 }
 LATER = {"plaid", "autoregressive"}  # have tests of their own
-exactly = pytest.mark.parametrize("options", [{"sampler": k.split(",")[0], **v} for k, v in EXACT.items()], ids=EXACT)
+exactly = pytest.mark.parametrize(
+    "options", [{"sampler": k.split(",")[0], **v} for k, v in EXACT.items()], ids=EXACT
+)
 
 # And each with few steps.
 ROUGH = {
@@ -32,11 +34,17 @@ ROUGH = {
     "semi_autoregressive": {"steps": 6, "window": 16, "stride": 7},
     "first_hitting, in windows": {"window": 16},
 }
-roughly = pytest.mark.parametrize("options", [{"sampler": k.split(",")[0], **v} for k, v in ROUGH.items()], ids=ROUGH)
+roughly = pytest.mark.parametrize(
+    "options", [{"sampler": k.split(",")[0], **v} for k, v in ROUGH.items()], ids=ROUGH
+)
 
 
 def test_all_are_tested():
-    assert {name.split(",")[0] for name in EXACT} == set(SAMPLERS) - LATER < {name.split(",")[0] for name in ROUGH}
+    assert (
+        {name.split(",")[0] for name in EXACT}
+        == set(SAMPLERS) - LATER
+        < {name.split(",")[0] for name in ROUGH}
+    )
 
 
 @exactly
@@ -58,12 +66,21 @@ def test_a_template_of_fixed_letters_gives_the_exact_conditional(options):
     assert p_value(drawn, source, law.reshape(-1)) > 1e-3
 
 
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if SAMPLERS[name].noise == "absorbing"])
+@pytest.mark.parametrize(
+    "sampler", [name for name in SAMPLERS if SAMPLERS[name].corruption == "absorbing"]
+)
 def test_restricted_letters_are_respected_and_drawn_first(sampler):
     source = Source(length=3)
     tokens, allowed = parse_template("RNW")
     steps = None if sampler == "first_hitting" else 128
-    drawn = sample(source, tokens.repeat(4_000, 1), allowed.repeat(4_000, 1, 1), sampler=sampler, steps=steps, seed=4)
+    drawn = sample(
+        source,
+        tokens.repeat(4_000, 1),
+        allowed.repeat(4_000, 1, 1),
+        sampler=sampler,
+        steps=steps,
+        seed=4,
+    )
     assert {DNA.decode(row)[0] for row in drawn} == {"A", "G"}
     assert {DNA.decode(row)[2] for row in drawn} == {"A", "T"}
     # The free letter is conditioned on both of the others: its law given them is exact.
@@ -76,7 +93,14 @@ def test_restricted_letters_are_respected_and_drawn_first(sampler):
 def test_under_uniform_noise_restricted_letters_too_are_the_exact_conditional():
     source = Source(length=3)
     tokens, allowed = parse_template("RNW")
-    drawn = sample(source, tokens.repeat(4_000, 1), allowed.repeat(4_000, 1, 1), sampler="uniform", steps=256, seed=4)
+    drawn = sample(
+        source,
+        tokens.repeat(4_000, 1),
+        allowed.repeat(4_000, 1, 1),
+        sampler="uniform",
+        steps=256,
+        seed=4,
+    )
     law = torch.zeros_like(source.table)
     law[0::2, :, 0::3] = source.table[0::2, :, 0::3]
     assert p_value(drawn, source, law.reshape(-1) / law.sum()) > 1e-3
@@ -118,11 +142,13 @@ class Watched(MarkovSource):
         super().__init__(length)
         self.rows, self.seen = 0, []
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         self.rows += len(tokens)
         assert torch.isfinite(sigma).all()
         self.seen += zip(
-            (1 - (-sigma.double()).exp()).tolist(), (tokens == DNA.mask_id).double().mean(1).tolist(), strict=True
+            (1 - (-sigma.double()).exp()).tolist(),
+            (tokens == DNA.mask_id).double().mean(1).tolist(),
+            strict=True,
         )
         return super().__call__(tokens)
 
@@ -167,7 +193,8 @@ def test_the_share_of_masks_follows_the_rate_that_scores_give(mass):
 
 
 @pytest.mark.parametrize(
-    ("remask", "eta"), [("cap", 0.05), ("cap", 0.5), ("rescale", 0.3), ("rescale", 1.0), ("confidence", 0.3)]
+    ("remask", "eta"),
+    [("cap", 0.05), ("cap", 0.5), ("rescale", 0.3), ("rescale", 1.0), ("confidence", 0.3)],
 )
 def test_remasking_keeps_the_share_of_masks_on_schedule(remask, eta):
     source, steps = Watched(200), 20
@@ -196,23 +223,39 @@ class HalfSure:
         self.sure = torch.arange(length) % 2 == 0
         self.before, self.again, self.freedom = None, torch.zeros(length), torch.zeros(length)
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         hidden = tokens == DNA.mask_id
-        if self.before is not None:  # every row is asked about at every step: some of its many masks are lifted
+        if (
+            self.before is not None
+        ):  # every row is asked about at every step: some of its many masks are lifted
             self.again += (hidden & ~self.before).sum(0)
             self.freedom += (~self.before).sum(0)
         self.before = hidden
-        return torch.stack([8.0 * self.sure, *[torch.zeros(len(self.sure))] * 3], -1).expand(*tokens.shape, 4)
+        return torch.stack([8.0 * self.sure, *[torch.zeros(len(self.sure))] * 3], -1).expand(
+            *tokens.shape, 4
+        )
 
     def ratio(self):
-        often, seldom = ((self.again[kind].sum() / self.freedom[kind].sum()) for kind in (~self.sure, self.sure))
+        often, seldom = (
+            (self.again[kind].sum() / self.freedom[kind].sum()) for kind in (~self.sure, self.sure)
+        )
         return float(often / seldom)
 
 
-@pytest.mark.parametrize(("remask", "ratio"), [("confidence", np.exp(1.0 - 0.25)), ("rescale", 1.0), ("cap", 1.0)])
+@pytest.mark.parametrize(
+    ("remask", "ratio"), [("confidence", np.exp(1.0 - 0.25)), ("rescale", 1.0), ("cap", 1.0)]
+)
 def test_by_confidence_letters_that_were_drawn_in_doubt_are_hidden_again_more_often(remask, ratio):
     network = HalfSure(400)
-    sample(network, free_template(40, 400), sampler="remasking", steps=25, remask=remask, eta=0.1, seed=6)
+    sample(
+        network,
+        free_template(40, 400),
+        sampler="remasking",
+        steps=25,
+        remask=remask,
+        eta=0.1,
+        seed=6,
+    )
     assert network.ratio() == pytest.approx(ratio, rel=0.06)
 
 
@@ -228,8 +271,10 @@ def test_low_temperature_takes_the_likeliest_letter():
 class One(Source):
     """A single letter, with whatever attributes a sampler needs of its network."""
 
-    def __call__(self, tokens, sigma=None, label=None, soft=None):
-        return super().__call__(tokens, soft=None if soft is None else soft[..., :4])
+    def __call__(self, tokens, sigma=None, label=None, token_probs=None):
+        return super().__call__(
+            tokens, token_probs=None if token_probs is None else token_probs[..., :4]
+        )
 
 
 @pytest.mark.parametrize(
@@ -256,7 +301,9 @@ def test_a_network_that_may_answer_mask_gives_letters():
     source = FromLogits(MarkovSource(length=8), with_mask_output(0.9), outputs=5)
     for options in ({"sampler": "ancestral"}, {"sampler": "first_hitting"}):
         assert DNA.scorable(sample(source, free_template(50, 8), **options)).all()
-    assert DNA.scorable(sample(source, free_template(50, 8), torch.ones(50, 8, 4, dtype=torch.bool))).all()
+    assert DNA.scorable(
+        sample(source, free_template(50, 8), torch.ones(50, 8, 4, dtype=torch.bool))
+    ).all()
 
 
 def test_nothing_free_is_returned_unchanged():
@@ -271,7 +318,10 @@ def test_nothing_free_is_returned_unchanged():
         ({"temperature": 0.0}, "above 0"),
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"top_p": 1.5}, "at most 1"),
-        ({"allowed": torch.zeros(2, 5, 4, dtype=torch.bool)}, "no letter is allowed at position 1 of row 0"),
+        (
+            {"allowed": torch.zeros(2, 5, 4, dtype=torch.bool)},
+            "no letter is allowed at position 1 of row 0",
+        ),
     ],
 )
 def test_bad_options_are_named(options, message):

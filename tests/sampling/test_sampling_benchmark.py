@@ -42,10 +42,14 @@ def test_a_table_with_a_row_for_each_sampler_and_number_of_calls(run, script, tm
     assert {name.split()[0] for name in rows} == {
         "ancestral", "first_hitting", "analytic", "remasking", "semi_autoregressive"
     }  # fmt: skip
-    assert rows["ancestral 16"]["calls"] == pytest.approx(16, abs=0.5)  # of 128 letters hardly a step is without one
+    assert rows["ancestral 16"]["calls"] == pytest.approx(
+        16, abs=0.5
+    )  # of 128 letters hardly a step is without one
     assert rows["first_hitting"]["calls"] == 128 and rows["analytic 4"]["calls"] == 4
     assert rows["semi_autoregressive 4"]["sampler"].endswith("window=64 stride=32")
-    assert all(row["divergence"] > 0 and row["seconds per 1,024 bases"] > 0 for row in rows.values())
+    assert all(
+        row["divergence"] > 0 and row["seconds per 1,024 bases"] > 0 for row in rows.values()
+    )
     assert "order-6 Markov" in out and "remask=loop" in out
     # The letters of this genome are random, which a model that has learned nothing does as well as a Markov chain.
     real = of_run["real"]["divergence"]
@@ -59,7 +63,10 @@ def test_a_network_that_runs_letter_by_letter_is_called_for_each(script):
             return float(len(sequences)), 0.0
 
     lm = CaduceusLM(CaduceusConfig(d_model=8, n_layer=1, rcps=False, bidirectional=False))
-    model, options = Model(LMDenoiser(lm), Autoregressive()), script.parse(["--checkpoint", "none", "--quick"])
+    model, options = (
+        Model(LMDenoiser(lm), Autoregressive()),
+        script.parse(["--checkpoint", "none", "--quick"]),
+    )
     options.num, options.length = 16, 20  # fewer rows would be repeated
     row = script.measure(model, script.Row({"sampler": "autoregressive"}, 20), Yardstick(), options)
     assert row["calls"] == 20 and row["divergence"] == 16
@@ -87,7 +94,9 @@ def test_the_divergence_of_two_laws(script):
     p, q = np.array([0.75, 0.25, 0.0]), np.array([0.25, 0.25, 0.5])
     middle = (p + q) / 2
     entropies = [-(law[law > 0] * np.log(law[law > 0])).sum() for law in (middle, p, q)]
-    assert script.jensen_shannon(one, other) == pytest.approx(entropies[0] - (entropies[1] + entropies[2]) / 2)
+    assert script.jensen_shannon(one, other) == pytest.approx(
+        entropies[0] - (entropies[1] + entropies[2]) / 2
+    )
     assert script.jensen_shannon(one, 7 * one) == pytest.approx(0, abs=1e-15)
     assert script.jensen_shannon(np.array([1.0, 0]), np.array([0, 1.0])) == pytest.approx(np.log(2))
 

@@ -22,7 +22,9 @@ def test_without_a_code_nothing_is_restricted():
     assert (free_template(2, 3) == DNA.mask_id).all()
 
 
-@pytest.mark.parametrize(("text", "message"), [("", "empty"), ("ACXG", "position 3: 'X'"), ("AC-G", "position 3")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "empty"), ("ACXG", "position 3: 'X'"), ("AC-G", "position 3")]
+)
 def test_anything_else_is_named(text, message):
     with pytest.raises(InputError, match=message):
         parse_template(text)
@@ -30,7 +32,9 @@ def test_anything_else_is_named(text, message):
 
 def text(template):
     """A template's tokens as letters, . where they are drawn."""
-    return "".join("." if token == DNA.mask_id else DNA.decode(token[None]) for token in template.tokens)
+    return "".join(
+        "." if token == DNA.mask_id else DNA.decode(token[None]) for token in template.tokens
+    )
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -41,7 +45,11 @@ def test_a_fasta_has_a_template_in_every_record(tmp_path, zipped):
     first, second = read_templates(str(path))
     assert (first.name, text(first), first.number) == ("first", "AC....", 0)
     assert first.allowed[4].tolist() == [True, False, True, False]
-    assert (second.name, text(second), second.number) == ("second", "TT..", 1) and second.allowed is None
+    assert (second.name, text(second), second.number) == (
+        "second",
+        "TT..",
+        1,
+    ) and second.allowed is None
 
 
 def test_a_string_and_nothing_at_all():
@@ -61,7 +69,11 @@ def test_intervals_of_a_genome_are_redesigned_between_what_stands_beside_them(tm
     bed = tmp_path / "sites.bed"
     bed.write_text("one\t8\t12\tenhancer\none\t0\t3\none\t160\t164\none\t76\t80\ntwo\t2\t6\n")
     middle, left, right, gap, short = read_templates(str(bed), genome=genome, length=16)
-    assert (middle.name, str(middle.window), text(middle)) == ("one:8-12", "one:2-18", "GTTGCA....TGCAAC")
+    assert (middle.name, str(middle.window), text(middle)) == (
+        "one:8-12",
+        "one:2-18",
+        "GTTGCA....TGCAAC",
+    )
     assert (str(left.window), text(left)) == ("one:0-16", "...TTGCAACGTTGCA")
     assert (str(right.window), text(right)) == ("one:148-164", "GATTACATGATT....")
     assert text(gap) == "CAACGT....NNNNGA"
@@ -88,7 +100,12 @@ def write(folder, rows):
         ),
         ("one\t0\t500\n", {}, InputError, "more.bed, line 1: interval one:0-500 is out of range"),
         ("six\t0\t5\n", {}, InputError, "more.bed, line 1: .* no chromosome 'six'"),
-        ("one\t0\t5\none\t2\t7\none\t0\t5\tagain\n", {}, InputError, "more.bed, line 3: one:0-5 is on line 1 already"),
+        (
+            "one\t0\t5\none\t2\t7\none\t0\t5\tagain\n",
+            {},
+            InputError,
+            "more.bed, line 3: one:0-5 is on line 1 already",
+        ),
         ("one\t0\t5\n", {"genome": None}, UsageError, "more.bed: a BED file needs the genome"),
         ("one\t0\t5\n", {"source": "ACGN"}, UsageError, "--genome goes with a BED file"),
         ("one\t0\t5\n", {"source": None}, UsageError, "--genome goes with a BED file"),

@@ -31,12 +31,16 @@ def test_time_counts_only_while_training_and_across_runs():
     assert budget.elapsed == spent
 
 
-@pytest.mark.parametrize(("progress", "rate"), [(0.0, 0.0), (0.05, 0.5), (0.1, 1.0), (0.55, 0.505), (1.0, 0.01)])
+@pytest.mark.parametrize(
+    ("progress", "rate"), [(0.0, 0.0), (0.05, 0.5), (0.1, 1.0), (0.55, 0.505), (1.0, 0.01)]
+)
 def test_learning_rate(progress, rate):
     assert learning_rate(progress, peak=1.0, final=0.01, warmup=0.1) == pytest.approx(rate)
 
 
-@pytest.mark.parametrize(("progress", "rate"), [(0.05, 0.5), (0.1, 1.0), (0.8, 1.0), (0.9, 0.505), (1.0, 0.01)])
+@pytest.mark.parametrize(
+    ("progress", "rate"), [(0.05, 0.5), (0.1, 1.0), (0.8, 1.0), (0.9, 0.505), (1.0, 0.01)]
+)
 def test_learning_rate_with_a_cooldown(progress, rate):
     found = learning_rate(progress, peak=1.0, final=0.01, warmup=0.1, cooldown=0.2)
     assert found == pytest.approx(rate)

@@ -12,7 +12,7 @@ from dnadiff.diffusion import MDLM, SEDD, UDLM
 from dnadiff.errors import InputError, UsageError
 from dnadiff.genome import read_labelled
 from dnadiff.model import Model
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
 from dnadiff.sampling.guidance import _first_order
 from dnadiff.training.guide import RATES, LinearGuide, fit_guide, pooled
 
@@ -35,7 +35,9 @@ def write_table(path, classes, count=150):
     """Independent letters, C and G as often as each class says."""
     rng, rows = torch.Generator().manual_seed(1), ["label,sequence"]
     for name, gc in classes.items():
-        letters = torch.multinomial(torch.tensor([1 - gc, gc, gc, 1 - gc]), count * LENGTH, True, generator=rng)
+        letters = torch.multinomial(
+            torch.tensor([1 - gc, gc, gc, 1 - gc]), count * LENGTH, True, generator=rng
+        )
         rows += [f"{name},{DNA.decode(row + DNA.first_id)}" for row in letters.view(count, LENGTH)]
     path.write_text("\n".join(rows) + "\n")
     return path
@@ -43,7 +45,9 @@ def write_table(path, classes, count=150):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    return write_table(tmp_path_factory.mktemp("table") / "gc.csv", {"poor": 0.3, "middle": 0.5, "rich": 0.7})
+    return write_table(
+        tmp_path_factory.mktemp("table") / "gc.csv", {"poor": 0.3, "middle": 0.5, "rich": 0.7}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,9 @@ def some_tokens(rows=6, seed=3):
 def any_guide(held):
     """A head that nothing was fitted to."""
     rng = torch.Generator().manual_seed(4)
-    weight, bias = (torch.randn(shape, generator=rng, dtype=torch.float64) for shape in ((3, 12), (3,)))
+    weight, bias = (
+        torch.randn(shape, generator=rng, dtype=torch.float64) for shape in ((3, 12), (3,))
+    )
     return LinearGuide(held.denoiser, ("poor", "middle", "rich"), (), 0.3 * weight, bias)
 
 
@@ -78,8 +84,12 @@ def test_its_skills_are_what_it_does_on_held_out_sequences(guide, table):
         p = guide.log_p(tokens.masked_fill(hidden, DNA.mask_id)).exp().detach().numpy()
         assert skill.nats == pytest.approx(log_loss(label, p), rel=1e-4)
         assert skill.accuracy == accuracy_score(label, p.argmax(1))
-        assert skill.shares == pytest.approx(log_loss(label, np.tile(shares, (len(label), 1))), rel=1e-6)
-        assert skill.sequences == test.windows and str(skill).startswith(f"guide, {rate:.0%} hidden: accuracy 0.")
+        assert skill.shares == pytest.approx(
+            log_loss(label, np.tile(shares, (len(label), 1))), rel=1e-6
+        )
+        assert skill.sequences == test.windows and str(skill).startswith(
+            f"guide, {rate:.0%} hidden: accuracy 0."
+        )
     nats = [skill.nats for skill in guide.skills]
     assert nats == sorted(nats) and guide.skills[0].some and guide.skills[0].accuracy > 0.7
 
@@ -87,7 +97,9 @@ def test_its_skills_are_what_it_does_on_held_out_sequences(guide, table):
 @pytest.mark.parametrize("rcps", [True, False])
 def test_both_strands_are_one_to_it(rcps):
     guide, tokens = any_guide(model(rcps)), some_tokens()
-    torch.testing.assert_close(guide.log_p(tokens), guide.log_p(DNA.reverse_complement(tokens)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        guide.log_p(tokens), guide.log_p(DNA.reverse_complement(tokens)), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("rcps", [True, False])
@@ -96,8 +108,12 @@ def test_its_gradient_is_that_of_what_is_shown(rcps, needs_sigma):
     """One-hot weights are the letters; and finite differences of them agree with the gains of one call."""
     held = model(rcps, SEDD() if needs_sigma else None, needs_sigma)
     tokens, wanted = some_tokens(2), any_guide(held).of("rich")
-    soft = torch.nn.functional.one_hot(torch.where(tokens == DNA.mask_id, 4, DNA.letter_index(tokens)), 5).float()
-    torch.testing.assert_close(wanted(tokens, soft), wanted(tokens, None), rtol=1e-4, atol=1e-4)
+    token_probs = torch.nn.functional.one_hot(
+        torch.where(tokens == DNA.mask_id, 4, DNA.letter_index(tokens)), 5
+    ).float()
+    torch.testing.assert_close(
+        wanted(tokens, token_probs), wanted(tokens, None), rtol=1e-4, atol=1e-4
+    )
     gains = _first_order(wanted, tokens, DNA)
     step = 0.01
     for row, place in (tokens == DNA.mask_id).nonzero()[:5].tolist():
@@ -105,7 +121,7 @@ def test_its_gradient_is_that_of_what_is_shown(rcps, needs_sigma):
         for letter in range(4):
             ends = []
             for way in (-step, step):
-                moved = soft.clone()
+                moved = token_probs.clone()
                 moved[row, place, letter] += way
                 ends.append(wanted(tokens, moved)[row].item())
             slopes.append((ends[1] - ends[0]) / (2 * step))
@@ -124,11 +140,17 @@ def test_the_share_of_masks_is_the_noise_that_is_told():
 def test_it_leads_to_its_classes_and_a_sequence_does_not_depend_on_its_batch(guide):
     held = model()
     options = {"length": LENGTH, "steps": 8, "seed": 1, "guide": guide}
-    drawn = {label: held.generate(8, label=label, guidance=4.0, **options) for label in ("poor", "rich")}
+    drawn = {
+        label: held.generate(8, label=label, guidance=4.0, **options) for label in ("poor", "rich")
+    }
     assert gc(drawn["rich"]) - gc(drawn["poor"]) > 0.15
-    assert held.generate(3, label="rich", guidance=4.0, batch_size=1, **options) == drawn["rich"][:3]
+    assert (
+        held.generate(3, label="rich", guidance=4.0, batch_size=1, **options) == drawn["rich"][:3]
+    )
     del options["guide"]
-    assert held.generate(5, label="rich", guidance=0.0, guide=guide, **options) == held.generate(5, **options)
+    assert held.generate(5, label="rich", guidance=0.0, guide=guide, **options) == held.generate(
+        5, **options
+    )
 
 
 def test_the_weights_of_the_model_are_left_as_they_were(table):
@@ -152,14 +174,19 @@ def test_of_two_classes_it_gives_the_odds(tmp_path):
 
 def test_a_guide_that_knows_nothing_is_refused(tmp_path):
     table = write_table(tmp_path / "same.csv", {"one": 0.5, "other": 0.5})
-    with pytest.raises(InputError, match=r"same.csv: the hidden states .* do not tell its classes apart \(guide, 10%"):
+    with pytest.raises(
+        InputError,
+        match=r"same.csv: the hidden states .* do not tell its classes apart \(guide, 10%",
+    ):
         fit_guide(model(), table)
 
 
 def test_what_it_cannot_be_fitted_to(table, tmp_path):
     with pytest.raises(UsageError, match="--guide is for models trained with masks"):
         fit_guide(model(objective=UDLM(), needs_sigma=True), table)
-    with pytest.raises(UsageError, match=r"gc.csv: no class 'huge' in it; there are middle, poor, rich"):
+    with pytest.raises(
+        UsageError, match=r"gc.csv: no class 'huge' in it; there are middle, poor, rich"
+    ):
         fit_guide(model(), table, "huge")
     with pytest.raises(InputError, match="No such file"):
         fit_guide(model(), tmp_path / "none.csv")

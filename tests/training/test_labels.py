@@ -13,8 +13,8 @@ import dnadiff
 from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
 from dnadiff.backbones.denoiser import LMDenoiser
-from dnadiff.diffusion import MDLM, OBJECTIVES, SEDD, make_objective, told
-from dnadiff.diffusion.objective import of_rows
+from dnadiff.diffusion import MDLM, OBJECTIVES, SEDD, conditioned, make_objective
+from dnadiff.diffusion.objective import select_rows
 from dnadiff.errors import InputError, UsageError
 from dnadiff.training.batches import Batch
 from dnadiff.training.module import Pretraining
@@ -41,7 +41,9 @@ def labelled_recipe(table, **changes):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    return write_table(tmp_path_factory.mktemp("table") / "chains.csv", {"train": 60, "valid": 12, "test": 12})
+    return write_table(
+        tmp_path_factory.mktemp("table") / "chains.csv", {"train": 60, "valid": 12, "test": 12}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +61,15 @@ def test_to_be_told_the_class_is_worth_what_it_tells_of_a_base(tmp_path):
     )  # fmt: skip
     test = pretrain(recipe, tmp_path / "run", quiet=True)["test"]
     x = torch.cat([source.sample(1000, seed=2) for source in SOURCES.values()])
-    nats = torch.stack([source.nats(x) for source in SOURCES.values()]) / LENGTH
+    nats = torch.stack([source.nll(x) for source in SOURCES.values()]) / LENGTH
     own = torch.cat([nats[0, :1000], nats[1, 1000:]]).mean()
     both = -(torch.logsumexp(-nats * LENGTH, 0) - math.log(2)).mean() / LENGTH
     assert both - own > 0.14
     assert test["nats_per_base"] == pytest.approx(float(own), abs=0.005)
-    assert test["worth"]["nats_per_base"] == pytest.approx(float(both - own), abs=0.03)
-    assert test["untold"]["nats_per_base"] - test["nats_per_base"] == pytest.approx(test["worth"]["nats_per_base"])
+    assert test["label_gain"]["nats_per_base"] == pytest.approx(float(both - own), abs=0.03)
+    assert test["unconditional"]["nats_per_base"] - test["nats_per_base"] == pytest.approx(
+        test["label_gain"]["nats_per_base"]
+    )
 
 
 def test_a_tenth_of_the_rows_is_told_nothing_whatever_the_batch(table):
@@ -77,7 +81,9 @@ def test_a_tenth_of_the_rows_is_told_nothing_whatever_the_batch(table):
     untold = shown == 2
     assert torch.equal(shown[~untold], label[~untold])
     assert abs(int(untold.sum()) - 2000) < 5 * (20_000 * 0.1 * 0.9) ** 0.5
-    assert torch.equal(module.shown_label(Batch(rows[7::3, None], rows[7::3], 9, None, label[7::3])), shown[7::3])
+    assert torch.equal(
+        module.shown_label(Batch(rows[7::3, None], rows[7::3], 9, None, label[7::3])), shown[7::3]
+    )
     other = Pretraining(denoiser, MDLM(), replace(recipe, seed=1), None)
     assert not torch.equal(other.shown_label(Batch(rows[:, None], rows, 0, None, label)), shown)
     assert module.shown_label(Batch(rows[:, None], rows, 0)) is None
@@ -88,7 +94,9 @@ def test_every_row_is_told_its_own_class(name):
     """Also where an objective asks about some of the rows alone."""
     objective = make_objective(name)
     torch.manual_seed(0)
-    lm = CaduceusLM(CaduceusConfig(d_model=8, n_layer=1, rcps=False, bidirectional=not objective.causal))
+    lm = CaduceusLM(
+        CaduceusConfig(d_model=8, n_layer=1, rcps=False, bidirectional=not objective.causal)
+    )
     denoiser = LMDenoiser(
         lm,
         needs_sigma=objective.time_conditioned,
@@ -97,20 +105,20 @@ def test_every_row_is_told_its_own_class(name):
         self_conditioned=objective.self_conditioned,
     ).eval()
     torch.nn.init.normal_(denoiser.conditioning.scale_shift.weight)
-    if denoiser.guess is not None:
-        torch.nn.init.normal_(denoiser.guess.weight)
+    if denoiser.self_cond is not None:
+        torch.nn.init.normal_(denoiser.self_cond.weight)
     tokens = torch.randint(7, 11, (12, 20), generator=torch.Generator().manual_seed(0))
     label, index = torch.arange(12) % 3, torch.arange(12)
-    whole = objective.bound(told(denoiser, label), tokens, draws=2, index=index).nats
+    whole = objective.bound(conditioned(denoiser, label), tokens, draws=2, index=index).nats
     draw = {"seed": 5, "step": 3}
     shares = []
     for number in range(3):
         rows = label == number
-        one = told(denoiser, torch.full((4,), number))
+        one = conditioned(denoiser, torch.full((4,), number))
         alone = objective.bound(one, tokens[rows], draws=2, index=index[rows]).nats
         torch.testing.assert_close(alone, whole[rows], rtol=1e-4, atol=1e-4)
         shares.append(objective.loss(one, tokens[rows], index=index[rows], **draw).nats_per_base)
-    loss = objective.loss(told(denoiser, label), tokens, index=index, **draw).nats_per_base
+    loss = objective.loss(conditioned(denoiser, label), tokens, index=index, **draw).nats_per_base
     assert float(loss) == pytest.approx(float(sum(shares)) / 3, rel=1e-4)
     untold = objective.bound(denoiser, tokens, draws=2, index=index).nats
     torch.testing.assert_close(untold[label == 2], whole[label == 2], rtol=1e-4, atol=1e-4)
@@ -119,9 +127,9 @@ def test_every_row_is_told_its_own_class(name):
 
 def test_classes_belong_to_their_rows():
     source = MarkovSource(LENGTH)
-    assert told(source, None) is source and of_rows(source, slice(2)) is source
-    known = told(source, torch.tensor([0, 1, 1]))
-    assert of_rows(known, torch.tensor([True, False, True])).label.tolist() == [0, 1]
+    assert conditioned(source, None) is source and select_rows(source, slice(2)) is source
+    known = conditioned(source, torch.tensor([0, 1, 1]))
+    assert select_rows(known, torch.tensor([True, False, True])).label.tolist() == [0, 1]
     with pytest.raises(ValueError, match="3 classes are known, for 2 rows"):
         known(source.sample(2))
 
@@ -130,10 +138,18 @@ def test_what_a_run_says_of_its_classes(run, table):
     folder, summary = run
     for split in ("valid", "test"):
         figures = summary[split]
-        assert figures["windows"] == figures["untold"]["windows"] == figures["worth"]["windows"] == 8
+        assert (
+            figures["windows"]
+            == figures["unconditional"]["windows"]
+            == figures["label_gain"]["windows"]
+            == 8
+        )
     assert json.loads((folder / "summary.json").read_text()) == summary
     card = (folder / "model" / "README.md").read_text()
-    assert "the column split of chains.csv; classes one, other" in card and "| test, no class told | " in card
+    assert (
+        "the column split of chains.csv; classes one, other" in card
+        and "| test, no class told | " in card
+    )
     about = json.loads((folder / "model" / "config.json").read_text())["dnadiff"]
     assert about["labels"] == ["one", "other"] and about["table"]["name"] == "chains.csv"
     assert (folder / "bounds.csv").read_text().splitlines()[1].startswith("valid,chains.csv,line ")
@@ -149,14 +165,18 @@ def test_a_labelled_run_that_was_killed_resumes_bit_for_bit(run, table, tmp_path
 
 
 def test_classes_are_added_to_a_model_that_knew_none(run, table, tmp_path):
-    unlabelled = tiny_recipe(write_fasta(tmp_path / "tiny.fa", CONTIGS), objective="sedd", max_steps=3, window=LENGTH)
+    unlabelled = tiny_recipe(
+        write_fasta(tmp_path / "tiny.fa", CONTIGS), objective="sedd", max_steps=3, window=LENGTH
+    )
     pretrain(unlabelled, tmp_path / "sedd", quiet=True)
     before = dnadiff.load(tmp_path / "sedd").denoiser
     torch.manual_seed(0)
     recipe = labelled_recipe(table, objective="sedd", init=str(tmp_path / "sedd"))
     now = build(recipe, SEDD(), ("one", "other")).eval()
     tokens, sigma = torch.randint(7, 11, (3, LENGTH)), torch.tensor([0.1, 1.0, 3.0])
-    assert torch.equal(now(tokens, sigma=sigma, label=torch.tensor([0, 1, 2])), before(tokens, sigma=sigma))
+    assert torch.equal(
+        now(tokens, sigma=sigma, label=torch.tensor([0, 1, 2])), before(tokens, sigma=sigma)
+    )
     pretrain(recipe, tmp_path / "labelled", quiet=True)
     assert dnadiff.load(tmp_path / "labelled").denoiser.labels == ("one", "other")
 
@@ -169,11 +189,13 @@ def test_classes_are_added_to_a_model_that_knew_none(run, table, tmp_path):
 
 def test_intervals_of_a_genome_are_trained_on_too(tmp_path):
     genome = write_fasta(tmp_path / "tiny.fa", CONTIGS)
-    rows = [f"{'ab'[i % 2]}\t{chrom}\t{100 * i}\t{100 * i + 50}" for chrom in CONTIGS for i in range(8)]
+    rows = [
+        f"{'ab'[i % 2]}\t{chrom}\t{100 * i}\t{100 * i + 50}" for chrom in CONTIGS for i in range(8)
+    ]
     (tmp_path / "peaks.tsv").write_text("\n".join(["label\tchrom\tstart\tend", *rows]) + "\n")
     recipe = tiny_recipe(genome, labels=str(tmp_path / "peaks.tsv"))
     summary = pretrain(recipe, tmp_path / "run", quiet=True)
-    assert summary["test"]["windows"] == 8 and "untold" in summary["test"]
+    assert summary["test"]["windows"] == 8 and "unconditional" in summary["test"]
     rows = (tmp_path / "run" / "bounds.csv").read_text().splitlines()[1:]
     assert all(int(row.split(",")[4]) - int(row.split(",")[3]) == 64 for row in rows)
 
@@ -185,8 +207,14 @@ def test_intervals_of_a_genome_are_trained_on_too(tmp_path):
         ({"genome": ["a.fa"], "tiled": True}, "--tiled is for windows of a genome"),
         ({"min_scorable": 0.5}, "--min-scorable is for windows of a genome"),
         ({"soft_mask_weight": 0.5}, "--soft-mask-weight is for windows of a genome"),
-        ({"genome": ["a.fa"], "genome_weight": [1.0]}, "--genome-weight is for windows of a genome"),
-        ({"genome": ["a.fa"], "split": "legacy", "intervals": "a.bed"}, "--split legacy is for windows of a genome"),
+        (
+            {"genome": ["a.fa"], "genome_weight": [1.0]},
+            "--genome-weight is for windows of a genome",
+        ),
+        (
+            {"genome": ["a.fa"], "split": "legacy", "intervals": "a.bed"},
+            "--split legacy is for windows of a genome",
+        ),
         ({"blacklist": "a.bed"}, "--blacklist goes with one --genome"),
         ({"labels": None}, "give --genome FILE .*, or --labels TABLE"),
     ],

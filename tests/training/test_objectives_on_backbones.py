@@ -23,11 +23,19 @@ def genome(tmp_path_factory):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_objective_on_every_backbone(genome, tmp_path, objective, backbone):
     recipe = tiny_recipe(
-        genome, objective=objective, backbone=backbone, window=32, max_steps=1, eval_windows=2, eval_draws=1
+        genome,
+        objective=objective,
+        backbone=backbone,
+        window=32,
+        max_steps=1,
+        eval_windows=2,
+        eval_draws=1,
     )
     wants_left = OBJECTIVES[objective].causal
     if wants_left and backbone.startswith("caduceus"):
-        with pytest.raises(UsageError, match="needs a network that sees only what lies to the left"):
+        with pytest.raises(
+            UsageError, match="needs a network that sees only what lies to the left"
+        ):
             pretrain(recipe, tmp_path / "run", quiet=True)
         assert not (tmp_path / "run").exists()
         return

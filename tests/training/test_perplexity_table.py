@@ -17,7 +17,18 @@ def test_the_table_is_made_and_made_again(tmp_path, monkeypatch, capsys):
     left.mkdir(parents=True)
     for name in ("config.yaml", "metrics.csv", "audit.csv"):
         (left / name).write_text("unfinished")
-    flags = ["--genome", genome, "--scale", "smoke", "--out", tmp_path / "runs", "--rows", "mamba", "mdlm", "sedd"]
+    flags = [
+        "--genome",
+        genome,
+        "--scale",
+        "smoke",
+        "--out",
+        tmp_path / "runs",
+        "--rows",
+        "mamba",
+        "mdlm",
+        "sedd",
+    ]
     monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, flags), "--write", str(page)])
     texts = []
     for _ in range(2):
@@ -25,7 +36,9 @@ def test_the_table_is_made_and_made_again(tmp_path, monkeypatch, capsys):
         texts.append(page.read_text())
         capsys.readouterr()
     assert texts[0] == texts[1] and texts[0].startswith("before\n<!-- table -->\n| model |")
-    rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in texts[0].splitlines()[4:-2]}
+    rows = {
+        line.split(" | ")[0].strip("| "): line.split(" | ") for line in texts[0].splitlines()[4:-2]
+    }
     assert list(rows) == ["mamba", "mdlm", "sedd", "sedd, normalised"]
     assert "≤" not in rows["mamba"][3] and all("≤" in rows[name][3] for name in list(rows)[1:])
     assert rows["mamba"][2] == rows["mdlm"][2] == f"{9 * 4 * 64:,}"  # both stages

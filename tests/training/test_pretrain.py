@@ -12,7 +12,7 @@ from dnadiff.diffusion import MDLM, OBJECTIVES, SEDD, Autoregressive, Plaid
 from dnadiff.errors import InputError, UsageError
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.windows import Drawn
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
 from dnadiff.training.batches import Steps
 from dnadiff.training.callbacks import ema
 from dnadiff.training.module import decay_groups
@@ -41,7 +41,11 @@ def test_a_run_folder_holds_what_is_promised(run, genome):
     assert {p.name for p in folder.iterdir()} == {
         "config.yaml", "model", "checkpoints", "metrics.csv", "summary.json", "bounds.csv", "audit.csv",
     }  # fmt: skip
-    assert {p.name for p in (folder / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert {p.name for p in (folder / "model").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+    }
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert summary["steps"] == 6 and summary["bases_seen"] == 6 * 4 * 64
     assert set(summary["test"]) == {"nats_per_base", "se", "ppl", "bound", "windows", "bases"}
@@ -53,8 +57,15 @@ def test_a_run_folder_holds_what_is_promised(run, genome):
 
 def test_the_audit_says_what_the_splits_share(run):
     rows = table(run[0] / "audit.csv")
-    assert [(row["split"], row["other"]) for row in rows] == [("valid", "train"), ("test", "train"), ("test", "valid")]
-    assert all(row["shared_bases"] == row["shared_kmers"] == "0" and int(row["windows"]) == 8 for row in rows)
+    assert [(row["split"], row["other"]) for row in rows] == [
+        ("valid", "train"),
+        ("test", "train"),
+        ("test", "valid"),
+    ]
+    assert all(
+        row["shared_bases"] == row["shared_kmers"] == "0" and int(row["windows"]) == 8
+        for row in rows
+    )
 
 
 def test_soft_masked_bases_weigh_less_in_the_loss_alone(tmp_path, monkeypatch):
@@ -71,7 +82,9 @@ def test_soft_masked_bases_weigh_less_in_the_loss_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "mdlm", Weighted)
     bounds = []
     for weight in (0.25, 1.0):
-        recipe = tiny_recipe(genome, soft_mask_weight=weight, reverse_complement=False, learning_rate=1e-9)
+        recipe = tiny_recipe(
+            genome, soft_mask_weight=weight, reverse_complement=False, learning_rate=1e-9
+        )
         bounds.append(pretrain(recipe, tmp_path / str(weight), quiet=True)["test"])
     assert bounds[0] == bounds[1]
     assert weights[6:] == [None] * 6
@@ -80,7 +93,9 @@ def test_soft_masked_bases_weigh_less_in_the_loss_alone(tmp_path, monkeypatch):
 
 
 def test_every_way_to_choose_windows_trains(tmp_path):
-    genome = write_fasta(tmp_path / "tiny.fa", {"one": "N" * 500, "two": 6000, "three": 900, "four": 800})
+    genome = write_fasta(
+        tmp_path / "tiny.fa", {"one": "N" * 500, "two": 6000, "three": 900, "four": 800}
+    )
     other = write_fasta(tmp_path / "other.fa", {"x": 6000, "y": 700, "z": 700}, seed=1)
     (tmp_path / "split.bed").write_text(
         "chrom\tstart\tend\tfold\tweight\ntwo\t0\t4000\tf0\t2\ntwo\t4000\t6000\tf1\t1\n"
@@ -88,12 +103,18 @@ def test_every_way_to_choose_windows_trains(tmp_path):
     )
     (tmp_path / "black.bed").write_text("two\t100\t200\nchrX\t0\t5\n")
     choices = [
-        {"intervals": str(tmp_path / "split.bed"), "test_fold": "f2", "blacklist": str(tmp_path / "black.bed")},
+        {
+            "intervals": str(tmp_path / "split.bed"),
+            "test_fold": "f2",
+            "blacklist": str(tmp_path / "black.bed"),
+        },
         {"tiled": True, "jitter": 8, "min_scorable": 0.9},
         {"genome": [str(genome), str(other)], "genome_weight": [3.0, 1.0]},
     ]
     for number, choice in enumerate(choices):
-        summary = pretrain(replace(tiny_recipe(genome), **choice), tmp_path / str(number), quiet=True)
+        summary = pretrain(
+            replace(tiny_recipe(genome), **choice), tmp_path / str(number), quiet=True
+        )
         assert summary["steps"] == 6
     about = (tmp_path / "0" / "model" / "README.md").read_text()
     assert "intervals of split.bed, test f2, valid f3; without 100 bases of black.bed" in about
@@ -113,7 +134,9 @@ def test_bounds_are_those_of_the_windows_that_they_name(run, genome):
     assert nats == pytest.approx(summary["test"]["nats_per_base"], rel=1e-6)
     model = dnadiff.load(folder)
     reference = Genome.open(genome)
-    tokens = torch.stack([reference.tokens(r["chrom"], int(r["start"]), int(r["end"])) for r in rows])
+    tokens = torch.stack(
+        [reference.tokens(r["chrom"], int(r["start"]), int(r["end"])) for r in rows]
+    )
     again = model.objective.bound(model.denoiser, tokens, draws=2, seed=0)
     assert again.nats.tolist() == pytest.approx([float(r["nats"]) for r in rows], rel=1e-5)
 
@@ -133,12 +156,15 @@ def test_a_killed_run_resumes_bit_for_bit(run, genome, tmp_path):
     assert dnadiff.load(tmp_path / "cut").digest == dnadiff.load(run[0]).digest
     columns = ("step", "train_nats_per_base", "valid_nats_per_base")
     logs = [
-        [[row[c] for c in columns] for row in table(folder / "metrics.csv")] for folder in (run[0], tmp_path / "cut")
+        [[row[c] for c in columns] for row in table(folder / "metrics.csv")]
+        for folder in (run[0], tmp_path / "cut")
     ]
     assert logs[0] == logs[1]
 
 
-def test_a_run_killed_behind_its_last_step_ends_with_the_same_average(run, genome, tmp_path, monkeypatch):
+def test_a_run_killed_behind_its_last_step_ends_with_the_same_average(
+    run, genome, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
         patch.setattr("dnadiff.training.pretrain._finish", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -154,7 +180,9 @@ def test_what_is_saved_of_an_objective_gives_its_figures_again(genome, tmp_path)
     model = dnadiff.load(tmp_path / "plaid")
     assert not torch.equal(model.objective.letters.weight, Plaid().letters.weight)
     rows = [r for r in table(tmp_path / "plaid" / "bounds.csv") if r["split"] == "test"]
-    tokens = torch.stack([Genome.open(genome).tokens(r["chrom"], int(r["start"]), int(r["end"])) for r in rows])
+    tokens = torch.stack(
+        [Genome.open(genome).tokens(r["chrom"], int(r["start"]), int(r["end"])) for r in rows]
+    )
     again = model.objective.bound(model.denoiser, tokens, draws=2, seed=0)
     assert again.nats.tolist() == pytest.approx([float(r["nats"]) for r in rows], rel=1e-4)
     assert summary["params"] == model.params
@@ -162,16 +190,20 @@ def test_what_is_saved_of_an_objective_gives_its_figures_again(genome, tmp_path)
     objective = Plaid()
     goes_on = build(replace(recipe, init=str(tmp_path / "plaid")), objective)
     assert torch.equal(objective.letters.weight, model.objective.letters.weight)
-    assert torch.equal(goes_on.guess.weight, model.denoiser.guess.weight)
+    assert torch.equal(goes_on.self_cond.weight, model.denoiser.self_cond.weight)
     told = build(replace(recipe, init=str(tmp_path / "plaid"), objective="sedd"), SEDD())
     state = model.denoiser.conditioning.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in told.conditioning.state_dict().items())
+    assert all(
+        torch.equal(value, state[name]) for name, value in told.conditioning.state_dict().items()
+    )
     plain = build(replace(recipe, init=str(tmp_path / "plaid"), objective="mdlm"), MDLM())
-    assert plain.conditioning is None and plain.guess is None
+    assert plain.conditioning is None and plain.self_cond is None
 
 
 def test_nothing_is_told_to_a_left_to_right_model(genome):
-    recipe = tiny_recipe(genome, objective="autoregressive", backbone="mamba", time_conditioning=True)
+    recipe = tiny_recipe(
+        genome, objective="autoregressive", backbone="mamba", time_conditioning=True
+    )
     with pytest.raises(UsageError, match="no noise level to tell"):
         build(recipe, Autoregressive())
 
@@ -179,7 +211,9 @@ def test_nothing_is_told_to_a_left_to_right_model(genome):
 def test_bfloat16_is_another_arithmetic_for_the_same_run(genome, tmp_path):
     bounds = {}
     for precision in ("32-true", "bf16-mixed"):
-        summary = pretrain(tiny_recipe(genome, precision=precision), tmp_path / precision, quiet=True)
+        summary = pretrain(
+            tiny_recipe(genome, precision=precision), tmp_path / precision, quiet=True
+        )
         bounds[precision] = summary["test"]["nats_per_base"]
     assert bounds["32-true"] != bounds["bf16-mixed"]
     assert bounds["32-true"] == pytest.approx(bounds["bf16-mixed"], abs=2e-3)
@@ -234,7 +268,11 @@ def test_bad_data_leaves_no_folder_behind(tmp_path):
 
 def test_a_diverging_run_says_what_to_do(genome, tmp_path):
     with pytest.raises(InputError, match="lower --learning-rate"):
-        pretrain(tiny_recipe(genome, learning_rate=1e30, warmup=0.0, clip=1e30), tmp_path / "nan", quiet=True)
+        pretrain(
+            tiny_recipe(genome, learning_rate=1e30, warmup=0.0, clip=1e30),
+            tmp_path / "nan",
+            quiet=True,
+        )
 
 
 @pytest.mark.parametrize("n", [0, 1, 10, 10**7])
@@ -248,7 +286,13 @@ def test_only_matrices_decay():
     denoiser = build(tiny_recipe("x.fa"), MDLM())
     decayed, free = decay_groups(denoiser)
     names = {id(p): name for name, p in denoiser.named_parameters()}
-    assert {names[id(p)].split(".")[-2] for p in decayed} == {"in_proj", "out_proj", "x_proj", "dt_proj", "conv1d"}
+    assert {names[id(p)].split(".")[-2] for p in decayed} == {
+        "in_proj",
+        "out_proj",
+        "x_proj",
+        "dt_proj",
+        "conv1d",
+    }
     assert len(decayed) + len(free) == len(names)
     assert any(names[id(p)].endswith("A_log") for p in free)
     assert any("word_embeddings" in names[id(p)] for p in free)
@@ -268,12 +312,16 @@ def test_devices_and_micro_batches_share_the_windows_of_a_step(world, accumulate
     assert len(parts[0]) == 2 * accumulate
 
 
-@pytest.mark.parametrize(("batch_size", "accumulate", "world"), [(4, 3, 1), (2, 3, 2), (6, 2, 1), (3, 1, 4)])
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "world"), [(4, 3, 1), (2, 3, 2), (6, 2, 1), (3, 1, 4)]
+)
 def test_a_step_is_the_same_however_it_is_cut(genome, batch_size, accumulate, world):
     """Gradients of micro-batches and devices, averaged, are those of one large batch: same masks, same weights."""
     recipe = tiny_recipe(genome, soft_mask_weight=0.5)
     denoiser = build(recipe, MDLM())
-    alphabet = torch.tensor([7, 8, 9, 10, 11])  # with N, so that micro-batches have unequal numbers of bases
+    alphabet = torch.tensor(
+        [7, 8, 9, 10, 11]
+    )  # with N, so that micro-batches have unequal numbers of bases
 
     def draw(index):
         noise = uniform(0, Stream.SOURCE, index, 64)
@@ -286,13 +334,20 @@ def test_a_step_is_the_same_however_it_is_cut(genome, batch_size, accumulate, wo
             steps = Steps(draw, batch_size, 2, 1, accumulate=accumulate, rank=rank, world=world)
             for batch in (steps[i] for i in range(accumulate)):
                 loss = MDLM().loss(
-                    denoiser, batch.tokens, step=batch.step, index=batch.rows, weight=batch.weight, total=batch.total
+                    denoiser,
+                    batch.tokens,
+                    step=batch.step,
+                    index=batch.rows,
+                    weight=batch.weight,
+                    total=batch.total,
                 )
                 (loss.value / (accumulate * world)).backward()
         return torch.cat([p.grad.flatten() for p in denoiser.parameters() if p.grad is not None])
 
     whole = gradient(12, 1, 1)
-    assert torch.linalg.norm(gradient(batch_size, accumulate, world) - whole) < 1e-5 * torch.linalg.norm(whole)
+    assert torch.linalg.norm(
+        gradient(batch_size, accumulate, world) - whole
+    ) < 1e-5 * torch.linalg.norm(whole)
 
 
 def test_lightning_warns_of_nothing_else(genome, tmp_path, recwarn):

@@ -6,7 +6,8 @@ from dnadiff.training.recipe import Recipe, read_settings, seconds
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("00:10:00", 600), ("1:00:01", 3601), ("2:00:00:30", 172830), ("00:00:05", 5)]
+    ("text", "value"),
+    [("00:10:00", 600), ("1:00:01", 3601), ("2:00:00:30", 172830), ("00:00:05", 5)],
 )
 def test_times(text, value):
     assert seconds(text) == value
@@ -69,7 +70,8 @@ def test_yaml_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "not a YAML file"), ("- 1", "not a recipe"), ("speed: 3", "unknown setting 'speed'")]
+    ("text", "message"),
+    [("a: [", "not a YAML file"), ("- 1", "not a recipe"), ("speed: 3", "unknown setting 'speed'")],
 )
 def test_a_bad_file_is_named(tmp_path, text, message):
     path = tmp_path / "config.yaml"

@@ -63,7 +63,9 @@ def threads() -> Iterator[None]:
     """Inside, kernels use as many threads as PyTorch does."""
     wanted = torch.get_num_threads()
     before = numba.get_num_threads()
-    if torch.get_num_threads() != wanted:  # Numba has just started OpenMP, which the two share, with threads of its own
+    if (
+        torch.get_num_threads() != wanted
+    ):  # Numba has just started OpenMP, which the two share, with threads of its own
         torch.set_num_threads(wanted)
     limit = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     numba.set_num_threads(min(wanted, limit))
@@ -95,12 +97,20 @@ def inside(source: Any) -> Any:
 def rows(tensor: Tensor, reverse: bool = False) -> Rows:
     """The rows of a (batch, C, L) tensor in float32 or bfloat16 that went through `channels_last`, without a copy."""
     if tensor.numel() == 0:
-        tensor = torch.empty(1, 1, 1, dtype=tensor.dtype)  # nothing will be read; Numba needs an array all the same
+        tensor = torch.empty(
+            1, 1, 1, dtype=tensor.dtype
+        )  # nothing will be read; Numba needs an array all the same
     batch, _, step = tensor.stride()
-    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    span = 1 + sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
     flat = tensor.detach().as_strided((span,), (1,))
     data = (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
-    return Rows(data, (tensor.shape[2] - 1) * step, batch, -step) if reverse else Rows(data, 0, batch, step)
+    return (
+        Rows(data, (tensor.shape[2] - 1) * step, batch, -step)
+        if reverse
+        else Rows(data, 0, batch, step)
+    )
 
 
 def storable(tensor: Tensor) -> Tensor:

@@ -15,9 +15,28 @@ from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dnadiff.ops.cpu.compile import channels_last, empty_rows, inside, kernel, rows, storable, threads
+from dnadiff.ops.cpu.compile import (
+    channels_last,
+    empty_rows,
+    inside,
+    kernel,
+    rows,
+    storable,
+    threads,
+)
 from dnadiff.ops.cpu.functions import sigmoid
-from dnadiff.ops.cpu.lanes import WIDE, WIDTH, align, fma, keep, load, load_wide, pointer, shift, store
+from dnadiff.ops.cpu.lanes import (
+    WIDE,
+    WIDTH,
+    align,
+    fma,
+    keep,
+    load,
+    load_wide,
+    pointer,
+    shift,
+    store,
+)
 from dnadiff.ops.cpu.scan import pad_channels, unpad_channels
 from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, first, prefetch_chunk
 
@@ -52,7 +71,9 @@ def _place(shape: Any, sequence: int, block: int, start: int, end: int) -> Any:
 
 
 @njit
-def _load_window(tile: Any, source: Any, shape: Any, sequence: int, block: int, start: int, end: int) -> None:
+def _load_window(
+    tile: Any, source: Any, shape: Any, sequence: int, block: int, start: int, end: int
+) -> None:
     """Fills the tile with the positions from start to end; positions outside the sequence are 0."""
     place = _place(shape, sequence, block, start, end)
     before = (place.t - start) * WIDTH
@@ -91,7 +112,10 @@ def _forward_task(number: int, shape: Any, x: Any, weight: Any, bias: Any, out: 
     for t in range(0, shape.length, CHUNK):
         for block in range(slab * _SLAB, min((slab + 1) * _SLAB, shape.blocks)):
             _load_window(window, x, shape, sequence, block, t - before, t + CHUNK)
-            filtering, place = _filter(block, shape, weight, bias), _place(shape, sequence, block, t, t + CHUNK)
+            filtering, place = (
+                _filter(block, shape, weight, bias),
+                _place(shape, sequence, block, t, t + CHUNK),
+            )
             for i in range(0, place.steps * WIDTH, WIDE):
                 pre = _apply(filtering, window, i)
                 store(y, i, pre * sigmoid(pre) if shape.silu else pre)
@@ -148,7 +172,16 @@ def _back_weight(dpre: Any, window: Any, taps: int, dweight: Any, dbias: Any, si
 
 @njit
 def _backward_task(
-    number: int, shape: Any, x: Any, weight: Any, bias: Any, dout: Any, dx: Any, add: bool, dweight: Any, dbias: Any
+    number: int,
+    shape: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    dout: Any,
+    dx: Any,
+    add: bool,
+    dweight: Any,
+    dbias: Any,
 ) -> None:
     sequence, slab = number // shape.slabs, number % shape.slabs
     beside = shape.taps - 1
@@ -158,20 +191,33 @@ def _backward_task(
     window = shift(dpre, size)
     for t in range(0, shape.length, CHUNK):
         for block in range(slab * _SLAB, min((slab + 1) * _SLAB, shape.blocks)):
-            filtering, place = _filter(block, shape, weight, bias), _place(shape, sequence, block, t, t + CHUNK)
+            filtering, place = (
+                _filter(block, shape, weight, bias),
+                _place(shape, sequence, block, t, t + CHUNK),
+            )
             _load_window(window, x, shape, sequence, block, t - beside, t + CHUNK + beside)
             _load_window(dpre, dout, shape, sequence, block, t, t + CHUNK + beside)
             if shape.silu:
                 _back_silu(dpre, window, filtering, size)
             _back_filter(dpre, filtering, dx, add, place)
             at = (sequence * shape.blocks + block) * WIDTH
-            _back_weight(dpre, window, shape.taps, shift(dweight, at * shape.taps), shift(dbias, at), TILE)
+            _back_weight(
+                dpre, window, shape.taps, shift(dweight, at * shape.taps), shift(dbias, at), TILE
+            )
     keep(arena)
 
 
 @kernel
 def _backward(
-    shape: Any, x: Any, weight: Any, bias: Any, dout: Any, dx: Any, add: bool, dweight: Any, dbias: Any
+    shape: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    dout: Any,
+    dx: Any,
+    add: bool,
+    dweight: Any,
+    dbias: Any,
 ) -> None:
     """Writes the gradient of x, or adds to it; and for each sequence those of the weight and the bias."""
     for number in numba.prange(shape.batch * shape.slabs):
@@ -181,7 +227,9 @@ def _backward(
         )  # fmt: skip
 
 
-def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
+) -> Tensor:
     """The convolution of `dnadiff.ops.causal_conv1d_fn`. bfloat16 is kept as it is; what is computed is float32."""
     channels = x.shape[1]
     padded = channels_last(pad_channels(storable(x), 1))
@@ -195,7 +243,9 @@ class _CausalConv(torch.autograd.Function):
     """x is float32 or bfloat16, channels last and padded; weight and bias are float32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, silu: bool, reverse: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, silu: bool, reverse: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         ctx.settings = silu, reverse
         return conv_forward(x, weight, bias, silu=silu, reverse=reverse)
@@ -206,7 +256,9 @@ class _CausalConv(torch.autograd.Function):
         x, weight, bias = ctx.saved_tensors
         silu, reverse = ctx.settings
         dx = empty_rows(x)
-        dweight, dbias = conv_backward(x, weight, bias, channels_last(dout), dx, silu=silu, reverse=reverse)
+        dweight, dbias = conv_backward(
+            x, weight, bias, channels_last(dout), dx, silu=silu, reverse=reverse
+        )
         return dx, dweight, dbias, None, None
 
 
@@ -219,7 +271,15 @@ def conv_forward(x: Tensor, weight: Tensor, bias: Tensor, *, silu: bool, reverse
 
 
 def conv_backward(
-    x: Tensor, weight: Tensor, bias: Tensor, dout: Tensor, dx: Tensor, *, silu: bool, reverse: bool, add: bool = False
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    dout: Tensor,
+    dx: Tensor,
+    *,
+    silu: bool,
+    reverse: bool,
+    add: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Writes the gradient of x into dx, or adds to it; returns those of the weight and the bias."""
     arguments = _arguments(x, weight, bias, silu, reverse)
@@ -227,15 +287,24 @@ def conv_backward(
     dweight = torch.zeros(shape.batch, shape.blocks, shape.taps, WIDTH)
     dbias = torch.zeros(shape.batch, shape.blocks, WIDTH)
     with threads():
-        _backward(*arguments, rows(dout, reverse), rows(dx, reverse), add, dweight.numpy(), dbias.numpy())
+        _backward(
+            *arguments, rows(dout, reverse), rows(dx, reverse), add, dweight.numpy(), dbias.numpy()
+        )
     return dweight.sum(0).mT.flatten(0, 1), dbias.sum(0).flatten()
 
 
-def _arguments(x: Tensor, weight: Tensor, bias: Tensor, silu: bool, reverse: bool) -> tuple[Any, ...]:
+def _arguments(
+    x: Tensor, weight: Tensor, bias: Tensor, silu: bool, reverse: bool
+) -> tuple[Any, ...]:
     """What both kernels take; see _Filter."""
     batch, channels, length = x.shape
     blocks, taps = channels // WIDTH, weight.shape[1]
     shape = _Shape(batch, length, blocks, -(-blocks // _SLAB), taps, silu)
     copies = WIDE // WIDTH
     weights = weight.detach().view(blocks, WIDTH, taps).mT.repeat(1, 1, copies)
-    return shape, rows(x, reverse), weights.numpy(), bias.detach().view(blocks, WIDTH).repeat(1, copies).numpy()
+    return (
+        shape,
+        rows(x, reverse),
+        weights.numpy(),
+        bias.detach().view(blocks, WIDTH).repeat(1, copies).numpy(),
+    )

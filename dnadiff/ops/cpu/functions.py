@@ -89,7 +89,9 @@ def softplus_slope(x: Any) -> Any:
     """The softplus of x and its slope, sigmoid(x), from one exponential."""
     m = exp(0.0 - absolute(x))
     share = reciprocal(1.0 + m)
-    return fma(_log1p_ratio(m), m, where_greater(0.0, x, 0.0, x)), where_greater(x, 0.0, share, m * share)
+    return fma(_log1p_ratio(m), m, where_greater(0.0, x, 0.0, x)), where_greater(
+        x, 0.0, share, m * share
+    )
 
 
 @njit

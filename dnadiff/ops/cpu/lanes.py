@@ -74,7 +74,9 @@ def _fill(builder: ir.IRBuilder, number: ir.Value, width: int) -> ir.Value:
 
 @lower_cast(types.Float, LanesType)
 @lower_cast(types.Integer, LanesType)
-def _cast(context: Any, builder: ir.IRBuilder, source: types.Type, target: LanesType, number: ir.Value) -> ir.Value:
+def _cast(
+    context: Any, builder: ir.IRBuilder, source: types.Type, target: LanesType, number: ir.Value
+) -> ir.Value:
     return _fill(builder, context.cast(builder, number, source, types.float32), target.width)
 
 
@@ -100,14 +102,19 @@ def _llvm(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value:
     """Calls an intrinsic function of LLVM that takes and returns vectors."""
     kind = args[0].type
     function = ir.FunctionType(kind, [kind] * len(args))
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.v{kind.count}f32"), args)
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.v{kind.count}f32"),
+        args,
+    )
 
 
 @_instructions
 def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
     """The sum x y + z, in one instruction where the CPU has it."""
     kind = _lanes_among(x, y, z)
-    return kind(kind, kind, kind), lambda context, builder, sig, args: _llvm(builder, "fmuladd", *args)
+    return kind(kind, kind, kind), lambda context, builder, sig, args: _llvm(
+        builder, "fmuladd", *args
+    )
 
 
 @_instructions
@@ -143,12 +150,18 @@ def has_avx512(typingctx: Any) -> Any:
     return types.boolean(), lower
 
 
-def _avx512(context: Any, builder: ir.IRBuilder, name: str, vectors: Any, *constants: ir.Value) -> ir.Value:
+def _avx512(
+    context: Any, builder: ir.IRBuilder, name: str, vectors: Any, *constants: ir.Value
+) -> ir.Value:
     """Calls an instruction of AVX-512 on each 16 lanes. What is never reached must compile all the same."""
     if not _has_avx512(context):
         return vectors[0]
-    kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(vectors) + [constant.type for constant in constants])
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx512.{name}.ps.512")
+    kind = ir.FunctionType(
+        _FLOATS, [_FLOATS] * len(vectors) + [constant.type for constant in constants]
+    )
+    function = cgutils.get_or_insert_function(
+        builder.module, kind, f"llvm.x86.avx512.{name}.ps.512"
+    )
     width = vectors[0].type.count
     parts = [
         builder.call(function, [*(_lanes(builder, x, start, WIDTH) for x in vectors), *constants])
@@ -167,10 +180,16 @@ def _lanes(builder: ir.IRBuilder, x: ir.Value, start: int, count: int) -> ir.Val
 
 def _join(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
     count = 2 * x.type.count
-    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_INT32, count), list(range(count))))
+    return builder.shuffle_vector(
+        x, y, ir.Constant(ir.VectorType(_INT32, count), list(range(count)))
+    )
 
 
-_UNDEFINED, _EVERY_LANE, _CURRENT_ROUNDING = ir.Constant(_FLOATS, ir.Undefined), _INT16(-1), _INT32(4)
+_UNDEFINED, _EVERY_LANE, _CURRENT_ROUNDING = (
+    ir.Constant(_FLOATS, ir.Undefined),
+    _INT16(-1),
+    _INT32(4),
+)
 
 
 @_instructions
@@ -190,7 +209,9 @@ def times_power(typingctx: Any, x: Any, y: Any) -> Any:
     """The product x 2^floor(y), with all the right ends, with AVX-512."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return _avx512(context, builder, "mask.scalef", args, _UNDEFINED, _EVERY_LANE, _CURRENT_ROUNDING)
+        return _avx512(
+            context, builder, "mask.scalef", args, _UNDEFINED, _EVERY_LANE, _CURRENT_ROUNDING
+        )
 
     return x(x, x), lower
 
@@ -212,7 +233,9 @@ def power_of_bits(typingctx: Any, x: Any) -> Any:
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         floats = args[0].type
         ints = ir.VectorType(_INT32, floats.count)
-        return builder.bitcast(builder.shl(builder.bitcast(args[0], ints), _constant(ints, 23)), floats)
+        return builder.bitcast(
+            builder.shl(builder.bitcast(args[0], ints), _constant(ints, 23)), floats
+        )
 
     return x(x), lower
 
@@ -236,7 +259,9 @@ def keep(typingctx: Any, array: Any) -> Any:
 @_instructions
 def shift(typingctx: Any, memory: Any, offset: Any) -> Any:
     """The pointer `offset` elements further on."""
-    return memory(memory, types.intp), lambda context, builder, sig, args: builder.gep(args[0], [args[1]])
+    return memory(memory, types.intp), lambda context, builder, sig, args: builder.gep(
+        args[0], [args[1]]
+    )
 
 
 @_instructions
@@ -333,7 +358,10 @@ def prefetch(typingctx: Any, memory: Any, offset: Any) -> Any:
         address = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
         read, keep, data = _INT32(0), _INT32(3), _INT32(1)
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch"), [address, read, keep, data])
+        builder.call(
+            cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch"),
+            [address, read, keep, data],
+        )
         return context.get_dummy_value()
 
     return types.void(memory, types.intp), lower
@@ -355,7 +383,9 @@ def store_number(typingctx: Any, memory: Any, offset: Any, x: Any) -> Any:
     """Writes the one number x at `offset`."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        value = args[2] if memory.dtype == types.float32 else _narrow(builder, args[2], _INT32, _INT16)
+        value = (
+            args[2] if memory.dtype == types.float32 else _narrow(builder, args[2], _INT32, _INT16)
+        )
         builder.store(value, builder.gep(args[0], [args[1]]))
         return context.get_dummy_value()
 
@@ -369,7 +399,9 @@ def total(typingctx: Any, x: Any) -> Any:
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         x = args[0]
         for half in (8, 4, 2, 1):
-            upper = builder.shuffle_vector(x, x, ir.Constant(_INTS, [(i + half) % WIDTH for i in range(WIDTH)]))
+            upper = builder.shuffle_vector(
+                x, x, ir.Constant(_INTS, [(i + half) % WIDTH for i in range(WIDTH)])
+            )
             x = builder.fadd(x, upper)
         return builder.extract_element(x, _INT32(0))
 
@@ -385,9 +417,14 @@ def total_each(typingctx: Any, memory: Any, offset: Any) -> Any:
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         base = builder.gep(args[0], [args[1]])
-        rows = [_load(builder, builder.gep(base, [_INT64(WIDTH * i)]), _FLOATS, 4) for i in range(WIDTH)]
+        rows = [
+            _load(builder, builder.gep(base, [_INT64(WIDTH * i)]), _FLOATS, 4) for i in range(WIDTH)
+        ]
         for half in (8, 4, 2, 1):
-            rows = [_add_halves(builder, x, y, half) for x, y in zip(rows[:half], rows[half:], strict=True)]
+            rows = [
+                _add_halves(builder, x, y, half)
+                for x, y in zip(rows[:half], rows[half:], strict=True)
+            ]
         return rows[0]
 
     return LANES(memory, types.intp), lower

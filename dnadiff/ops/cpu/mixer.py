@@ -62,12 +62,17 @@ def mixer(
 
 def _padded(w: DirectionWeights) -> tuple[Tensor, ...]:
     conv_bias = torch.zeros_like(w.D) if w.conv_bias is None else w.conv_bias
-    channels = (pad_channels(t.float(), 0) for t in (w.conv_weight, conv_bias, w.dt_proj, w.dt_bias, w.A, w.D))
+    channels = (
+        pad_channels(t.float(), 0)
+        for t in (w.conv_weight, conv_bias, w.dt_proj, w.dt_bias, w.A, w.D)
+    )
     return *channels, pad_channels(w.x_proj.float(), 1)
 
 
 _WEIGHTS = 7  # of each direction
-_SAVED = 3 + len(Weights._fields)  # what else is kept of each: c, low, borders and the weights as blocks
+_SAVED = 3 + len(
+    Weights._fields
+)  # what else is kept of each: c, low, borders and the weights as blocks
 _PIECE = 16_384  # positions that are mixed together where nothing is kept: less memory, and nearer
 
 
@@ -75,13 +80,17 @@ class _Inner(torch.autograd.Function):
     """From the projected input (batch, L, 2 D) in float32 or bfloat16 to the gated output (batch, L, D)."""
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, reverse: tuple[bool, ...], keep: bool, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, projected: Tensor, reverse: tuple[bool, ...], keep: bool, *weights: Tensor
+    ) -> Tensor:
         x, z = projected.mT.chunk(2, 1)
         out = empty_rows(x)
         y = empty_rows(x) if keep else out
         saved: list[Tensor] = []
         for i, backwards in enumerate(reverse):
-            conv_weight, conv_bias, dt_weight, dt_bias, A, D, x_proj = weights[i * _WEIGHTS : (i + 1) * _WEIGHTS]
+            conv_weight, conv_bias, dt_weight, dt_bias, A, D, x_proj = weights[
+                i * _WEIGHTS : (i + 1) * _WEIGHTS
+            ]
             last = i == len(reverse) - 1
             c = conv_forward(x, conv_weight, conv_bias, silu=True, reverse=backwards)
             low = (c.mT @ x_proj.to(c.dtype).mT).float()
@@ -89,7 +98,9 @@ class _Inner(torch.autograd.Function):
             blocks = as_blocks(shape, A, D, dt_bias, dt_weight)
             sequences = as_rows(backwards, c, *_split(low, shape), z=z, before=y)
             target = out if last else y
-            borders, _ = scan_forward(shape, sequences, blocks, y, target, reverse=backwards, keep=keep, add=i > 0)
+            borders, _ = scan_forward(
+                shape, sequences, blocks, y, target, reverse=backwards, keep=keep, add=i > 0
+            )
             if keep:
                 saved += [c, low, borders, *blocks]
         ctx.save_for_backward(projected, y, *weights, *saved)
@@ -106,7 +117,9 @@ class _Inner(torch.autograd.Function):
         (x, z), (dx, dz) = projected.mT.chunk(2, 1), dprojected.mT.chunk(2, 1)
         grads: list[Tensor] = []
         for i, backwards in enumerate(ctx.reverse):
-            conv_weight, conv_bias, dt_weight, _, A, _, x_proj = weights[i * _WEIGHTS : (i + 1) * _WEIGHTS]
+            conv_weight, conv_bias, dt_weight, _, A, _, x_proj = weights[
+                i * _WEIGHTS : (i + 1) * _WEIGHTS
+            ]
             c, low, borders, *blocks = saved[i * _SAVED : (i + 1) * _SAVED]
             shape = scan_shape(c, A, rank=dt_weight.shape[1], softplus=True, gated=True)
             dc, shares = empty_rows(c), torch.empty(shape.slabs * shape.batch, *low.shape[1:])
@@ -120,7 +133,9 @@ class _Inner(torch.autograd.Function):
             flat = c.mT.flatten(0, 1)
             dx_proj = (dlow.mT @ flat).float()
             dc.mT.view(flat.shape).addmm_(dlow, x_proj.to(c.dtype))
-            dconv = conv_backward(x, conv_weight, conv_bias, dc, dx, silu=True, reverse=backwards, add=i > 0)
+            dconv = conv_backward(
+                x, conv_weight, conv_bias, dc, dx, silu=True, reverse=backwards, add=i > 0
+            )
             grads += [*dconv, ddt_weight, dbias, dA, dD, dx_proj]
         return dprojected, None, None, *grads
 

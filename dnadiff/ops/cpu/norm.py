@@ -17,7 +17,19 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from dnadiff.ops.cpu.compile import Rows, channels_last, inside, kernel, rows, storable, threads
-from dnadiff.ops.cpu.lanes import WIDTH, align, fma, keep, load, load_number, pointer, shift, store, store_number, total
+from dnadiff.ops.cpu.lanes import (
+    WIDTH,
+    align,
+    fma,
+    keep,
+    load,
+    load_number,
+    pointer,
+    shift,
+    store,
+    store_number,
+    total,
+)
 from dnadiff.ops.cpu.tiles import element
 
 _TASK = 128  # rows
@@ -92,7 +104,16 @@ def _add(row: Any, other: Any, norm: Any) -> None:
 
 @njit
 def _forward_rows(
-    first: int, end: int, norm: Any, x: Any, residual: Any, add: bool, weight: Any, bias: Any, normed: Any, sums: Any
+    first: int,
+    end: int,
+    norm: Any,
+    x: Any,
+    residual: Any,
+    add: bool,
+    weight: Any,
+    bias: Any,
+    normed: Any,
+    sums: Any,
 ) -> None:
     arena = np.empty(2 * norm.padded + WIDTH, np.float32)
     row = align(pointer(arena))
@@ -113,7 +134,15 @@ def _forward_rows(
 
 @kernel
 def _forward(
-    count: int, norm: Any, x: Any, residual: Any, add: bool, weight: Any, bias: Any, normed: Any, sums: Any
+    count: int,
+    norm: Any,
+    x: Any,
+    residual: Any,
+    add: bool,
+    weight: Any,
+    bias: Any,
+    normed: Any,
+    sums: Any,
 ) -> None:
     for task in numba.prange((count + _TASK - 1) // _TASK):
         first = task * _TASK
@@ -144,7 +173,16 @@ def _back_row(row: Any, dnormed: Any, norm: Any, weight: Any, dweight: Any, dbia
 
 @njit
 def _backward_rows(
-    first: int, end: int, norm: Any, sums: Any, weight: Any, dnormed: Any, dsums: Any, dweight: Any, dbias: Any, dx: Any
+    first: int,
+    end: int,
+    norm: Any,
+    sums: Any,
+    weight: Any,
+    dnormed: Any,
+    dsums: Any,
+    dweight: Any,
+    dbias: Any,
+    dx: Any,
 ) -> None:
     arena = np.empty(2 * norm.padded + WIDTH, np.float32)
     row = align(pointer(arena))
@@ -161,7 +199,15 @@ def _backward_rows(
 
 @kernel
 def _backward(
-    count: int, norm: Any, sums: Any, weight: Any, dnormed: Any, dsums: Any, dweight: Any, dbias: Any, dx: Any
+    count: int,
+    norm: Any,
+    sums: Any,
+    weight: Any,
+    dnormed: Any,
+    dsums: Any,
+    dweight: Any,
+    dbias: Any,
+    dx: Any,
 ) -> None:
     """Writes the gradient of the sums, and for each task those of weight and bias."""
     for task in numba.prange((count + _TASK - 1) // _TASK):
@@ -188,7 +234,13 @@ class _AddNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        rms: bool,
     ) -> tuple[Tensor, Tensor]:
         other = x if residual is None else residual
         normed = torch.empty(x.shape, dtype=x.dtype)

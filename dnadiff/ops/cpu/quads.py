@@ -68,7 +68,12 @@ def multiply(x: Any, y: Any) -> Any:
 @njit
 def multiply_add(x: Any, y: Any, z: Any) -> Any:
     """Quad times quad plus quad."""
-    return fma(x[0], y[0], z[0]), fma(x[1], y[1], z[1]), fma(x[2], y[2], z[2]), fma(x[3], y[3], z[3])
+    return (
+        fma(x[0], y[0], z[0]),
+        fma(x[1], y[1], z[1]),
+        fma(x[2], y[2], z[2]),
+        fma(x[3], y[3], z[3]),
+    )
 
 
 @njit

@@ -36,10 +36,16 @@ def selective_scan(given: ScanArguments) -> tuple[Tensor, Tensor]:
     x, dt = (channels_last(pad_channels(t.to(storage), 1, groups)) for t in (u, delta))
     gate = None if z is None else channels_last(pad_channels(z.to(storage), 1, groups))
     zeros, A = A.new_zeros(channels), pad_channels(A.float(), 0, groups)
-    D, bias = (pad_channels((zeros if t is None else t).float(), 0, groups) for t in (D, delta_bias))
+    D, bias = (
+        pad_channels((zeros if t is None else t).float(), 0, groups) for t in (D, delta_bias)
+    )
     shape = scan_shape(x, A, groups, softplus=delta_softplus, gated=gate is not None)
-    out, last = _SelectiveScan.apply(x, dt, A, B, C, D, gate, bias, shape, reverse, needs_gradient(*given.tensors))
-    return unpad_channels(out, channels, 1, groups).to(u.dtype), unpad_channels(last, channels, 1, groups)
+    out, last = _SelectiveScan.apply(
+        x, dt, A, B, C, D, gate, bias, shape, reverse, needs_gradient(*given.tensors)
+    )
+    return unpad_channels(out, channels, 1, groups).to(u.dtype), unpad_channels(
+        last, channels, 1, groups
+    )
 
 
 def pad_channels(x: Tensor, dim: int, groups: int = 1) -> Tensor:
@@ -55,7 +61,9 @@ def unpad_channels(x: Tensor, channels: int, dim: int, groups: int = 1) -> Tenso
     """The reverse of pad_channels, to `channels` in all groups together."""
     if x.shape[dim] == channels:
         return x
-    return x.unflatten(dim, (groups, -1)).narrow(dim + 1, 0, channels // groups).flatten(dim, dim + 1)
+    return (
+        x.unflatten(dim, (groups, -1)).narrow(dim + 1, 0, channels // groups).flatten(dim, dim + 1)
+    )
 
 
 class _SelectiveScan(torch.autograd.Function):
@@ -70,7 +78,9 @@ class _SelectiveScan(torch.autograd.Function):
         y = empty_rows(u) if keep and z is not None else out
         weights = as_blocks(shape, A, D, bias)
         sequences = as_rows(reverse, u, delta, B, C, z=z)
-        borders, states = scan_forward(shape, sequences, weights, y, out, reverse=reverse, keep=keep)
+        borders, states = scan_forward(
+            shape, sequences, weights, y, out, reverse=reverse, keep=keep
+        )
         ctx.save_for_backward(u, delta, B, C, z, y, borders, *weights)
         ctx.settings = shape, reverse
         return out, _from_blocks(states, shape)
@@ -81,22 +91,49 @@ class _SelectiveScan(torch.autograd.Function):
         u, delta, B, C, z, y, borders, *weights = ctx.saved_tensors
         shape, reverse = ctx.settings
         targets = [empty_rows(u), empty_rows(delta), empty_rows(u) if z is not None else u]
-        shares = [torch.empty(shape.slabs * shape.batch, shape.length, t.shape[1]).mT for t in (B, C)]
+        shares = [
+            torch.empty(shape.slabs * shape.batch, shape.length, t.shape[1]).mT for t in (B, C)
+        ]
         sums = scan_backward(
             shape, as_rows(reverse, u, delta, B, C, z=z), Weights(*weights), channels_last(dout), y, borders,
             (*targets, *shares), reverse=reverse, dlast=_to_blocks(dlast, shape),
         )  # fmt: skip
         dB, dC = (add_slabs(t, shape) for t in shares)
         dA, dD, dbias, _ = from_blocks(sums, shape)
-        return *targets[:2], dA, dB, dC, dD, None if z is None else targets[2], dbias, None, None, None
+        return (
+            *targets[:2],
+            dA,
+            dB,
+            dC,
+            dD,
+            None if z is None else targets[2],
+            dbias,
+            None,
+            None,
+            None,
+        )
 
 
-def scan_shape(u: Tensor, A: Tensor, groups: int = 1, *, rank: int = 0, softplus: bool, gated: bool) -> Shape:
+def scan_shape(
+    u: Tensor, A: Tensor, groups: int = 1, *, rank: int = 0, softplus: bool, gated: bool
+) -> Shape:
     """The shape of a scan of u (batch, C, L) with A (C, N), C padded."""
     batch, channels, length = u.shape
     blocks, states = channels // groups // WIDTH, A.shape[1]
     slabs, quads = -(-blocks // SLAB), -(-states // QUAD)
-    return Shape(batch, length, -(-length // CHUNK), groups, blocks, slabs, states, quads, rank, softplus, gated)
+    return Shape(
+        batch,
+        length,
+        -(-length // CHUNK),
+        groups,
+        blocks,
+        slabs,
+        states,
+        quads,
+        rank,
+        softplus,
+        gated,
+    )
 
 
 def as_rows(
@@ -107,11 +144,18 @@ def as_rows(
     return Sequences(*(rows(u if t is None else t, reverse) for t in (u, delta, z, B, C, before)))
 
 
-def as_blocks(shape: Shape, A: Tensor, D: Tensor, bias: Tensor, delta: Tensor | None = None) -> Weights:
+def as_blocks(
+    shape: Shape, A: Tensor, D: Tensor, bias: Tensor, delta: Tensor | None = None
+) -> Weights:
     """Weights as the kernels take them: A (C, N), D and bias (C,), and delta (C, rank) if it has a rank."""
     D, bias = (t.detach().contiguous().view(-1, WIDTH) for t in (D, bias))
     delta = A.new_empty(len(A), 0) if delta is None else delta.detach()
-    return Weights(_to_blocks(A, shape) * LOG2E.item(), D, bias, delta.unflatten(0, (-1, WIDTH)).mT.contiguous())
+    return Weights(
+        _to_blocks(A, shape) * LOG2E.item(),
+        D,
+        bias,
+        delta.unflatten(0, (-1, WIDTH)).mT.contiguous(),
+    )
 
 
 def from_blocks(sums: Sums, shape: Shape) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -169,7 +213,9 @@ def _to_blocks(x: Tensor, shape: Shape) -> Tensor:
     """(..., C, N) to (..., blocks, quads, 4 states of 16 channels), filled up with zeros."""
     x = F.pad(x.detach(), (0, shape.quads * QUAD - shape.states))
     blocks = shape.groups * shape.blocks
-    return x.unflatten(-2, (blocks, WIDTH)).mT.reshape(*x.shape[:-2], blocks, shape.quads, QUAD_WIDTH)
+    return x.unflatten(-2, (blocks, WIDTH)).mT.reshape(
+        *x.shape[:-2], blocks, shape.quads, QUAD_WIDTH
+    )
 
 
 def _from_blocks(x: Tensor, shape: Shape) -> Tensor:

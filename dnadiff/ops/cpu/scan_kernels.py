@@ -146,7 +146,7 @@ class _Chunk(NamedTuple):
     low: Any
 
 
-class _Tiles(NamedTuple):
+class _TiledStarts(NamedTuple):
     """A block of a chunk, tile by tile: step sizes dt, dt u, and the output y before the gate."""
 
     dt: Any
@@ -184,13 +184,17 @@ _TILES, _BACK_TILES = 3 * TILE, 6 * TILE
 def _make_task(shape: Any, number: int) -> Any:
     slab, rest = number % shape.slabs, number // shape.slabs
     begin = slab * SLAB
-    return _Task(rest // shape.groups, rest % shape.groups, slab, begin, min(begin + SLAB, shape.blocks))
+    return _Task(
+        rest // shape.groups, rest % shape.groups, slab, begin, min(begin + SLAB, shape.blocks)
+    )
 
 
 @njit
 def _place(shape: Any, task: Any, block: int, chunk: int) -> Any:
     t = chunk * CHUNK
-    return Place(task.sequence, t, min(CHUNK, shape.length - t), (task.group * shape.blocks + block) * WIDTH)
+    return Place(
+        task.sequence, t, min(CHUNK, shape.length - t), (task.group * shape.blocks + block) * WIDTH
+    )
 
 
 @njit
@@ -223,11 +227,19 @@ def _load_chunk(chunk: Any, sequences: Any, shape: Any, task: Any, number: int) 
     _load_numbers(chunk.b, chunk.width, sequences.B, shape.states, place)
     _load_numbers(chunk.c, chunk.width, sequences.C, shape.states, place)
     if shape.rank > 0:
-        _load_numbers(chunk.low, shape.rank, sequences.delta, shape.rank, Place(task.sequence, t, place.steps, 0))
+        _load_numbers(
+            chunk.low,
+            shape.rank,
+            sequences.delta,
+            shape.rank,
+            Place(task.sequence, t, place.steps, 0),
+        )
 
 
 @njit
-def _raw_step(shape: Any, sequences: Any, at: int, chunk: Any, t: int, weights: Any, index: int) -> Any:
+def _raw_step(
+    shape: Any, sequences: Any, at: int, chunk: Any, t: int, weights: Any, index: int
+) -> Any:
     """The sum delta + bias of a block at position t of the chunk."""
     raw = load(weights.bias, index * WIDTH)
     if shape.rank == 0:
@@ -241,15 +253,31 @@ def _raw_step(shape: Any, sequences: Any, at: int, chunk: Any, t: int, weights: 
 @njit
 def _decay(dt: Any, A: Any) -> Any:
     """The quad exp(dt A), where A is times log2(e)."""
-    return exp2_product(dt, A[0]), exp2_product(dt, A[1]), exp2_product(dt, A[2]), exp2_product(dt, A[3])
+    return (
+        exp2_product(dt, A[0]),
+        exp2_product(dt, A[1]),
+        exp2_product(dt, A[2]),
+        exp2_product(dt, A[3]),
+    )
 
 
 @njit
 def _load_block(
-    tiles: Any, shape: Any, sequences: Any, add: bool, weights: Any, index: int, chunk: Any, place: Any
+    tiles: Any,
+    shape: Any,
+    sequences: Any,
+    add: bool,
+    weights: Any,
+    index: int,
+    chunk: Any,
+    place: Any,
 ) -> None:
     """Fills the tiles with all that comes before the scan; y starts with the skip D u."""
-    u, delta, before = first(sequences.u, place), first(sequences.delta, place), first(sequences.before, place)
+    u, delta, before = (
+        first(sequences.u, place),
+        first(sequences.delta, place),
+        first(sequences.before, place),
+    )
     D = load(weights.D, index * WIDTH)
     for t in range(place.steps):
         i = t * WIDTH
@@ -260,7 +288,11 @@ def _load_block(
         store(tiles.dt, i, dt)
         store(tiles.dtu, i, dt * x)
         store(tiles.y, i, y + load(sequences.before.data, before) if add else y)
-        u, delta, before = u + sequences.u.step, delta + sequences.delta.step, before + sequences.before.step
+        u, delta, before = (
+            u + sequences.u.step,
+            delta + sequences.delta.step,
+            before + sequences.before.step,
+        )
 
 
 @njit
@@ -276,7 +308,9 @@ def _scan(states: Any, A: Any, chunk: Any, state: int, tiles: Any, steps: int) -
 
 
 @njit
-def _store_block(tiles: Any, shape: Any, sequences: Any, keep_y: bool, y: Any, out: Any, place: Any) -> None:
+def _store_block(
+    tiles: Any, shape: Any, sequences: Any, keep_y: bool, y: Any, out: Any, place: Any
+) -> None:
     """Writes the output, y silu(z) where there is a gate; and y too if it is to be kept."""
     at_z, at_y, at_out = first(sequences.z, place), first(y, place), first(out, place)
     for i in range(0, place.steps * WIDTH, WIDTH):
@@ -324,7 +358,7 @@ def _forward_task(
     size = shape.quads * QUAD_WIDTH
     arena = np.zeros(_TILES + _chunk_size(shape) + WIDTH, np.float32)
     memory = align(pointer(arena))
-    tiles = _Tiles(memory, shift(memory, TILE), shift(memory, 2 * TILE))
+    tiles = _TiledStarts(memory, shift(memory, TILE), shift(memory, 2 * TILE))
     chunk = _make_chunk(shift(memory, _TILES), shape)
     for number in range(shape.chunks):
         _load_chunk(chunk, sequences, shape, task, number)
@@ -370,7 +404,11 @@ def _load_block_back(
 
     silu(z) = z s and silu'(z) = s + z s (1 - s), where s = sigmoid(z).
     """
-    at_u, at_delta, at_z = first(sequences.u, place), first(sequences.delta, place), first(sequences.z, place)
+    at_u, at_delta, at_z = (
+        first(sequences.u, place),
+        first(sequences.delta, place),
+        first(sequences.z, place),
+    )
     at_dout, at_y, at_dz = first(dout, place), first(y, place), first(dz, place)
     for t in range(place.steps):
         i = t * WIDTH
@@ -390,18 +428,27 @@ def _load_block_back(
         store(tiles.dy, i, dy)
         store(tiles.gb, i, 0.0)
         store(tiles.ddt, i, 0.0)
-        at_u, at_delta, at_z = at_u + sequences.u.step, at_delta + sequences.delta.step, at_z + sequences.z.step
+        at_u, at_delta, at_z = (
+            at_u + sequences.u.step,
+            at_delta + sequences.delta.step,
+            at_z + sequences.z.step,
+        )
         at_dout, at_y, at_dz = at_dout + dout.step, at_y + y.step, at_dz + dz.step
 
 
 @njit
-def _replay(border: Any, A: Any, chunk: Any, state: int, tiles: Any, decays: Any, states: Any, steps: int) -> None:
+def _replay(
+    border: Any, A: Any, chunk: Any, state: int, tiles: Any, decays: Any, states: Any, steps: int
+) -> None:
     """Like _scan, but keeps every decay, and every state after the one at the border."""
     A_quad, h = load_quad(A, 0), load_quad(border, 0)
     store_quad(states, 0, h)
     for t in range(steps):
         i, n = t * WIDTH, t * chunk.width + state
-        b, decay = scale(load_numbers(chunk.b, n), load(tiles.dtu, i)), _decay(load(tiles.dt, i), A_quad)
+        b, decay = (
+            scale(load_numbers(chunk.b, n), load(tiles.dtu, i)),
+            _decay(load(tiles.dt, i), A_quad),
+        )
         h = multiply_add(decay, h, b)
         store_quad(decays, t * QUAD_WIDTH, decay)
         store_quad(states, (t + 1) * QUAD_WIDTH, h)
@@ -415,10 +462,24 @@ def _add_lanes(memory: Any, at: int, x: Any, y: Any) -> None:
 
 @njit
 def _scan_back(
-    carry: Any, A: Any, dA: Any, chunk: Any, state: int, tiles: Any, decays: Any, states: Any, lanes: Any, steps: int
+    carry: Any,
+    A: Any,
+    dA: Any,
+    chunk: Any,
+    state: int,
+    tiles: Any,
+    decays: Any,
+    states: Any,
+    lanes: Any,
+    steps: int,
 ) -> None:
     """Carries the gradients of four states back through a chunk, and adds to dA, dB, dC, gb and ddt."""
-    A_quad, g, sum_A, h = load_quad(A, 0), load_quad(carry, 0), load_quad(dA, 0), load_quad(states, steps * QUAD_WIDTH)
+    A_quad, g, sum_A, h = (
+        load_quad(A, 0),
+        load_quad(carry, 0),
+        load_quad(dA, 0),
+        load_quad(states, steps * QUAD_WIDTH),
+    )
     for t in range(steps - 1, -1, -1):
         i, n, at = t * WIDTH, t * chunk.width + state, t * QUAD_WIDTH
         dy = load(tiles.dy, i)
@@ -474,7 +535,9 @@ def _store_block_back(
 
 
 @njit
-def _low_rank_back(tiles: Any, rank: int, weight: Any, chunk: Any, lanes: Any, dweight: Any, steps: int) -> None:
+def _low_rank_back(
+    tiles: Any, rank: int, weight: Any, chunk: Any, lanes: Any, dweight: Any, steps: int
+) -> None:
     """Adds to the gradients of the two factors of delta."""
     for r in range(rank):
         w, sum_w = load(weight, r * WIDTH), load(dweight, r * WIDTH)
@@ -498,7 +561,9 @@ def _store_sums(lanes: Any, count: int, totals: Any, target: Any, place: Any) ->
             store(totals, 0, sums)
             for i in range(min(QUAD, place.steps - t)):
                 for n in range(count):
-                    store_number(target.data, at + i * target.step + n, load_number(totals, i * QUAD + n))
+                    store_number(
+                        target.data, at + i * target.step + n, load_number(totals, i * QUAD + n)
+                    )
     clear(lanes, place.steps * QUAD_WIDTH)
 
 
@@ -541,7 +606,9 @@ def _make_scratch(tiles: Any, shape: Any) -> Any:
     c = shift(b, QUAD * TILE)
     low = shift(c, QUAD * TILE)
     totals = shift(low, (shape.rank + QUAD) // QUAD * QUAD * TILE)
-    return _Scratch(tiles, decays, states, _Lanes(b, c, low, totals), _make_chunk(shift(totals, WIDTH), shape))
+    return _Scratch(
+        tiles, decays, states, _Lanes(b, c, low, totals), _make_chunk(shift(totals, WIDTH), shape)
+    )
 
 
 @njit
@@ -549,7 +616,12 @@ def _tiles_of(scratch: Any, block: int) -> Any:
     """The tiles of the block with this number in the slab."""
     dt = shift(scratch.tiles, block * _BACK_TILES)
     return _BackTiles(
-        dt, shift(dt, TILE), shift(dt, 2 * TILE), shift(dt, 3 * TILE), shift(dt, 4 * TILE), shift(dt, 5 * TILE)
+        dt,
+        shift(dt, TILE),
+        shift(dt, 2 * TILE),
+        shift(dt, 3 * TILE),
+        shift(dt, 4 * TILE),
+        shift(dt, 5 * TILE),
     )
 
 
@@ -564,9 +636,13 @@ def _quad_back(back: Any, scratch: Any, quad: int, block: int, number: int, step
     border = shift(back.borders, _border(shape, task, number, index) + quad * QUAD_WIDTH)
     A, state = shift(back.weights.A, at), quad * QUAD
     _replay(border, A, chunk, state, tiles, scratch.decays, scratch.states, steps)
-    _prefetch_back(quad, back.sequences, back.dout, back.y, back.grads, _place(shape, task, block, number))
+    _prefetch_back(
+        quad, back.sequences, back.dout, back.y, back.grads, _place(shape, task, block, number)
+    )
     carry, dA = shift(back.sums.states, own), shift(back.sums.A, own)
-    _scan_back(carry, A, dA, chunk, state, tiles, scratch.decays, scratch.states, scratch.lanes, steps)
+    _scan_back(
+        carry, A, dA, chunk, state, tiles, scratch.decays, scratch.states, scratch.lanes, steps
+    )
 
 
 @njit
@@ -574,14 +650,28 @@ def _finish_block(back: Any, scratch: Any, block: int, number: int) -> None:
     """What comes after the quads."""
     shape, task, sums = back.shape, back.task, back.sums
     index, tiles = task.group * shape.blocks + block, _tiles_of(scratch, block - task.first)
-    own, place = task.sequence * shape.groups * shape.blocks + index, _place(shape, task, block, number)
+    own, place = (
+        task.sequence * shape.groups * shape.blocks + index,
+        _place(shape, task, block, number),
+    )
     dD, dbias = shift(sums.D, own * WIDTH), shift(sums.bias, own * WIDTH)
     _store_block_back(
-        tiles, shape, back.sequences, back.weights, index, back.grads.u, back.grads.delta, dD, dbias, place
+        tiles,
+        shape,
+        back.sequences,
+        back.weights,
+        index,
+        back.grads.u,
+        back.grads.delta,
+        dD,
+        dbias,
+        place,
     )
     size = shape.rank * WIDTH
     weight, dweight = shift(back.weights.delta, index * size), shift(sums.delta, own * size)
-    _low_rank_back(tiles, shape.rank, weight, scratch.chunk, scratch.lanes.low, dweight, place.steps)
+    _low_rank_back(
+        tiles, shape.rank, weight, scratch.chunk, scratch.lanes.low, dweight, place.steps
+    )
 
 
 @njit
@@ -608,7 +698,9 @@ def _chunk_back(back: Any, scratch: Any, number: int) -> None:
         _finish_block(back, scratch, block, number)
     for r in range(0, shape.rank, QUAD):
         count = min(QUAD, shape.rank - r)
-        _store_sums(shift(lanes.low, r * TILE), count, lanes.totals, grads.delta, Place(share, t, steps, r))
+        _store_sums(
+            shift(lanes.low, r * TILE), count, lanes.totals, grads.delta, Place(share, t, steps, r)
+        )
 
 
 @njit
@@ -628,7 +720,9 @@ def backward(
 ) -> None:  # fmt: skip
     """Takes Sequences and Weights one by one, and writes Gradients and Sums; that of z only `with_dz`."""
     for number in numba.prange(shape.batch * shape.groups * shape.slabs):
-        sequences = Sequences(inside(u), inside(delta), inside(z), inside(B), inside(C), inside(before))
+        sequences = Sequences(
+            inside(u), inside(delta), inside(z), inside(B), inside(C), inside(before)
+        )
         weights = Weights(pointer(A), pointer(D), pointer(bias), pointer(dt))
         grads = Gradients(inside(du), inside(ddelta), inside(dz), inside(dB), inside(dC))
         sums = Sums(pointer(dA), pointer(dD), pointer(dbias), pointer(ddt), pointer(states))

@@ -47,7 +47,9 @@ def _place(shape: _Shape, STEPS: tl.constexpr, LANES: tl.constexpr) -> _Place:
 
 
 @triton.jit
-def _load(source: Rows, shape: _Shape, place: _Place, shift: tl.tensor, STEPS: tl.constexpr) -> tl.tensor:
+def _load(
+    source: Rows, shape: _Shape, place: _Place, shift: tl.tensor, STEPS: tl.constexpr
+) -> tl.tensor:
     """The tile `shift` positions further on, in float32, 0 outside the sequence."""
     step = tl.arange(0, STEPS) + shift
     inside = (place.first + step >= 0) & (place.first + step < shape.length)
@@ -106,7 +108,9 @@ def _backward(
         if ahead == 0:
             for k in tl.static_range(TAPS):
                 part = tl.sum(dy * _load(x, shape, place, k - (TAPS - 1), STEPS), 0)
-                tl.store(dweight + (share * TAPS + k) * shape.channels + place.channel, part, place.there)
+                tl.store(
+                    dweight + (share * TAPS + k) * shape.channels + place.channel, part, place.there
+                )
             if bias is not None:
                 tl.store(dbias + share * shape.channels + place.channel, tl.sum(dy, 0), place.there)
     step = tl.arange(0, STEPS)
@@ -114,7 +118,9 @@ def _backward(
     tl.store(pointers(dx, place.sequence, place.first, step, place.channel), sums, inside)
 
 
-def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
+) -> Tensor:
     """The convolution of `dnadiff.ops.causal_conv1d_fn`. x stays as it is; what is computed is float32."""
     bias = None if bias is None else bias.float().contiguous()
     return _CausalConv.apply(x, weight.float().T.contiguous(), bias, silu, reverse)
@@ -124,7 +130,9 @@ class _CausalConv(torch.autograd.Function):
     """weight is (W, D); weight and bias are float32 and contiguous."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         ctx.settings = silu, reverse
         shape, grid, mode = _launch(x, weight, silu)
@@ -140,7 +148,10 @@ class _CausalConv(torch.autograd.Function):
         silu, reverse = ctx.settings
         shape, grid, mode = _launch(x, weight, silu)
         dx = torch.empty_like(x)
-        dweight, dbias = weight.new_empty(grid[0], *weight.shape), weight.new_empty(grid[0], shape.channels)
+        dweight, dbias = (
+            weight.new_empty(grid[0], *weight.shape),
+            weight.new_empty(grid[0], shape.channels),
+        )
         inputs = rows(x, reverse), weight, bias, rows(dout, reverse)
         with torch.cuda.device_of(x):
             _backward[grid](shape, *inputs, rows(dx, reverse), dweight, dbias, **mode)

@@ -47,7 +47,9 @@ def _load(source: _Matrix, row: tl.tensor, column: tl.tensor, inside: tl.tensor)
 
 
 @triton.jit
-def _standardise(total: tl.tensor, inside: tl.tensor, size: tl.tensor, eps: tl.tensor, RMS: tl.constexpr) -> tuple:
+def _standardise(
+    total: tl.tensor, inside: tl.tensor, size: tl.tensor, eps: tl.tensor, RMS: tl.constexpr
+) -> tuple:
     """Rows, less their mean unless RMS, divided by the root of their mean square; and one over that root (R, 1)."""
     if not RMS:
         total = tl.where(inside, total - (tl.sum(total, 1) / size)[:, None], 0.0)
@@ -68,7 +70,9 @@ def _forward(
         sums += _load(residual, row, column, inside)
     sums = sums.to(total.data.dtype.element_ty)
     tl.store(_pointers(total, row, column), sums, inside)
-    y, _ = _standardise(sums.to(tl.float32), inside, norm.size, eps, RMS)  # as rounded: the backward pass has no other
+    y, _ = _standardise(
+        sums.to(tl.float32), inside, norm.size, eps, RMS
+    )  # as rounded: the backward pass has no other
     y *= tl.load(weight + column, there, 0.0)[None, :]
     if bias is not None:
         y += tl.load(bias + column, there, 0.0)[None, :]
@@ -121,7 +125,13 @@ class _AddNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        rms: bool,
     ) -> tuple[Tensor, Tensor]:
         stream = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
         normed, total = x.new_empty(x.shape), x.new_empty(x.shape, dtype=stream)
@@ -131,7 +141,13 @@ class _AddNorm(torch.autograd.Function):
             grid = (triton.cdiv(norm.rows, mode["ROWS"]),)
             _forward[grid](norm, *inputs, _matrix(normed), _matrix(total), eps, **mode)
         ctx.save_for_backward(total, weight)
-        ctx.settings = eps, rms, x.dtype, None if residual is None else residual.dtype, bias is not None
+        ctx.settings = (
+            eps,
+            rms,
+            x.dtype,
+            None if residual is None else residual.dtype,
+            bias is not None,
+        )
         return normed, total
 
     @staticmethod
@@ -147,7 +163,14 @@ class _AddNorm(torch.autograd.Function):
         with torch.cuda.device_of(total):
             _backward[(programs,)](norm, _matrix(total), weight, *gradients, eps, TASK=TASK, **mode)
         dresidual = None if residual_dtype is None else dx.to(residual_dtype)
-        return dx.to(x_dtype), dresidual, dweight.sum(0), dbias.sum(0) if with_bias else None, None, None
+        return (
+            dx.to(x_dtype),
+            dresidual,
+            dweight.sum(0),
+            dbias.sum(0) if with_bias else None,
+            None,
+            None,
+        )
 
 
 def _matrix(x: Tensor) -> _Matrix:
@@ -157,4 +180,9 @@ def _matrix(x: Tensor) -> _Matrix:
 def _launch(x: Tensor, rms: bool) -> tuple[_Norm, dict]:
     """Sizes and constants of both kernels."""
     width = triton.next_power_of_2(x.shape[1])
-    return _Norm(*x.shape), {"RMS": rms, "ROWS": min(max(TILE // width, 1), TASK), "WIDTH": width, **OPTIONS}
+    return _Norm(*x.shape), {
+        "RMS": rms,
+        "ROWS": min(max(TILE // width, 1), TASK),
+        "WIDTH": width,
+        **OPTIONS,
+    }

@@ -82,7 +82,9 @@ def _place(shape: _Shape, STEPS: tl.constexpr, LANES: tl.constexpr) -> _Place:
     lane = (tl.program_id(1) % shape.blocks) * LANES + tl.arange(0, LANES)
     there = lane < shape.channels
     inside = (tile * STEPS + tl.arange(0, STEPS) < shape.length)[:, None] & there[None, :]
-    return _Place(sequence, tile, group, (group * shape.channels + lane).to(tl.int64), there, inside)
+    return _Place(
+        sequence, tile, group, (group * shape.channels + lane).to(tl.int64), there, inside
+    )
 
 
 @triton.jit
@@ -120,14 +122,18 @@ def _row(source: tl.tensor, channel: tl.tensor, there: tl.tensor) -> tl.tensor:
 def _column(source: tl.tensor, shape: _Shape, place: _Place, n: tl.tensor) -> tl.tensor:
     """One number for each position (STEPS, 1): B or C of state n, as `_by_state` has laid them out."""
     STEPS: tl.constexpr = place.inside.shape[0]
-    start = ((place.sequence * shape.groups + place.group) * shape.states + n) * (shape.tiles * STEPS)
+    start = ((place.sequence * shape.groups + place.group) * shape.states + n) * (
+        shape.tiles * STEPS
+    )
     return tl.load(source + start + place.tile * STEPS + tl.arange(0, STEPS))[:, None]
 
 
 @triton.jit
 def _border(states: tl.tensor, shape: _Shape, sequence: tl.tensor, border: tl.tensor) -> tl.tensor:
     """Where the states (N, D) at a border are. Border k lies before tile k, and the last one after all tiles."""
-    return states + (sequence * (shape.tiles + 1) + border) * (shape.states * shape.groups * shape.channels)
+    return states + (sequence * (shape.tiles + 1) + border) * (
+        shape.states * shape.groups * shape.channels
+    )
 
 
 @triton.jit
@@ -161,13 +167,17 @@ def _state(a: tl.tensor, h: tl.tensor, a2: tl.tensor, h2: tl.tensor) -> tuple:
 
 
 @triton.jit
-def _decayed(x: tl.tensor, a: tl.tensor, w: tl.tensor, x2: tl.tensor, a2: tl.tensor, w2: tl.tensor) -> tuple:
+def _decayed(
+    x: tl.tensor, a: tl.tensor, w: tl.tensor, x2: tl.tensor, a2: tl.tensor, w2: tl.tensor
+) -> tuple:
     """The last x of a stretch, the product of its a, and where w_t = a_t h_{t-1} = a_t (w_{t-1} + x_{t-1}) is."""
     return x2, a2 * a, a2 * (w + x) + w2
 
 
 @triton.jit
-def _gradient(a: tl.tensor, p: tl.tensor, g: tl.tensor, a2: tl.tensor, p2: tl.tensor, g2: tl.tensor) -> tuple:
+def _gradient(
+    a: tl.tensor, p: tl.tensor, g: tl.tensor, a2: tl.tensor, p2: tl.tensor, g2: tl.tensor
+) -> tuple:
     """The last a of a stretch, the product of the others, and where g_t = x_t + a_{t+1} g_{t+1} is; right to left."""
     return a2, p2 * a * p, p2 * a * g + g2
 
@@ -188,7 +198,9 @@ def _tile_states(
         decay = tl.exp2(later * _row(A + n * width, channel, there))
         added = tl.sum(decay * x * _column(B, shape, place, n), 0)
         tl.store(end + n * width + channel, added, there)
-    tl.store(totals + (place.sequence * shape.tiles + place.tile) * width + channel, tl.sum(dt, 0), there)
+    tl.store(
+        totals + (place.sequence * shape.tiles + place.tile) * width + channel, tl.sum(dt, 0), there
+    )
 
 
 @triton.jit
@@ -220,14 +232,23 @@ def _carry(
     channel = tl.program_id(1) * LANES + tl.arange(0, LANES)
     there = channel < width
     rate = _row(A + n * width, channel, there)
-    state = _row(_border(states, shape, sequence, shape.tiles if LEFT else 0) + n * width, channel, there)
+    state = _row(
+        _border(states, shape, sequence, shape.tiles if LEFT else 0) + n * width, channel, there
+    )
     row = tl.arange(0, SPAN)[:, None]
     for first in range(0, shape.tiles, SPAN):
         inside = (first + row < shape.tiles) & there[None, :]
         tile = shape.tiles - 1 - first - row if LEFT else first + row
         total = totals + (sequence * shape.tiles + tile) * width + channel[None, :]
-        end = _border(states, shape, sequence, tile if LEFT else tile + 1) + n * width + channel[None, :]
-        total, end = tl.max_contiguous(total, (1, 1)), tl.max_contiguous(end, (1, 1))  # as in _pointers
+        end = (
+            _border(states, shape, sequence, tile if LEFT else tile + 1)
+            + n * width
+            + channel[None, :]
+        )
+        total, end = (
+            tl.max_contiguous(total, (1, 1)),
+            tl.max_contiguous(end, (1, 1)),
+        )  # as in _pointers
         a = tl.exp2(tl.load(total, inside, 0.0) * rate)
         added = tl.load(end, inside, 0.0) + tl.where(row == 0, a * state, 0.0)
         _, h = tl.associative_scan((a, added), 0, _state)
@@ -292,7 +313,9 @@ def _gradients(
         w = tl.where(is_first, a * _row(begin + n * width, channel, there), 0.0)
         _, _, w = tl.associative_scan((added, a, w), 0, _decayed)
         g = c * dy + tl.where(is_last, _row(end + n * width, channel, there), 0.0)
-        _, _, g = tl.associative_scan((a, tl.full(a.shape, 1.0, tl.float32), g), 0, _gradient, reverse=True)
+        _, _, g = tl.associative_scan(
+            (a, tl.full(a.shape, 1.0, tl.float32), g), 0, _gradient, reverse=True
+        )
         h = w + added
         y += c * h
         sum_bg += b * g
@@ -373,7 +396,9 @@ class _SelectiveScan(torch.autograd.Function):
             _tile_gradients[grid](shape, dt, bias, gate, dy, A, C, grads, **mode)
             _carry_all(shape, A, totals, grads, left=True)
             targets = *(rows(t, reverse) for t in (du, ddelta, dz)), dB, dC, dD, dbias
-            _gradients[grid](shape, x, dt, bias, gate, dy, A, B, C, D, states, grads, *targets, **mode)
+            _gradients[grid](
+                shape, x, dt, bias, gate, dy, A, B, C, D, states, grads, *targets, **mode
+            )
         dD, dbias = (None if t is None else t.sum((0, 1)) for t in (dD, dbias))
         return du, ddelta, grads[:, 1:].sum((0, 1)), dB.sum(0), dC.sum(0), dD, dz, dbias, None, None
 
@@ -384,9 +409,15 @@ def _launch(u: Tensor, B: Tensor, delta_softplus: bool) -> tuple[_Shape, tuple[i
     _, groups, states, padded = B.shape
     tiles, blocks = padded // STEPS, triton.cdiv(channels // groups, LANES)
     mode = {"SOFTPLUS": delta_softplus, "STEPS": STEPS, "LANES": LANES, "num_warps": 1, **OPTIONS}
-    return _Shape(length, tiles, groups, channels // groups, blocks, states), (batch * tiles, groups * blocks), mode
+    return (
+        _Shape(length, tiles, groups, channels // groups, blocks, states),
+        (batch * tiles, groups * blocks),
+        mode,
+    )
 
 
 def _carry_all(shape: _Shape, A: Tensor, totals: Tensor, states: Tensor, *, left: bool) -> None:
     grid = len(states) * shape.states, triton.cdiv(A.shape[1], LANES)
-    _carry[grid](shape, A, totals, states, LEFT=left, SPAN=SPAN, LANES=LANES, num_warps=1, **OPTIONS)
+    _carry[grid](
+        shape, A, totals, states, LEFT=left, SPAN=SPAN, LANES=LANES, num_warps=1, **OPTIONS
+    )

@@ -37,7 +37,9 @@ def rows(tensor: Tensor | None, reverse: bool = False) -> Rows | None:
 
 
 @triton.jit
-def pointers(source: Rows, sequence: tl.tensor, first: tl.tensor, step: tl.tensor, channel: tl.tensor) -> tl.tensor:
+def pointers(
+    source: Rows, sequence: tl.tensor, first: tl.tensor, step: tl.tensor, channel: tl.tensor
+) -> tl.tensor:
     """Pointers (S, C) to the positions first + step of a sequence and the given channels.
 
     The sequence, the first position and the channels are int64: a tensor may have more than 2^31 numbers.

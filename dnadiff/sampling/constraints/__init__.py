@@ -6,8 +6,8 @@ is two compiled functions on those sets: which letters it forbids at a place, an
 broken where it would be whatever the open places become; so an unknown letter is taken for whatever breaks nothing.
 """
 
+from dnadiff.sampling.constraints.constrained_batch import ConstrainedBatch
 from dnadiff.sampling.constraints.constraints import Constraints
-from dnadiff.sampling.constraints.draft import Draft
 from dnadiff.sampling.constraints.require import place_motifs
 
-__all__ = ["Constraints", "Draft", "place_motifs"]
+__all__ = ["ConstrainedBatch", "Constraints", "place_motifs"]

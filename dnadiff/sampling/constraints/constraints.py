@@ -56,10 +56,16 @@ class Constraints:
         if max_homopolymer is not None and max_homopolymer < 1:
             raise UsageError(f"--max-homopolymer must be at least 1, not {max_homopolymer}")
         if unique_kmer is not None and not 1 <= unique_kmer <= largest_kmer(alphabet):
-            raise UsageError(f"--unique-kmer must be 1 to {largest_kmer(alphabet)}, not {unique_kmer}")
+            raise UsageError(
+                f"--unique-kmer must be 1 to {largest_kmer(alphabet)}, not {unique_kmer}"
+            )
         runs = [] if max_homopolymer is None else homopolymers(max_homopolymer, alphabet)
-        self.avoid: list[Site] = [site for text in avoid for site in read_sites("--avoid", text, alphabet)] + runs
-        self.require = [motif for text in require for motif in read_sites("--require", text, alphabet)]
+        self.avoid: list[Site] = [
+            site for text in avoid for site in read_sites("--avoid", text, alphabet)
+        ] + runs
+        self.require = [
+            motif for text in require for motif in read_sites("--require", text, alphabet)
+        ]
         self.gc = [parse_share(text) for text in gc]
         self.unique_kmer = unique_kmer
         self.approximate = approximate

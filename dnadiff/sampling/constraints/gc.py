@@ -51,8 +51,12 @@ def parse_share(text: str) -> Share:
     """
     match = re.fullmatch(r"(\d*\.?\d+):(\d*\.?\d+)(?::([1-9]\d*))?", text)
     if match is None or not float(match[1]) <= float(match[2]) <= 1:
-        raise UsageError(f"--gc {text}: LOW:HIGH or LOW:HIGH:WINDOW is needed, shares from 0 to 1, e.g. 0.4:0.6:50")
-    return Share(f"--gc {text}", float(match[1]), float(match[2]), int(match[3]) if match[3] else None)
+        raise UsageError(
+            f"--gc {text}: LOW:HIGH or LOW:HIGH:WINDOW is needed, shares from 0 to 1, e.g. 0.4:0.6:50"
+        )
+    return Share(
+        f"--gc {text}", float(match[1]), float(match[2]), int(match[3]) if match[3] else None
+    )
 
 
 def compile_shares(shares: Sequence[Share], rows: int, length: int, alphabet: Alphabet) -> Shares:
@@ -69,7 +73,9 @@ def compile_shares(shares: Sequence[Share], rows: int, length: int, alphabet: Al
     ]
     for share, size, (low, high) in zip(shares, sizes.tolist(), bounds, strict=True):
         if low > high:
-            raise InputError(f"{share.name}: no number of G and C in {size} bases has such a share; widen it")
+            raise InputError(
+                f"{share.name}: no number of G and C in {size} bases has such a share; widen it"
+            )
     low, high = np.array(bounds, np.int64).reshape(-1, 2).T
     least = np.zeros((rows, len(sizes), length), np.int32)
     most = np.broadcast_to(sizes[:, None].astype(np.int32), least.shape).copy()
@@ -80,7 +86,9 @@ def compile_shares(shares: Sequence[Share], rows: int, length: int, alphabet: Al
 def forbidden(shares: Any, row: int, letters: int, place: int) -> int:
     """G and C, or the others, where one more would leave no way to keep the bounds; `letters` are still open there."""
     found = 0
-    if letters & shares.gc == 0 or letters & shares.others == 0:  # it has been counted as the one or the other already
+    if (
+        letters & shares.gc == 0 or letters & shares.others == 0
+    ):  # it has been counted as the one or the other already
         return found
     for g in range(len(shares.sizes)):
         size = shares.sizes[g]
@@ -106,7 +114,9 @@ def change(shares: Any, row: int, place: int, before: int, after: int) -> None:
             shares.most[row, g, i] += most
 
 
-def culprits(shares: Shares, names: Sequence[str], row: int, letters: int, place: int) -> Iterator[tuple[str, int]]:
+def culprits(
+    shares: Shares, names: Sequence[str], row: int, letters: int, place: int
+) -> Iterator[tuple[str, int]]:
     """Name of each share, and the letters that it forbids at `place`, where `letters` are still open."""
     for g, name in enumerate(names):
         one = shares._replace(

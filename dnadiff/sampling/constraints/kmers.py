@@ -66,7 +66,10 @@ def compile_kmers(size: int | None, rows: int, length: int, alphabet: Alphabet) 
         size,
         weight[::-1].copy(),
         weight if alphabet.complement else weight[::-1].copy(),
-        np.array([alphabet.letters.index(letter) for letter in alphabet.complement or alphabet.letters], np.int64),
+        np.array(
+            [alphabet.letters.index(letter) for letter in alphabet.complement or alphabet.letters],
+            np.int64,
+        ),
         np.full((rows, columns), size, np.int32),
         np.zeros((rows, columns), np.int64),
         np.zeros((rows, columns), np.int64),
@@ -155,7 +158,9 @@ def _completed(kmers: Any, row: int, i: int, place: int, letter: int) -> int:
 
 
 @njit
-def _is_made(kmers: Any, row: int, first: int, end: int, place: int, letter: int, kmer: int) -> bool:
+def _is_made(
+    kmers: Any, row: int, first: int, end: int, place: int, letter: int, kmer: int
+) -> bool:
     """Whether the same letter also completes one of the k-mers from `first` to `end - 1` to `kmer`."""
     for i in range(first, end):
         if kmers.missing[row, i] == 1 and _completed(kmers, row, i, place, letter) == kmer:

@@ -10,9 +10,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from dnadiff.errors import InputError
-from dnadiff.noise import Stream, uniform
+from dnadiff.rng import Stream, uniform
+from dnadiff.sampling.constraints.constrained_batch import ConstrainedBatch, open_letters
 from dnadiff.sampling.constraints.constraints import Constraints
-from dnadiff.sampling.constraints.draft import Draft, open_letters
 from dnadiff.sampling.constraints.sites import compile_sites, letter_sets
 
 _TRIES = 200
@@ -45,17 +45,23 @@ def place_motifs(
     before = open_letters(template, allowed, constraints.alphabet)
     sets, pending = before.copy(), np.arange(len(before))
     for attempt in range(_TRIES):
-        chances = uniform(seed, Stream.PLACE, index[pending], len(constraints.require), step=attempt)
+        chances = uniform(
+            seed, Stream.PLACE, index[pending], len(constraints.require), step=attempt
+        )
         for row, chance in zip(pending.tolist(), chances.tolist(), strict=True):
             sets[row] = _with_motifs(before[row], free[row], constraints, chance)
         placed = _to_template(template, sets, constraints)
-        draft = Draft(placed[0][pending], placed[1][pending], constraints, seed=seed, index=index[pending])
+        draft = ConstrainedBatch(
+            placed[0][pending], placed[1][pending], constraints, seed=seed, index=index[pending]
+        )
         broken = np.flatnonzero(draft.broken >= 0)
         if len(broken) == 0:
             return placed
         pending = pending[broken]
         if attempt == 0:
-            Draft(template, allowed, constraints, seed=seed, index=index).check()  # perhaps no motif is to blame
+            ConstrainedBatch(
+                template, allowed, constraints, seed=seed, index=index
+            ).check()  # perhaps no motif is to blame
     kept = draft.culprits(int(broken[0]), int(draft.broken[broken[0]]))
     where = f"that keeps {kept}" if sets[pending[0]].any() else "where they fit together"
     names = " and ".join(motif.name for motif in constraints.require)
@@ -79,7 +85,9 @@ def _spells(windows: np.ndarray, motif: np.ndarray) -> np.ndarray:
     return (windows & ~motif == 0).all(1)
 
 
-def _with_motifs(sets: np.ndarray, free: np.ndarray, constraints: Constraints, chances: Sequence[float]) -> np.ndarray:
+def _with_motifs(
+    sets: np.ndarray, free: np.ndarray, constraints: Constraints, chances: Sequence[float]
+) -> np.ndarray:
     """The sets of letters (L,) of a row, narrowed to the motifs: each where its chance in (0, 1) falls.
 
     Where those before it leave no room for a motif, no letter at all is left.
@@ -104,11 +112,15 @@ def _starts(sets: np.ndarray, free: np.ndarray, motif: np.ndarray) -> np.ndarray
         return np.empty(0, np.int64)
     windows = sliding_window_view(sets, len(motif))
     there = _spells(windows, motif)
-    fits = np.where(sliding_window_view(free, len(motif)), windows & motif != 0, windows & ~motif == 0).all(1)
+    fits = np.where(
+        sliding_window_view(free, len(motif)), windows & motif != 0, windows & ~motif == 0
+    ).all(1)
     return np.flatnonzero(there if there.any() else fits)
 
 
-def _to_template(template: Tensor, sets: np.ndarray, constraints: Constraints) -> tuple[Tensor, Tensor]:
+def _to_template(
+    template: Tensor, sets: np.ndarray, constraints: Constraints
+) -> tuple[Tensor, Tensor]:
     """A template in which an open place of one letter is fixed, and the letters that are allowed."""
     alphabet = constraints.alphabet
     letters = torch.from_numpy(sets).to(template.device)

@@ -42,7 +42,10 @@ def read_sites(flag: str, text: str, alphabet: Alphabet) -> list[Site]:
         return [_site(flag, text, alphabet)]
     content = "".join(lines(Path(text), "text"))
     if content.startswith(">"):
-        sites = [_named(flag, name, letters, alphabet) for name, letters in parse_fasta(Path(text), content)]
+        sites = [
+            _named(flag, name, letters, alphabet)
+            for name, letters in parse_fasta(Path(text), content)
+        ]
     else:
         words = (line.split("#")[0].strip() for line in content.splitlines())
         sites = [_site(f"{text}: {flag}", word, alphabet) for word in words if word]
@@ -53,12 +56,16 @@ def read_sites(flag: str, text: str, alphabet: Alphabet) -> list[Site]:
 
 def homopolymers(longest: int, alphabet: Alphabet) -> list[Site]:
     """The runs of one letter that are one too long."""
-    return [Site(f"--max-homopolymer {longest}", letter * (longest + 1)) for letter in alphabet.letters]
+    return [
+        Site(f"--max-homopolymer {longest}", letter * (longest + 1)) for letter in alphabet.letters
+    ]
 
 
 def letter_sets(letters: str, alphabet: Alphabet) -> np.ndarray:
     """The set of each IUPAC letter (L,) int64: bit i stands for letter i of the alphabet."""
-    return np.array([sum(1 << alphabet.letters.index(x) for x in alphabet.ambiguity.get(c, c)) for c in letters])
+    return np.array(
+        [sum(1 << alphabet.letters.index(x) for x in alphabet.ambiguity.get(c, c)) for c in letters]
+    )
 
 
 def compile_sites(sites: Sequence[Site], alphabet: Alphabet) -> tuple[Sites, list[str]]:
@@ -66,12 +73,16 @@ def compile_sites(sites: Sequence[Site], alphabet: Alphabet) -> tuple[Sites, lis
     patterns: dict[tuple[int, ...], str] = {}
     for site in sites:
         sets = letter_sets(site.letters, alphabet)
-        for pattern in (sets,) if alphabet.complement is None else (sets, _other_strand(sets, alphabet)):
+        for pattern in (
+            (sets,) if alphabet.complement is None else (sets, _other_strand(sets, alphabet))
+        ):
             patterns.setdefault(tuple(pattern.tolist()), site.name)
     table = np.zeros((len(patterns), max(map(len, patterns), default=1)), np.int64)
     for row, letters in zip(table, patterns, strict=True):
         row[: len(letters)] = letters
-    return Sites(table, np.array([len(pattern) for pattern in patterns], np.int64)), list(patterns.values())
+    return Sites(table, np.array([len(pattern) for pattern in patterns], np.int64)), list(
+        patterns.values()
+    )
 
 
 @njit
@@ -95,7 +106,9 @@ def completes(sites: Any, p: int, sets: Any, start: int, place: int) -> bool:
     return True
 
 
-def culprits(sites: Sites, names: Sequence[str], sets: np.ndarray, place: int) -> Iterator[tuple[str, int]]:
+def culprits(
+    sites: Sites, names: Sequence[str], sets: np.ndarray, place: int
+) -> Iterator[tuple[str, int]]:
     """Name of each site, and the letters that it forbids at `place`."""
     for p, name in enumerate(names):
         one = Sites(sites.patterns[p : p + 1], sites.sizes[p : p + 1])
@@ -112,8 +125,12 @@ def _site(flag: str, word: str, alphabet: Alphabet) -> Site:
     letters = word.upper()
     if set(letters) <= {*alphabet.letters, *alphabet.ambiguity}:
         return _named(flag, "", letters, alphabet)
-    near = sorted(enzymes[name] for name in difflib.get_close_matches(word.lower(), enzymes, 3, 0.7))
-    hint = f"did you mean {' or '.join(near)}?" if near else "give IUPAC letters, an enzyme or a file"
+    near = sorted(
+        enzymes[name] for name in difflib.get_close_matches(word.lower(), enzymes, 3, 0.7)
+    )
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else "give IUPAC letters, an enzyme or a file"
+    )
     raise InputError(f"{flag} {word}: neither IUPAC letters nor a known restriction enzyme; {hint}")
 
 

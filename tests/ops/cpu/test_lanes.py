@@ -74,7 +74,9 @@ def _from_bfloat16(bits, x, one_by_one):
 
 
 def test_bfloat16_rounds_as_pytorch_does():
-    ties = torch.tensor([0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x7F7FFFFF, 0x7FC00000], dtype=torch.int32)
+    ties = torch.tensor(
+        [0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x7F7FFFFF, 0x7FC00000], dtype=torch.int32
+    )
     x = torch.cat((torch.from_numpy(numbers(64 - 6)), ties.view(torch.float32)))
     expected = x.bfloat16()
     bits, single_bits = np.empty(64, np.int16), np.empty(64, np.int16)
@@ -129,7 +131,9 @@ def test_ends_of_the_range(name, expected):
     np.testing.assert_allclose(apply(getattr(functions, name), x), expected, rtol=2e-7, atol=2e-38)
 
 
-@pytest.mark.parametrize(("x", "y"), [(-30.0, 5.0), (30.0, 5.0), (-1e6, 100.0), (0.1, -3.0), (np.nan, 1.0)])
+@pytest.mark.parametrize(
+    ("x", "y"), [(-30.0, 5.0), (30.0, 5.0), (-1e6, 100.0), (0.1, -3.0), (np.nan, 1.0)]
+)
 def test_exp2_product(x, y):
     @njit
     def power(a):
@@ -137,7 +141,9 @@ def test_exp2_product(x, y):
 
     with np.errstate(over="ignore", under="ignore"):
         expected = np.exp2(np.float64(np.float32(x)) * y).astype(np.float32)
-    np.testing.assert_allclose(apply(power, np.full(16, x, np.float32)), np.full(16, expected), rtol=3e-7, atol=1e-38)
+    np.testing.assert_allclose(
+        apply(power, np.full(16, x, np.float32)), np.full(16, expected), rtol=3e-7, atol=1e-38
+    )
 
 
 def test_functions_on_a_cpu_with_nothing_but_the_basics():

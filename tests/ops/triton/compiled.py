@@ -17,7 +17,8 @@ from dnadiff.ops.triton.norm import add_norm
 from dnadiff.ops.triton.scan import selective_scan
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(jit.JITFunction, "_pack_args"), reason="this version of Triton does not show how it prepares a launch"
+    not hasattr(jit.JITFunction, "_pack_args"),
+    reason="this version of Triton does not show how it prepares a launch",
 )
 
 
@@ -31,7 +32,9 @@ def compiled(monkeypatch):
     def compile_only(self, *arguments, grid, warmup, **options):
         bind = jit.create_function_from_signature(self.signature, self.params, backend)
         bound, specialization, options = bind(*arguments, debug=False, **options)
-        options, signature, constants, attributes = self._pack_args(backend, options, bound, specialization, None)
+        options, signature, constants, attributes = self._pack_args(
+            backend, options, bound, specialization, None
+        )
         source = ASTSource(self, signature, constants, attributes)
         kernels[self.__name__] = triton.compile(source, target=target, options=options.__dict__).asm
 
@@ -72,11 +75,15 @@ def test_a_scan_without_anything_optional(compiled):
 
 
 @pytest.mark.parametrize(
-    ("channels", "dtype", "silu"), [(236, torch.float32, False), (256, torch.bfloat16, True)], ids=str
+    ("channels", "dtype", "silu"),
+    [(236, torch.float32, False), (256, torch.bfloat16, True)],
+    ids=str,
 )
 def test_convolution(compiled, channels, dtype, silu):
     bias = torch.ones(channels) if silu else None
-    causal_conv(sequences(channels, dtype), torch.ones(channels, 4), bias, silu, silu).sum().backward()
+    causal_conv(
+        sequences(channels, dtype), torch.ones(channels, 4), bias, silu, silu
+    ).sum().backward()
     assert set(compiled) == {"_forward", "_backward"}
     assert "atom" not in compiled["_backward"]["ptx"]
 

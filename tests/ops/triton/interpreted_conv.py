@@ -47,7 +47,9 @@ def test_layout_does_not_matter(reverse):
     assert y.transpose(1, 2).is_contiguous()
     constant = given["x"][:1, :1, :1].expand(2, 20, 37).requires_grad_()
     y = causal_conv1d_fn(**given | {"x": constant}, **options)
-    assert torch.equal(y, causal_conv1d_fn(**given | {"x": constant.detach().contiguous()}, **options))
+    assert torch.equal(
+        y, causal_conv1d_fn(**given | {"x": constant.detach().contiguous()}, **options)
+    )
     y.sum().backward()
     assert constant.grad.shape == constant.shape
 
@@ -68,5 +70,7 @@ def test_a_sequence_does_not_depend_on_its_batch():
 
 
 def test_float64_is_left_to_others():
-    with pytest.raises(ValueError, match="'triton': it computes in float32 and a tensor is float64"):
+    with pytest.raises(
+        ValueError, match="'triton': it computes in float32 and a tensor is float64"
+    ):
         causal_conv1d_fn(**inputs(), backend="triton")

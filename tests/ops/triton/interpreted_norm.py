@@ -50,7 +50,9 @@ def test_layout_does_not_matter():
 def test_a_row_does_not_depend_on_the_others():
     given = {k: t.float() for k, t in inputs(5, 200, 118).items()}
     normed, _ = add_norm_fn(**given, backend="triton")
-    alone, _ = add_norm_fn(**{k: t[3:4] if t.dim() == 3 else t for k, t in given.items()}, backend="triton")
+    alone, _ = add_norm_fn(
+        **{k: t[3:4] if t.dim() == 3 else t for k, t in given.items()}, backend="triton"
+    )
     assert torch.equal(alone[0], normed[3])
 
 
@@ -70,5 +72,7 @@ def test_unused_outputs_have_no_gradient_of_their_own():
 
 
 def test_float64_is_left_to_others():
-    with pytest.raises(ValueError, match="'triton': it computes in float32 and a tensor is float64"):
+    with pytest.raises(
+        ValueError, match="'triton': it computes in float32 and a tensor is float64"
+    ):
         add_norm_fn(**inputs(3, 20), backend="triton")

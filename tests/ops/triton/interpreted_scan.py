@@ -34,7 +34,11 @@ def small(**changes):
     [
         {"batch": 2, "states": 3, "length": 5},
         {"length": 1, "channels": 1, "states": 1},
-        {"length": 16, "channels": 4, "states": 1},  # whole tiles, and several steps of the scan over tiles
+        {
+            "length": 16,
+            "channels": 4,
+            "states": 1,
+        },  # whole tiles, and several steps of the scan over tiles
         {"length": 5, "channels": 2, "states": 16},
         {"groups": 2, "without": ("z",)},
         {"without": ("D", "delta_bias"), "states": 1},
@@ -44,7 +48,9 @@ def small(**changes):
 def test_agrees_with_float64(reverse, shape):
     given = small(**shape)
     expected = run(given, torch.float64, "reference", delta_softplus=True, reverse=reverse)
-    assert_close(run(given, torch.float32, "triton", delta_softplus=True, reverse=reverse), expected, 2e-6)
+    assert_close(
+        run(given, torch.float32, "triton", delta_softplus=True, reverse=reverse), expected, 2e-6
+    )
 
 
 @pytest.mark.parametrize("join", ["_earlier", "_state", "_decayed", "_gradient"])
@@ -52,7 +58,9 @@ def test_stretches_may_be_joined_in_any_order(join):
     """The interpreter joins from left to right, a GPU in the order of a tree."""
     function = getattr(kernels, join).fn
     size = function.__code__.co_argcount // 2
-    first, second, third = torch.randn(3, size, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    first, second, third = torch.randn(
+        3, size, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     from_left = function(*function(*first, *second), *third)
     from_right = function(*first, *function(*second, *third))
     for x, y in zip(from_left, from_right, strict=True):
@@ -119,7 +127,10 @@ def test_layout_does_not_matter():
 
 
 def test_channels_last_in_channels_last_out():
-    given = {k: slice_of_wider(t.float()) if k in SEQUENCES else t.float() for k, t in small(states=1).items()}
+    given = {
+        k: slice_of_wider(t.float()) if k in SEQUENCES else t.float()
+        for k, t in small(states=1).items()
+    }
     y = selective_scan_fn(**given, delta_softplus=True, backend="triton")
     assert y.transpose(1, 2).is_contiguous()
 
@@ -130,19 +141,30 @@ def test_expanded_inputs_and_gradients():
         given[name] = given[name].narrow(dim, 0, 1).expand_as(given[name])
     leaves = {k: t.float().requires_grad_() for k, t in given.items()}
     exact = {k: t.clone().requires_grad_() for k, t in given.items()}
-    selective_scan_fn(**leaves, delta_softplus=True, backend="triton").sum().backward()  # an expanded gradient, too
+    selective_scan_fn(
+        **leaves, delta_softplus=True, backend="triton"
+    ).sum().backward()  # an expanded gradient, too
     selective_scan_fn(**exact, delta_softplus=True, backend="reference").sum().backward()
-    assert_close({k: t.grad for k, t in leaves.items()}, {k: t.grad for k, t in exact.items()}, 2e-6)
+    assert_close(
+        {k: t.grad for k, t in leaves.items()}, {k: t.grad for k, t in exact.items()}, 2e-6
+    )
 
 
 def test_a_sequence_does_not_depend_on_its_batch():
     given = small(batch=2)
     together = run(given, torch.float32, "triton", delta_softplus=True)
     alone = {k: (t[1:] if k in SEQUENCES else t).float().requires_grad_() for k, t in given.items()}
-    y, last = selective_scan_fn(**alone, delta_softplus=True, return_last_state=True, backend="triton")
-    weight = torch.linspace(-1, 2, together["out"].numel(), dtype=torch.float64).view(together["out"].shape)
+    y, last = selective_scan_fn(
+        **alone, delta_softplus=True, return_last_state=True, backend="triton"
+    )
+    weight = torch.linspace(-1, 2, together["out"].numel(), dtype=torch.float64).view(
+        together["out"].shape
+    )
     (y.double() * weight[1:]).sum().add(last.double().square().sum()).backward()
-    assert_same({"out": y[0], **{k: alone[k].grad[0] for k in SEQUENCES}}, {k: t[1] for k, t in together.items()})
+    assert_same(
+        {"out": y[0], **{k: alone[k].grad[0] for k in SEQUENCES}},
+        {k: t[1] for k, t in together.items()},
+    )
 
 
 @pytest.mark.parametrize("shape", [{"batch": 0}, {"length": 0}], ids=str)

@@ -13,15 +13,23 @@ from dnadiff.ops.backend import triton_obstacle
 
 HERE = Path(__file__).parent
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
 
 
 def run_tests(file, tmp_path, **environment):
     helpers = str(HERE.parent)  # inputs and comparisons are those of the other backends' tests
-    environment |= {"PYTHONPATH": os.pathsep.join((helpers, os.environ.get("PYTHONPATH", ""))).rstrip(os.pathsep)}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join((helpers, os.environ.get("PYTHONPATH", ""))).rstrip(
+            os.pathsep
+        )
+    }
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", str(HERE / file)]
-    ran = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     if " passed" not in ran.stdout:
         pytest.skip(ran.stdout.splitlines()[-1])

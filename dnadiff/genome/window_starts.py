@@ -19,7 +19,7 @@ ADVICE = "choose a shorter --window, or other --intervals"
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class WindowStarts:
     """The starts that windows of a split may have, as rows: stretches in which every start is legal.
 
     A window lies in one interval of its split, and in a segment of it that has sequence (`Genome.segments`): long runs
@@ -44,7 +44,9 @@ class Places:
     skipped: int
 
     @classmethod
-    def of(cls, genomes: Sources, split: str, length: int, min_scorable: float = 0.0) -> Places:
+    def of(
+        cls, genomes: Sources, split: str, length: int, min_scorable: float = 0.0
+    ) -> WindowStarts:
         """The starts of windows of `length` bases of which at least a share `min_scorable` is scorable.
 
         Raises:
@@ -63,14 +65,20 @@ class Places:
             for interval in splits[split]:
                 rows = _rows(genome, genome.segments(interval, length), length, least)
                 skipped += not len(rows)
-                tables.append(np.column_stack((np.full(len(rows), g), rows, np.full(len(rows), interval.weight))))
+                tables.append(
+                    np.column_stack(
+                        (np.full(len(rows), g), rows, np.full(len(rows), interval.weight))
+                    )
+                )
         table = np.concatenate(tables)
         if not len(table):
             raise InputError(_no_room(genomes, split, length, least))
         genome, low, high, origin = table[:, :4].T.astype(np.int64)
-        return cls(tuple(genome for genome, _ in genomes), genome, low, high, origin, table[:, 4], skipped)
+        return cls(
+            tuple(genome for genome, _ in genomes), genome, low, high, origin, table[:, 4], skipped
+        )
 
-    def tiles(self, length: int) -> tuple[Places, np.ndarray, np.ndarray]:
+    def tiles(self, length: int) -> tuple[WindowStarts, np.ndarray, np.ndarray]:
         """Every `length`-th start of each segment: the rows that have some, the first tile of each, and how many.
 
         Raises:
@@ -80,8 +88,13 @@ class Places:
         count = -((first - self.high) // length)
         some = count > 0
         if not some.any():
-            raise InputError(f"no tile of {length} bases has as many known bases as are asked for; {ADVICE}")
-        columns = {name: getattr(self, name)[some] for name in ("genome", "low", "high", "origin", "weight")}
+            raise InputError(
+                f"no tile of {length} bases has as many known bases as are asked for; {ADVICE}"
+            )
+        columns = {
+            name: getattr(self, name)[some]
+            for name in ("genome", "low", "high", "origin", "weight")
+        }
         return replace(self, **columns), first[some], count[some]
 
 
@@ -91,7 +104,9 @@ def _rows(genome: Genome, segments: np.ndarray, length: int, least: int) -> np.n
     whole = np.column_stack((segments[:, 0], segments[:, 1] - length + 1, segments[:, 0]))
     if least <= 1 or not len(whole):
         return whole
-    return np.concatenate([_rich(genome, low, high, length, least) for low, high, _ in whole.tolist()])
+    return np.concatenate(
+        [_rich(genome, low, high, length, least) for low, high, _ in whole.tolist()]
+    )
 
 
 def _rich(genome: Genome, low: int, high: int, length: int, least: int) -> np.ndarray:
@@ -117,9 +132,17 @@ def _rich(genome: Genome, low: int, high: int, length: int, least: int) -> np.nd
 
 
 def _no_room(genomes: Sources, split: str, length: int, least: int) -> str:
-    where = [(len(interval), interval, genome) for genome, splits in genomes for interval in splits[split]]
+    where = [
+        (len(interval), interval, genome)
+        for genome, splits in genomes
+        for interval in splits[split]
+    ]
     if not where:
-        return f"the {split} split has no interval ({genomes[0][1].how})" if genomes else "no genome was given"
+        return (
+            f"the {split} split has no interval ({genomes[0][1].how})"
+            if genomes
+            else "no genome was given"
+        )
     size, interval, genome = max(where, key=lambda entry: entry[0])
     known = f"at least {least} known bases" if least > 1 else "sequence"
     return (

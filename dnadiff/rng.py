@@ -37,18 +37,30 @@ class Stream(IntEnum):
     POPULATION = 15
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+) -> tuple[Tensor, ...]:
     """Four 32-bit words (in int64 tensors) for each counter of four 32-bit words: Philox4x32 with ten rounds."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]  # wraps modulo 2^64, which keeps all the bits
-        c0, c1, c2, c3 = ((p1 >> 32) & _LOW) ^ c1 ^ k0, p1 & _LOW, ((p0 >> 32) & _LOW) ^ c3 ^ k1, p0 & _LOW
+        p0, p1 = (
+            c0 * _MULTIPLIERS[0],
+            c2 * _MULTIPLIERS[1],
+        )  # wraps modulo 2^64, which keeps all the bits
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & _LOW) ^ c1 ^ k0,
+            p1 & _LOW,
+            ((p0 >> 32) & _LOW) ^ c3 ^ k1,
+            p0 & _LOW,
+        )
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
     return c0, c1, c2, c3
 
 
-def uniform(seed: int, stream: Stream, index: Tensor, size: int, *, step: int | Tensor = 0, first: int = 0) -> Tensor:
+def uniform(
+    seed: int, stream: Stream, index: Tensor, size: int, *, step: int | Tensor = 0, first: int = 0
+) -> Tensor:
     """Uniform float64 numbers in the open interval (0, 1), of shape (*index.shape, size).
 
     Args:
@@ -60,10 +72,16 @@ def uniform(seed: int, stream: Stream, index: Tensor, size: int, *, step: int | 
         first: leave out the numbers before this one.
     """
     index = index[..., None]
-    step = (step if isinstance(step, Tensor) else torch.tensor(step, device=index.device))[..., None]
+    step = (step if isinstance(step, Tensor) else torch.tensor(step, device=index.device))[
+        ..., None
+    ]
     pair = torch.arange(first // 2, (first + size + 1) // 2, device=index.device)
     words = philox(
-        (*torch.broadcast_tensors(pair, step & _LOW, index & _LOW, (int(stream) << 24) | (index >> 32)),),
+        (
+            *torch.broadcast_tensors(
+                pair, step & _LOW, index & _LOW, (int(stream) << 24) | (index >> 32)
+            ),
+        ),
         (seed & _LOW, (seed >> 32) & _LOW),
     )
     high = torch.stack((words[0], words[2]), -1)

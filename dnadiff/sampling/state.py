@@ -17,14 +17,14 @@ from torch.nn import functional as F
 
 from dnadiff.alphabet import Alphabet
 from dnadiff.diffusion import Denoiser, Objective
-from dnadiff.noise import Stream, uniform
-from dnadiff.sampling.constraints import Draft
+from dnadiff.rng import Stream, uniform
+from dnadiff.sampling.constraints import ConstrainedBatch
 
 # Matrix products of fewer rows than this take another path, with another rounding, in common CPU libraries.
 _FEWEST_TOKENS = 16
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What the network says of M places.
 
     Attributes:
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class SamplingState:
     """What is to be drawn, with which network.
 
     Attributes:
@@ -68,14 +68,16 @@ class Request:
     temperature: float
     top_p: float
     alphabet: Alphabet
-    draft: Draft | None = None
+    draft: ConstrainedBatch | None = None
     span: slice = field(default_factory=lambda: slice(None))
 
     def numbers(self, stream: Stream, step: int = 0) -> Tensor:
         """Random numbers (B, L) float64, uniform on (0, 1), one for each position and step; 0 outside the span."""
         shown = range(self.template.shape[1])[self.span]
         numbers = torch.zeros_like(self.template, dtype=torch.float64)
-        numbers[:, self.span] = uniform(self.seed, stream, self.index, len(shown), step=step, first=shown.start)
+        numbers[:, self.span] = uniform(
+            self.seed, stream, self.index, len(shown), step=step, first=shown.start
+        )
         return numbers
 
     def possible(self) -> Tensor:
@@ -85,7 +87,14 @@ class Request:
         open_ = torch.ones_like(own) if self.allowed is None else self.allowed[:, self.span]
         return torch.where(self.alphabet.scorable(template)[..., None], own, open_)
 
-    def draw(self, tokens: Tensor, now: Tensor, time: Tensor, quantile: Tensor, log_mu: Tensor | None = None) -> None:
+    def draw(
+        self,
+        tokens: Tensor,
+        now: Tensor,
+        time: Tensor,
+        quantile: Tensor,
+        log_mu: Tensor | None = None,
+    ) -> None:
         """Draws letters in place, each independently of the others, or so that together they break no constraint.
 
         Under constraints letters that were drawn before may be drawn again, anywhere in the span.
@@ -99,7 +108,11 @@ class Request:
         """
 
         def ask(where: Tensor) -> Tensor:
-            return log_mu if log_mu is not None and where is now else self.answer(tokens, where, time).log_mu
+            return (
+                log_mu
+                if log_mu is not None and where is now
+                else self.predict(tokens, where, time).log_mu
+            )
 
         if self.draft is None:
             tokens[now] = pick(ask(now), quantile[now]) + self.alphabet.first_id
@@ -115,19 +128,23 @@ class Request:
         else:
             self.draft.draw(tokens, now, quantile, lambda where: log_p[where], self.free)
 
-    def answer(self, tokens: Tensor, where: Tensor, time: Tensor, soft: Tensor | None = None) -> Answer:
+    def predict(
+        self, tokens: Tensor, where: Tensor, time: Tensor, token_probs: Tensor | None = None
+    ) -> Prediction:
         """Asks the network about the places where a (B, L) tensor is True; rows without any are not shown to it.
 
         Args:
             tokens: (B, L) int64 noisy token ids.
             where: (B, L) bool.
             time: (B,) float64, the share 1 - alpha of the signal that is lost.
-            soft: (B, span, K) weights on letters' embeddings, or None.
+            token_probs: (B, span, K) weights on letters' embeddings, or None.
         """
         rows = where.any(1).nonzero()[:, 0]
-        return self.read(self._call(rows, tokens, time, soft)[where[rows, self.span]], where, time)
+        return self.read(
+            self._call(rows, tokens, time, token_probs)[where[rows, self.span]], where, time
+        )
 
-    def read(self, logits: Tensor, where: Tensor, time: Tensor) -> Answer:
+    def read(self, logits: Tensor, where: Tensor, time: Tensor) -> Prediction:
         """What the network's logits (M, outputs) of the places `where` (B, L) mean."""
         logits = logits.double()
         log_mass = self._log_mass(logits, where, time)
@@ -135,9 +152,11 @@ class Request:
         logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
         if self.allowed is not None:
             logits = logits.masked_fill(~self.allowed[where], -torch.inf)
-        return Answer(nucleus(logits.log_softmax(-1), self.top_p), log_mass)
+        return Prediction(nucleus(logits.log_softmax(-1), self.top_p), log_mass)
 
-    def _call(self, rows: Tensor, tokens: Tensor, time: Tensor, soft: Tensor | None) -> Tensor:
+    def _call(
+        self, rows: Tensor, tokens: Tensor, time: Tensor, token_probs: Tensor | None
+    ) -> Tensor:
         """The network's logits of these rows, never asked of so few tokens that rounding depends on the batch."""
         shown = tokens[rows, self.span]
         repeats = repetitions(shown.numel())
@@ -146,7 +165,7 @@ class Request:
             shown.repeat(repeats, 1),
             sigma=sigma if self.denoiser.needs_sigma else None,
             label=None if self.label is None else self.label[rows].repeat(repeats),
-            soft=None if soft is None else soft[rows].repeat(repeats, 1, 1),
+            token_probs=None if token_probs is None else token_probs[rows].repeat(repeats, 1, 1),
         )
         return logits[: len(rows)]
 

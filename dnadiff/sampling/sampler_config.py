@@ -25,13 +25,13 @@ class Sampler(NamedTuple):
     """A way to draw the free letters of a request.
 
     Attributes:
-        draw: from a `Request`, and settings by name, to tokens (B, L).
-        noise: what it takes away (`Objective.noise`).
+        draw: from a `SamplingState`, and settings by name, to tokens (B, L).
+        noise: what it takes away (`Objective.corruption`).
         settings: their names.
     """
 
     draw: Callable[..., Tensor]
-    noise: str
+    corruption: str
     settings: tuple[str, ...] = ("steps",)
 
 
@@ -46,7 +46,7 @@ SAMPLERS = {
 }
 
 
-class Choice(NamedTuple):
+class SamplerConfig(NamedTuple):
     """A sampler of `SAMPLERS` with all its settings; and what the network is shown at once, where that is not all."""
 
     sampler: str
@@ -55,8 +55,15 @@ class Choice(NamedTuple):
     stride: int | None = None
 
     def __str__(self) -> str:
-        words = {"sampler": self.sampler, **self.settings, "window": self.window, "stride": self.stride}
-        return " ".join(f"{name}={_plain(value)}" for name, value in words.items() if value is not None)
+        words = {
+            "sampler": self.sampler,
+            **self.settings,
+            "window": self.window,
+            "stride": self.stride,
+        }
+        return " ".join(
+            f"{name}={_plain(value)}" for name, value in words.items() if value is not None
+        )
 
 
 def choose(
@@ -70,7 +77,7 @@ def choose(
     stride: int | None = None,
     alphabet: Alphabet = DNA,
     **settings: Any,
-) -> Choice:
+) -> SamplerConfig:
     """Settles "auto" and what is left out (None), for sequences of `length`.
 
     The arguments are those of `dnadiff.sampling.sample`, and `trained`, the length of the windows that the denoiser was
@@ -84,34 +91,48 @@ def choose(
     if sampler == "semi_autoregressive" or (sampler == "auto" and own != "autoregressive"):
         window = trained if window is None else window
     if sampler == "semi_autoregressive" and window is None:
-        raise UsageError("semi_autoregressive needs --window: the model does not say how long its own windows were")
+        raise UsageError(
+            "semi_autoregressive needs --window: the model does not say how long its own windows were"
+        )
     sampler = own if sampler in ("auto", "semi_autoregressive") else sampler
     if sampler not in SAMPLERS:
-        raise UsageError(f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}, semi_autoregressive")
+        raise UsageError(
+            f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}, semi_autoregressive"
+        )
     _check(sampler, objective)
     window, stride = _window(sampler, window, stride)
     if window is not None and window >= length:
         window, stride = None, None
-    return Choice(sampler, _settle(sampler, settings), window, stride)
+    return SamplerConfig(sampler, _settle(sampler, settings), window, stride)
 
 
 def _own(denoiser: Denoiser, objective: Objective | None, alphabet: Alphabet) -> str:
     """What "auto" takes: the sampler that needs no compromise."""
-    noise = "absorbing" if objective is None else objective.noise
-    if noise == "none" or (noise == "absorbing" and denoiser.causal and not denoiser.needs_sigma):
+    corruption = "absorbing" if objective is None else objective.corruption
+    if corruption == "none" or (
+        corruption == "absorbing" and denoiser.causal and not denoiser.needs_sigma
+    ):
         return "autoregressive"  # a network that sees what lies to the left only is exact in that order, also of masks
-    if noise == "absorbing":  # a network that may answer "mask" says itself how fast masks are to be lifted
+    if (
+        corruption == "absorbing"
+    ):  # a network that may answer "mask" says itself how fast masks are to be lifted
         return "analytic" if denoiser.outputs > len(alphabet) else "ancestral"
-    return next(name for name, sampler in SAMPLERS.items() if sampler.noise == noise)
+    return next(name for name, sampler in SAMPLERS.items() if sampler.corruption == corruption)
 
 
 def _check(sampler: str, objective: Objective | None) -> None:
     """Refuses a sampler of another noise than the objective's; left to right is an order of lifting masks, too."""
-    ours = SAMPLERS[sampler].noise
-    if objective is None or objective.noise == ours or (ours, objective.noise) == ("none", "absorbing"):
+    ours = SAMPLERS[sampler].corruption
+    if (
+        objective is None
+        or objective.corruption == ours
+        or (ours, objective.corruption) == ("none", "absorbing")
+    ):
         return
-    if objective.noise == "none":
-        raise UsageError(f"this model was trained from left to right, and {sampler} shows it masks: leave it out")
+    if objective.corruption == "none":
+        raise UsageError(
+            f"this model was trained from left to right, and {sampler} shows it masks: leave it out"
+        )
     raise UsageError(
         f"{sampler} is for {ours} noise, and this model was trained with {objective.noise} noise: leave it out"
     )
@@ -121,7 +142,11 @@ def _settle(sampler: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a sampler, with defaults for those that are None."""
     given = {name: value for name, value in given.items() if value is not None}
     for name in given.keys() - SAMPLERS[sampler].settings:
-        why = "has no such setting" if SAMPLERS[sampler].settings else "takes one call for each free letter"
+        why = (
+            "has no such setting"
+            if SAMPLERS[sampler].settings
+            else "takes one call for each free letter"
+        )
         raise UsageError(f"{sampler} {why}: leave --{name} out")
     steps = given.get("steps", DEFAULT_STEPS)
     defaults = {"steps": steps, "remask": "cap", "eta": 1.0 / max(steps, 1)}
@@ -129,7 +154,9 @@ def _settle(sampler: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if steps < 1:
         raise UsageError(f"steps must be at least 1, not {steps}")
     if settings.get("remask", "cap") not in get_args(Strategy):
-        raise UsageError(f"remask cannot be {settings['remask']!r}; there are {', '.join(get_args(Strategy))}")
+        raise UsageError(
+            f"remask cannot be {settings['remask']!r}; there are {', '.join(get_args(Strategy))}"
+        )
     if not 0 <= settings.get("eta", 0) <= 1:
         raise UsageError(f"eta must be from 0 to 1, not {settings['eta']}")
     return settings
@@ -141,12 +168,16 @@ def _window(sampler: str, window: int | None, stride: int | None) -> tuple[int |
             raise UsageError("--stride goes with --window")
         return None, None
     if sampler == "autoregressive":
-        raise UsageError("autoregressive goes from left to right through any length: leave --window out")
+        raise UsageError(
+            "autoregressive goes from left to right through any length: leave --window out"
+        )
     if window < 2:
         raise UsageError(f"a window has at least 2 letters, not {window}")
     stride = window // 2 if stride is None else stride
     if not 1 <= stride < window:
-        raise UsageError(f"stride must be from 1 to {window - 1}, less than the window, not {stride}")
+        raise UsageError(
+            f"stride must be from 1 to {window - 1}, less than the window, not {stride}"
+        )
     return window, stride
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dnadiff.noise import Stream, philox, uniform
+from dnadiff.rng import Stream, philox, uniform
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,9 @@ def test_numbers_do_not_depend_on_batch_or_length():
     few = uniform(5, Stream.MASK, index[3:5], 7, step=2)
     assert torch.equal(many[3:5, :7], few)
     for first in (1, 2, 8, 25):
-        assert torch.equal(uniform(5, Stream.MASK, index, 8, step=2, first=first), many[:, first : first + 8])
+        assert torch.equal(
+            uniform(5, Stream.MASK, index, 8, step=2, first=first), many[:, first : first + 8]
+        )
 
 
 @pytest.mark.parametrize(

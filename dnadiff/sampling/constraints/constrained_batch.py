@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dnadiff.alphabet import Alphabet
 from dnadiff.errors import InputError
-from dnadiff.noise import Stream, uniform
 from dnadiff.ops.cpu.compile import kernel, threads
+from dnadiff.rng import Stream, uniform
 from dnadiff.sampling.constraints import gc, kmers, sites
 from dnadiff.sampling.constraints.constraints import Constraints
 
@@ -68,7 +68,7 @@ class _Pass(NamedTuple):
     first_id: int
 
 
-class Draft:
+class ConstrainedBatch:
     """A batch of sequences, and what every open place of each can still become.
 
     Args:
@@ -88,7 +88,13 @@ class Draft:
     """
 
     def __init__(
-        self, template: Tensor, allowed: Tensor | None, constraints: Constraints, *, seed: int, index: Tensor
+        self,
+        template: Tensor,
+        allowed: Tensor | None,
+        constraints: Constraints,
+        *,
+        seed: int,
+        index: Tensor,
     ) -> None:
         self.alphabet = constraints.alphabet
         self.seed, self.index = seed, index
@@ -117,7 +123,11 @@ class Draft:
         """
         for row in np.flatnonzero(self.broken >= 0)[:1]:
             place = int(self.broken[row])
-            whose = "the template's letters break it at" if not self._state.free[row, place] else "no letter is left at"
+            whose = (
+                "the template's letters break it at"
+                if not self._state.free[row, place]
+                else "no letter is left at"
+            )
             raise InputError(
                 f"{self.culprits(row, place)}: {whose} position {place + 1}, whatever is drawn; change the template or"
                 " leave the constraint out"
@@ -194,10 +204,18 @@ class Draft:
             (f"--unique-kmer {state.kmers.size}", kmers.forbidden(state.kmers, row, place)),
         ]
         names = [name for name, letters in forbidden if letters & state.choices[row, place]]
-        return " and ".join(dict.fromkeys(names)) or "the letters to which the network gives a chance"
+        return (
+            " and ".join(dict.fromkeys(names)) or "the letters to which the network gives a chance"
+        )
 
     def _pass(
-        self, tokens: Tensor, now: Tensor, quantile: Tensor, logits: Tensor, within: Tensor, width: int
+        self,
+        tokens: Tensor,
+        now: Tensor,
+        quantile: Tensor,
+        logits: Tensor,
+        within: Tensor,
+        width: int,
     ) -> tuple[Tensor, np.ndarray]:
         """Draws once. Returns which places are still, or again, to be drawn, and a corner of each row, or -1."""
         rows, places = now.nonzero().T.numpy(force=True)
@@ -224,7 +242,9 @@ def open_letters(template: Tensor, allowed: Tensor | None, alphabet: Alphabet) -
     """The set (B, L) int64 of letters that each place of a template can be: all for an unknown letter that is fixed."""
     bits = 1 << torch.arange(len(alphabet), device=template.device)
     everything = int(bits.sum())
-    fixed = torch.where(alphabet.scorable(template), bits[alphabet.letter_index(template)], everything)
+    fixed = torch.where(
+        alphabet.scorable(template), bits[alphabet.letter_index(template)], everything
+    )
     open_ = everything if allowed is None else (allowed * bits).sum(-1)
     return torch.where(template == alphabet.mask_id, open_, fixed).numpy(force=True)
 
@@ -251,7 +271,9 @@ def _set(state: Any, row: int, place: int, letters: int) -> None:
 
 
 @kernel
-def _load(free: Any, choices: Any, sets: Any, sites_: Any, shares: Any, kmers_: Any, broken: Any) -> None:
+def _load(
+    free: Any, choices: Any, sets: Any, sites_: Any, shares: Any, kmers_: Any, broken: Any
+) -> None:
     """Enters every row of a template. Numba's threads take no tuples in tuples, so the state comes in its parts."""
     for row in numba.prange(len(broken)):
         broken[row] = _load_row(_State(free, choices, sets, sites_, shares, kmers_), row)
@@ -284,7 +306,7 @@ def _draw(
     again: Any,
     corners: Any,
 ) -> None:
-    """One pass over the rows; see `Draft.draw`."""
+    """One pass over the rows; see `ConstrainedBatch.draw`."""
     for row in numba.prange(len(ids)):
         if todo.first[row] < todo.first[row + 1]:
             state = _State(free, choices, sets, sites_, shares, kmers_)
@@ -320,7 +342,9 @@ def _catch_up(state: Any, row: int, todo: Any, ids: Any) -> None:
     free, choices, sets = state.free[row], state.choices[row], state.sets[row]
     for place in range(len(ids)):
         if free[place]:
-            letters = choices[place] if ids[place] == todo.mask_id else 1 << (ids[place] - todo.first_id)
+            letters = (
+                choices[place] if ids[place] == todo.mask_id else 1 << (ids[place] - todo.first_id)
+            )
             if letters != sets[place]:
                 _set(state, row, place, letters)
 
