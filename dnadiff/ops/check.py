@@ -13,7 +13,8 @@ from torch import Tensor
 from dnadiff.ops.add_norm import add_norm_fn, norm_obstacles
 from dnadiff.ops.backend import choose
 from dnadiff.ops.causal_conv import causal_conv1d_fn, conv_obstacles
-from dnadiff.ops.mixer import DirectionWeights, mamba_mixer_fn, mixer_obstacles
+from dnadiff.ops.mixer import mamba_mixer_fn, mixer_obstacles
+from dnadiff.ops.mixer_arguments import DirectionWeights
 from dnadiff.ops.scan_arguments import ScanArguments
 from dnadiff.ops.selective_scan import scan_obstacles, selective_scan_fn
 

@@ -11,31 +11,8 @@ from torch.nn import functional as F
 
 from dnadiff.ops.backend import choose, cpu_obstacle, mamba_ssm_obstacle, triton_obstacle
 from dnadiff.ops.causal_conv import causal_conv1d_fn
+from dnadiff.ops.mixer_arguments import DirectionWeights
 from dnadiff.ops.selective_scan import selective_scan_fn
-
-
-class DirectionWeights(NamedTuple):
-    """The weights of one direction: D channels, R the rank of the step size, N states.
-
-    Attributes:
-        conv_weight: filters (D, W).
-        conv_bias: (D,), or None.
-        x_proj: to the step size's R numbers, B and C (R + 2 N, D).
-        dt_proj: from those R numbers to the step sizes (D, R).
-        dt_bias: (D,).
-        A: decay rates (D, N), negative.
-        D: skip weights (D,).
-        reverse: whether this direction runs right to left.
-    """
-
-    conv_weight: Tensor
-    conv_bias: Tensor | None
-    x_proj: Tensor
-    dt_proj: Tensor
-    dt_bias: Tensor
-    A: Tensor
-    D: Tensor
-    reverse: bool
 
 
 def mamba_mixer_fn(

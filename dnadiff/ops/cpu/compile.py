@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,48 +11,17 @@ import numba
 import torch
 from torch import Tensor
 
+from dnadiff.kernel_cache import compile_kernel
 from dnadiff.ops.cpu.lanes import pointer
-
-logger = logging.getLogger(__name__)
 
 
 def kernel(function: Callable) -> Any:
     """Compiles a function whose `numba.prange` loops run in parallel, and keeps the machine code on disk.
 
-    Numba keeps it beside the source, or in the user's cache folder where that cannot be written (`NUMBA_CACHE_DIR`
-    overrides both); where neither can, every process compiles anew.
+    See `dnadiff.kernel_cache` for where. A change in this folder or in the function's own compiles it again.
     """
-    try:
-        compiled: Any = numba.njit(parallel=True, cache=True)(function)
-    except RuntimeError:
-        return numba.njit(parallel=True)(function)
-    # To see whether code is out of date Numba looks at the kernel's own file alone, but other files are in it too.
-    compiled._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
-    compiled._cache.load_overload = _announced(compiled._cache.load_overload)
-    return compiled
-
-
-def _announced(load: Callable) -> Callable:
-    """The same look into the disk cache, but what it does not find is announced: compiling takes seconds."""
-
-    def load_overload(*args: Any) -> Any:
-        found = load(*args)
-        if found is None:
-            _announce()
-        return found
-
-    return load_overload
-
-
-@functools.cache
-def _announce() -> None:
-    logger.info("compiling kernels for this CPU, once: half a minute")
-
-
-def _stamp(folder: Path) -> bytes:
-    """Changes whenever a file of the kernel's folder or of this one does."""
-    sources = sorted({*folder.glob("*.py"), *Path(__file__).parent.glob("*.py")})
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
+    here = Path(__file__).parent
+    return compile_kernel(function, sources=[here], announce=True, parallel=True)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ chunk borders (N D / 32, float32), and once the ungated and the gated output (D 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +30,7 @@ from dnadiff.ops.cpu.scan import (
     scan_forward,
     scan_shape,
 )
-
-if TYPE_CHECKING:
-    from dnadiff.ops.mixer import DirectionWeights
+from dnadiff.ops.mixer_arguments import DirectionWeights
 
 
 def mixer(
