@@ -75,13 +75,6 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
     )
 
 
-def prefers_bf16(device: str) -> bool:
-    """Whether training in bfloat16 is much faster on a kind of device: on GPUs, and on CPUs with AMX, as measured."""
-    return device == "cuda" or (
-        device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    )
-
-
 @functools.cache
 def installed(package: str) -> bool:
     """Whether a package could be imported. It is not: that may take a while."""
