@@ -84,6 +84,7 @@ class _Filter(NamedTuple):
 def _place(shape: Any, sequence: int, block: int, start: int, end: int) -> Any:
     """Returns the positions from start to end, as far as they are in the sequence."""
     t = max(start, 0)
+    # A window that lies wholly after the end has no positions, and not a negative number.
     return Place(sequence, t, max(min(end, shape.length) - t, 0), block * WIDTH)
 
 
@@ -96,6 +97,7 @@ def _load_window(
     before = (place.t - start) * WIDTH
     clear(tile, before)
 
+    # The present chunk was prefetched one chunk ago; now the next one is.
     prefetch_chunk(source, place, 1)
     at = first(source, place)
     for i in range(before, before + place.steps * WIDTH, WIDTH):
@@ -113,6 +115,7 @@ def _apply(filtering: Any, window: Any, i: int) -> Any:
     The next tap of all four is one row of 16 further on.
     """
     y = load_wide(filtering.bias, 0)
+    # Tap k of position t is row t + k, because the window begins W - 1 positions early.
     for tap in range(filtering.taps):
         y = fma(load_wide(window, i + tap * WIDTH), load_wide(filtering.weight, tap * WIDE), y)
     return y
@@ -121,6 +124,7 @@ def _apply(filtering: Any, window: Any, i: int) -> Any:
 @njit
 def _filter(block: int, shape: Any, weight: Any, bias: Any) -> Any:
     """Returns the filters of a block."""
+    # WIDE and not WIDTH: each row of the filters is there four times.
     weight, bias = shift(weight, block * shape.taps * WIDE), shift(bias, block * WIDE)
     return _Filter(weight, bias, shape.taps, shape.silu)
 
@@ -144,6 +148,7 @@ def _forward_task(number: int, shape: Any, x: Any, weight: Any, bias: Any, out: 
                 pre = _apply(filtering, window, i)
                 store(y, i, pre * sigmoid(pre) if shape.silu else pre)
 
+            # Rows of the output are a whole row of channels apart, so they are written one by one.
             at = first(out, place)
             prefetch_chunk(out, place, 1)
             for i in range(0, place.steps * WIDTH, WIDTH):
@@ -163,7 +168,7 @@ def _forward(shape: Any, x: Any, weight: Any, bias: Any, out: Any) -> None:
 def _back_silu(dpre: Any, window: Any, filtering: Any, size: int) -> None:
     """Multiplies the output's gradients by silu'(pre) = s + pre s (1 - s), in place."""
     for i in range(0, size, WIDE):
-        pre = _apply(filtering, window, i)
+        pre = _apply(filtering, window, i)  # computed again: forward kept nothing
         s = sigmoid(pre)
         store(dpre, i, load_wide(dpre, i) * fma(pre * s, 1.0 - s, s))
 
@@ -174,6 +179,7 @@ def _back_filter(dpre: Any, filtering: Any, dx: Any, add: bool, place: Any) -> N
     at, last = first(dx, place), filtering.taps - 1
     prefetch_chunk(dx, place, 1)
     for i in range(0, place.steps * WIDTH, WIDTH):
+        # x_t enters pre_t by the last tap, pre_{t+1} by the one before, and so on.
         d = load(dpre, i) * load(filtering.weight, last * WIDE)
         for tap in range(last):
             d = fma(load(filtering.weight, tap * WIDE), load(dpre, i + (last - tap) * WIDTH), d)
@@ -188,7 +194,7 @@ def _back_weight(dpre: Any, window: Any, taps: int, dweight: Any, dbias: Any, si
     Even and odd positions have a sum each, so that an addition need not wait for the one before.
     """
     for tap in range(0, taps * WIDTH, WIDTH):
-        even, odd = load(dweight, tap), 0.0 * load(dweight, tap)
+        even, odd = load(dweight, tap), 0.0 * load(dweight, tap)  # a zero of type Lanes
         for i in range(0, size, 2 * WIDTH):
             even = fma(load(dpre, i), load(window, i + tap), even)
             odd = fma(load(dpre, i + WIDTH), load(window, i + WIDTH + tap), odd)
@@ -225,6 +231,8 @@ def _backward_task(
         for block in range(slab * _SLAB, min((slab + 1) * _SLAB, shape.blocks)):
             filtering = _filter(block, shape, weight, bias)
             place = _place(shape, sequence, block, t, t + CHUNK)
+            # The window reaches W - 1 positions before the chunk for the taps of its first
+            # position, and as many after it, where `pre` is needed too.
             _load_window(window, x, shape, sequence, block, t - beside, t + CHUNK + beside)
             _load_window(dpre, dout, shape, sequence, block, t, t + CHUNK + beside)
             if shape.silu:

@@ -55,6 +55,7 @@ class _Norm(NamedTuple):
 def _load_row(row: Any, source: Any, number: int, norm: Any) -> None:
     """Copies a row of a tensor to scratch, padded with zeros."""
     at, whole = element(source, 0, number, 0), norm.size - norm.size % WIDTH
+    # Whole vectors first, then the rest number by number, over a vector of zeros.
     if whole < norm.padded:
         store(row, whole, 0.0)
     for i in range(0, whole, WIDTH):
@@ -79,6 +80,7 @@ def _mean_product(x: Any, y: Any, norm: Any) -> Any:
     products = load(x, 0) * load(y, 0)
     for i in range(WIDTH, norm.padded, WIDTH):
         products = fma(load(x, i), load(y, i), products)
+    # Sixteen sums side by side, then one: rounding errors grow with a sixteenth of the size.
     return total(products) / np.float32(norm.size)
 
 
@@ -101,6 +103,7 @@ def _standardise(row: Any, norm: Any) -> Any:
         # The padding is now -mean; it must be 0 again before squares are summed.
         for i in range(norm.size, norm.padded):
             store_number(row, i, np.float32(0.0))
+    # h overwrites r: it is all that is used from here on.
     scale = np.float32(1.0) / np.sqrt(_mean_product(row, row, norm) + np.float32(norm.eps))
     for i in range(0, norm.padded, WIDTH):
         store(row, i, load(row, i) * scale)
@@ -128,6 +131,7 @@ def _forward_rows(
     sums: Any,
 ) -> None:
     """Takes the rows `first` to `end` - 1 forward."""
+    # Two rows of scratch; WIDTH numbers more let `align` move to the next cache line.
     arena = np.empty(2 * norm.padded + WIDTH, np.float32)
     row = align(pointer(arena))
     other = shift(row, norm.padded)
@@ -175,13 +179,14 @@ def _back_row(row: Any, dnormed: Any, norm: Any, weight: Any, dweight: Any, dbia
     With g = weight dnormed it is (g - mean(g) - h mean(g h)) / sqrt(var(r) + eps); RMSNorm has no
     mean(g).
     """
-    scale = _standardise(row, norm)
+    scale = _standardise(row, norm)  # the row is h from here on
     for i in range(0, norm.padded, WIDTH):
         d, h = load(dnormed, i), load(row, i)
         store(dweight, i, fma(d, h, load(dweight, i)))
         store(dbias, i, load(dbias, i) + d)
         store(dnormed, i, d * load(weight, i))  # g takes the place of dnormed
 
+    # The parts of g that change the root of r's mean square, and r's mean.
     along, mean = _mean_product(dnormed, row, norm), np.float32(0.0)
     if not norm.rms:
         mean = _mean(dnormed, norm)
@@ -203,6 +208,7 @@ def _backward_rows(
     dx: Any,
 ) -> None:
     """Takes the rows `first` to `end` - 1 back."""
+    # Two rows of scratch, as in the forward pass.
     arena = np.empty(2 * norm.padded + WIDTH, np.float32)
     row = align(pointer(arena))
     other = shift(row, norm.padded)
@@ -231,7 +237,7 @@ def _backward(
 ) -> None:
     """Writes the gradient of the sums, and each task's share of those of weight and bias."""
     for task in numba.prange((count + _TASK - 1) // _TASK):
-        first, at = task * _TASK, task * norm.padded
+        first, at = task * _TASK, task * norm.padded  # `at`: the task's own sums
         _backward_rows(
             first, min(first + _TASK, count), norm, inside(sums), pointer(weight), inside(dnormed),
             inside(dsums), shift(pointer(dweight), at), shift(pointer(dbias), at), inside(dx),
@@ -287,6 +293,7 @@ class _AddNorm(torch.autograd.Function):
         sums, weight = ctx.saved_tensors
         x_dtype, residual_dtype, with_bias = ctx.dtypes
         count, norm = _sizes(sums, *ctx.settings)
+        # x and the residual have the same gradient, that of their sum.
         dx = torch.empty_like(sums, memory_format=torch.contiguous_format)
         weights, _ = _padded(weight, None)
         dweight, dbias = torch.zeros(2, -(-count // _TASK), norm.padded)
@@ -315,6 +322,7 @@ def _sizes(x: Tensor, eps: float, rms: bool) -> tuple[int, _Norm]:
 
 def _rows(x: Tensor) -> Rows:
     """Returns all rows of x as one sequence."""
+    # `rows` takes (batch, C, L): one sequence, whose positions are the rows of x.
     return rows(channels_last(x.detach().reshape(-1, x.shape[-1]).T[None]))
 
 

@@ -16,8 +16,8 @@ from numba import njit
 
 from dnadiff.ops.cpu.lanes import WIDTH, fma, load, load_number, store
 
-QUAD = 4
-QUAD_WIDTH = QUAD * WIDTH
+QUAD = 4  # Lanes
+QUAD_WIDTH = QUAD * WIDTH  # numbers
 
 
 @njit
@@ -83,4 +83,5 @@ def multiply_add(x: Any, y: Any, z: Any) -> Any:
 @njit
 def dot(x: Any, y: Any, start: Any) -> Any:
     """Returns the Lanes `start` plus the sum of the four products of quad and quad."""
+    # In a fixed order, as every sum of these kernels, so that results are the same in each run.
     return fma(x[0], y[0], fma(x[1], y[1], fma(x[2], y[2], fma(x[3], y[3], start))))

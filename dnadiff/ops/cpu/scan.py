@@ -89,6 +89,7 @@ class _SelectiveScan(torch.autograd.Function):
         None, bias: Tensor, shape: Shape, reverse: bool, keep: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         out = empty_rows(u)
+        # y is the output before the gate, which the backward pass needs for the gradient of z.
         # Without a gate the output is y, and without gradients y need not be kept.
         y = empty_rows(u) if keep and z is not None else out
         weights = as_blocks(shape, A, D, bias)
@@ -172,6 +173,7 @@ def scan_forward(
     Returns:
         The states before each chunk (empty unless `keep`), and the last states, both as blocks.
     """
+    # The first states are 0; the kernel turns them into the last ones, in place.
     states = torch.zeros(shape.batch, shape.groups * shape.blocks, shape.quads, QUAD_WIDTH)
     borders = torch.empty(shape.batch if keep else 0, shape.chunks, *states.shape[1:])
     with threads():
@@ -191,6 +193,7 @@ def scan_backward(
 
     The latter are for each sequence apart. `dlast` is the gradient of the last states, as blocks.
     """
+    # Each sequence has sums of its own, so that tasks never add to the same number.
     shape_A = shape.batch, *weights.A.shape
     states = torch.zeros(shape_A) if dlast is None else dlast
     D, bias, delta = (torch.zeros(shape.batch, *t.shape) for t in weights[1:])
@@ -215,6 +218,7 @@ def _arrays(tensors: tuple[Tensor, ...]) -> list[np.ndarray]:
 
 def _to_blocks(x: Tensor, shape: Shape) -> Tensor:
     """Converts (..., C, N) to (..., blocks, quads, 64), four states of 16 channels in a row."""
+    # A state that fills up a quad has A = 0 and B = C = 0, and stays 0.
     x = F.pad(x.detach(), (0, shape.quads * QUAD - shape.states))
     blocks = shape.groups * shape.blocks
     return x.unflatten(-2, (blocks, WIDTH)).mT.reshape(

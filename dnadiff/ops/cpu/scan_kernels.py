@@ -225,7 +225,7 @@ _TILES, _BACK_TILES = len(_Tiles._fields) * TILE, len(_BackTiles._fields) * TILE
 @njit
 def _make_task(shape: Any, number: int) -> Any:
     """Returns the task of this number. Slabs vary fastest, then groups, then sequences."""
-    slab, rest = number % shape.slabs, number // shape.slabs
+    slab, rest = number % shape.slabs, number // shape.slabs  # rest: sequence and group
     sequence, group = rest // shape.groups, rest % shape.groups
     begin = slab * SLAB
     return _Task(sequence, group, slab, begin, min(begin + SLAB, shape.blocks))
@@ -242,7 +242,7 @@ def _place(shape: Any, task: Any, block: int, chunk: int) -> Any:
 @njit
 def _make_chunk(memory: Any, shape: Any) -> Any:
     """Divides memory of `_chunk_size` numbers."""
-    width = shape.quads * QUAD
+    width = shape.quads * QUAD  # states, with those that fill up the last quad
     return _Chunk(width, memory, shift(memory, CHUNK * width), shift(memory, 2 * CHUNK * width))
 
 
@@ -259,6 +259,7 @@ def _load_numbers(target: Any, width: int, source: Any, count: int, place: Any) 
     What is beyond `count` in a row keeps its value. It is 0 from the beginning, so that the states
     that fill up the last quad take part in all sums with weight 0.
     """
+    # Whole vectors first, then the rest number by number: a vector more could leave the tensor.
     at, whole = first(source, place), count - count % WIDTH
     for i in range(0, place.steps * width, width):
         for n in range(0, whole, WIDTH):
@@ -325,6 +326,7 @@ def _load_block(
     at_before = first(sequences.before, place)
     D = load(weights.D, index * WIDTH)
 
+    # Offsets are stepped, not computed from t: the step is negative in a scan from right to left.
     for t in range(place.steps):
         i = t * WIDTH
         raw = _raw_step(shape, sequences, at_delta, chunk, t, weights, index)
@@ -351,7 +353,7 @@ def _scan(states: Any, A: Any, chunk: Any, state: int, tiles: Any, steps: int) -
     """
     A_quad, h = load_quad(A, 0), load_quad(states, 0)
     for t in range(steps):
-        i, n = t * WIDTH, t * chunk.width + state
+        i, n = t * WIDTH, t * chunk.width + state  # row t of a tile, and of B and C
         added = scale(load_numbers(chunk.b, n), load(tiles.dtu, i))
         h = multiply_add(_decay(load(tiles.dt, i), A_quad), h, added)
         store(tiles.y, i, dot(load_numbers(chunk.c, n), h, load(tiles.y, i)))
@@ -415,6 +417,7 @@ def _forward_task(
 ) -> None:  # fmt: skip
     """Scans one slab of one sequence."""
     size = shape.quads * QUAD_WIDTH  # of a block's states
+    # One allocation per task, divided by hand; WIDTH numbers more let `align` move to a cache line.
     arena = np.zeros(_TILES + _chunk_size(shape) + WIDTH, np.float32)
     memory = align(pointer(arena))
     tiles = _Tiles(memory, shift(memory, TILE), shift(memory, 2 * TILE))
@@ -424,6 +427,7 @@ def _forward_task(
         _load_chunk(chunk, sequences, shape, task, number)
         for block in range(task.first, task.end):
             index, place = task.group * shape.blocks + block, _place(shape, task, block, number)
+            # The states between chunks live in `states`: the registers are needed by other blocks.
             now = shift(states, (task.sequence * shape.groups * shape.blocks + index) * size)
             if keep_all:
                 _copy(now, shift(borders, _border(shape, task, number, index)), size)
@@ -479,6 +483,7 @@ def _load_block_back(
     for t in range(place.steps):
         i = t * WIDTH
         raw = _raw_step(shape, sequences, at_delta, chunk, t, weights, index)
+        # Without a softplus the slope is 1, and its tile is not read.
         dt, slope = softplus_slope(raw) if shape.softplus else (raw, raw)
 
         dy = load(dout.data, at_dout)
@@ -494,7 +499,7 @@ def _load_block_back(
         store(tiles.dtu, i, dt * load(sequences.u.data, at_u))
         store(tiles.slope, i, slope)
         store(tiles.dy, i, dy)
-        store(tiles.gb, i, 0.0)
+        store(tiles.gb, i, 0.0)  # sums over states begin
         store(tiles.ddt, i, 0.0)
 
         at_u += sequences.u.step
@@ -603,6 +608,7 @@ def _store_block_back(
         if shape.softplus:
             ddt = ddt * load(tiles.slope, i)
 
+        # du = dt (sum of B g) + D dy.
         store(du.data, at_du, fma(gb, load(tiles.dt, i), dy * D))
         if shape.rank == 0:
             store(ddelta.data, at_ddelta, ddt)
@@ -766,6 +772,7 @@ def _chunk_back(back: Any, scratch: Any, number: int) -> None:
     """Takes all blocks of the task back through a chunk."""
     shape, task, grads, lanes = back.shape, back.task, back.grads, scratch.lanes
     t = number * CHUNK
+    # `share` is the row of the partial sums that this slab writes for this sequence.
     steps, share = min(CHUNK, shape.length - t), task.slab * shape.batch + task.sequence
 
     _load_chunk(scratch.chunk, back.sequences, shape, task, number)
@@ -787,6 +794,7 @@ def _chunk_back(back: Any, scratch: Any, number: int) -> None:
 
     for block in range(task.first, task.end):
         _finish_block(back, scratch, block, number)
+    # The gradient of delta's factor is shared by all blocks, and complete only now.
     for r in range(0, shape.rank, QUAD):
         place = Place(share, t, steps, r)
         count = min(QUAD, shape.rank - r)

@@ -13,8 +13,8 @@ from numba import njit
 
 from dnadiff.ops.cpu.lanes import WIDTH, prefetch, store
 
-CHUNK = 32
-TILE = CHUNK * WIDTH
+CHUNK = 32  # positions
+TILE = CHUNK * WIDTH  # numbers
 
 
 class Place(NamedTuple):
