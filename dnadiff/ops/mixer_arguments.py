@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 class DirectionWeights(NamedTuple):
-    """The weights of one direction: D channels, R the rank of the step size, N states.
+    """The weights of one direction, with D channels, N states, and step sizes of rank R.
 
     Attributes:
         conv_weight: filters (D, W).
         conv_bias: (D,), or None.
-        x_proj: to the step size's R numbers, B and C (R + 2 N, D).
-        dt_proj: from those R numbers to the step sizes (D, R).
+        x_proj: projection of the convolved input to dt, B and C (R + 2 N, D).
+        dt_proj: projection of dt to the step sizes (D, R).
         dt_bias: (D,).
         A: decay rates (D, N), negative.
         D: skip weights (D,).

@@ -110,7 +110,7 @@ def test_convolution(reverse, silu):
 @pytest.fixture
 def any_device(monkeypatch):
     """Lets tensors be wherever they are."""
-    monkeypatch.setattr(backend, "_device_obstacle", lambda kind, *tensors: None)
+    monkeypatch.setattr(backend, "_other_device", lambda kind, *tensors: None)
 
 
 def test_asked_for_by_name(any_device):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnadiff.ops.backend import triton_obstacle
+from dnadiff.ops.backend import triton_unsupported
 
 HERE = Path(__file__).parent
 
@@ -54,5 +54,5 @@ def test_an_old_triton_is_not_used(monkeypatch):
 
     backend._too_old.cache_clear()
     monkeypatch.setattr(backend, "version", lambda package: "3.2.0")
-    assert "older than 3.3" in triton_obstacle()
+    assert "older than 3.3" in triton_unsupported()
     backend._too_old.cache_clear()
