@@ -82,7 +82,7 @@ def measure(
     repeats: int,
     clock: Callable[[Callable[[], Any]], float] = wall_clock,
 ) -> Times:
-    """Returns the milliseconds of runs that take turns, so that all meet the same load by others."""
+    """Returns the milliseconds of runs that take turns, so that all meet the same load."""
     times: Times = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():

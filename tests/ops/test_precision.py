@@ -115,7 +115,7 @@ def test_a_damaged_file_is_replaced(measured, cache, damage):
     assert remaining == [0.5]
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(measured, tmp_path, monkeypatch):
+def test_unwritable_cache_folder(measured, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path / "file"))
     measured(1.5, 1.6)
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(measured, tmp_path, monkeyp
         ([9, 9, 9, 9, 9, 3, 3], [3, 3, 3, 3, 3, 3, 3], 1.0),  # float32 was disturbed for a while
     ],
 )
-def test_disturbances_do_not_speak_for_bfloat16(monkeypatch, single, half, expected):
+def test_noise_does_not_favour_bfloat16(monkeypatch, single, half, expected):
     times = {torch.float32: iter(single), torch.bfloat16: iter(half)}
     monkeypatch.setattr(precision, "_seconds", lambda run, dtype: next(times[dtype]) / 100)
     assert precision._paired_speedup(lambda dtype: None) == pytest.approx(expected)
@@ -149,7 +149,7 @@ def test_slow_runs_are_not_repeated(monkeypatch):
     assert len(calls) == 6
 
 
-def test_the_real_measurement_is_short_and_leaves_the_random_numbers_alone():
+def test_measurement_is_short_and_does_not_change_random_numbers():
     torch.manual_seed(0)
     state = torch.get_rng_state()
     precision._layer_pass(118)(torch.float32)  # compiles

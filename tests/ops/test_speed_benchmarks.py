@@ -1,4 +1,4 @@
-"""The scripts that measure speed run, and say what they measured."""
+"""The benchmarks run on small inputs, and print and write what they measured."""
 
 import json
 import subprocess
