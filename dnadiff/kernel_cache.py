@@ -16,6 +16,7 @@ folders are tried, in this order:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -136,8 +137,11 @@ class KernelCache(_Cache):
         given = os.environ.get("NUMBA_CACHE_DIR")
         if given:
             return [Path(given) / "dnadiff"]
-        beside = Path(self._function.__code__.co_filename).parent / "__pycache__"
-        return [beside, cache_folder() / "kernels"]
+        folders = [Path(self._function.__code__.co_filename).parent / "__pycache__"]
+        # A user without a home folder, as in some containers, has no cache folder either.
+        with contextlib.suppress(RuntimeError):
+            folders.append(cache_folder() / "kernels")
+        return folders
 
     def _identity(self, sig: Any, codegen: Any) -> bytes:
         """Returns a text that tells apart all machine code that may be valid at the same time."""

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -158,6 +159,17 @@ def test_takes_the_cache_folder_when_the_source_folder_cannot_be_used(
     assert not list(beside.iterdir())
     assert len(list((tmp_path / "cache" / "kernels").iterdir())) == 1
     assert not caplog.messages
+
+
+def test_user_without_a_home_folder(module, monkeypatch):
+    def without_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("NUMBA_CACHE_DIR", "DNADIFF_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", without_home)
+    assert not loaded(module())
+    assert loaded(module())  # from __pycache__
 
 
 def test_writes_files_that_only_their_owner_can_write_under_any_umask(folder, module):

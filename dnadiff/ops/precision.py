@@ -100,7 +100,10 @@ def _known_speedup(d_model: int) -> float:
     """Returns the speedup from the cache folder, or measures and keeps it."""
     machine = _machine() | {"d_model": d_model}
     digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()
-    path = cache_folder() / "precision" / f"{digest[:16]}.json"
+    try:
+        path = cache_folder() / "precision" / f"{digest[:16]}.json"
+    except RuntimeError:  # the user has no home folder, as in some containers
+        return _measure_speedup(d_model)
 
     known = _read_speedup(path, machine)
     if known is not None:

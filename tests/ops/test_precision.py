@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,6 +122,18 @@ def test_unwritable_cache_folder(measured, tmp_path, monkeypatch):
     measured(1.5, 1.6)
     assert choose_precision("cpu").speedup == 1.5
     assert choose_precision("cpu").speedup == 1.6
+
+
+def test_user_without_a_home_folder(measured, monkeypatch):
+    monkeypatch.delenv("DNADIFF_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", without_home)
+    measured(1.5)
+    assert choose_precision("cpu").speedup == 1.5
+
+
+def without_home():
+    raise RuntimeError("Could not determine home directory.")
 
 
 @pytest.mark.parametrize(
