@@ -62,12 +62,12 @@ def conv_unsupported(
     x: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> dict[str, str | None]:
     """Returns, for each backend in the order of "auto", why it cannot be used, or None."""
-    peer = None if weight.shape[1] in (2, 3, 4) else "it takes filters of 2 to 4 positions"
+    limit = None if weight.shape[1] in (2, 3, 4) else "it takes filters of 2 to 4 positions"
     return {
         "cpu": cpu_unsupported(x, weight, bias),
         "triton": triton_unsupported(x, weight, bias),
         "reference": None,
-        "mamba_ssm": mamba_ssm_unsupported("causal_conv1d", x, weight, bias) or peer,
+        "mamba_ssm": mamba_ssm_unsupported("causal_conv1d", x, weight, bias) or limit,
     }
 
 

@@ -159,7 +159,7 @@ def _cpu() -> list[str]:
 def _measure_speedup(d_model: int) -> float:
     """Measures how many times faster bfloat16 is than float32.
 
-    Matrix products come first: they need no compiled kernels, and bfloat16 is not worth trying
+    Matrix products come first: they need no compiled kernels, and bfloat16 need not be tried
     where even they are not faster. Then the norm and the mixer of a layer are timed, forward and
     backward. Their kernels are compiled for both precisions, once; validation needs the float32
     ones anyway.

@@ -94,18 +94,18 @@ def scan_unsupported(
     constant = None
     if given.B.dim() == 2 or given.C.dim() == 2:
         constant = "B and C must vary along the sequence"
-    peer = None
+    limit = None
     if given.A.shape[1] > 256:
-        peer = "it takes at most 256 states"
+        limit = "it takes at most 256 states"
     if return_last_state and needs_gradient(*tensors):
-        peer = "it has no gradient of the last state"
+        limit = "it has no gradient of the last state"
 
     # "auto" never takes mamba_ssm: the reference, which takes everything, comes before it.
     return {
         "cpu": constant or cpu_unsupported(*tensors),
         "triton": constant or triton_unsupported(*tensors),
         "reference": None,
-        "mamba_ssm": mamba_ssm_unsupported("mamba_ssm", *tensors) or peer,
+        "mamba_ssm": mamba_ssm_unsupported("mamba_ssm", *tensors) or limit,
     }
 
 

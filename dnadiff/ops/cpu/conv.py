@@ -221,9 +221,9 @@ def _backward_task(
 ) -> None:
     """Computes the gradients of one slab of one sequence."""
     sequence, slab = number // shape.slabs, number % shape.slabs
-    beside = shape.taps - 1  # positions that the filter sees beside the present one
-    size = (TILE + beside * WIDTH + WIDE - 1) // WIDE * WIDE  # whole groups of four positions
-    arena = np.zeros(2 * size + (beside + 1) * WIDTH, np.float32)
+    margin = shape.taps - 1  # positions that the filter sees besides the present one
+    size = (TILE + margin * WIDTH + WIDE - 1) // WIDE * WIDE  # whole groups of four positions
+    arena = np.zeros(2 * size + (margin + 1) * WIDTH, np.float32)
     dpre = align(pointer(arena))
     window = shift(dpre, size)
 
@@ -233,8 +233,8 @@ def _backward_task(
             place = _place(shape, sequence, block, t, t + CHUNK)
             # The window reaches W - 1 positions before the chunk for the taps of its first
             # position, and as many after it, where `pre` is needed too.
-            _load_window(window, x, shape, sequence, block, t - beside, t + CHUNK + beside)
-            _load_window(dpre, dout, shape, sequence, block, t, t + CHUNK + beside)
+            _load_window(window, x, shape, sequence, block, t - margin, t + CHUNK + margin)
+            _load_window(dpre, dout, shape, sequence, block, t, t + CHUNK + margin)
             if shape.silu:
                 _back_silu(dpre, window, filtering, size)
             _back_filter(dpre, filtering, dx, add, place)

@@ -135,8 +135,7 @@ def softplus(x: Any) -> Any:
 def _log1p_ratio(m: Any) -> Any:
     """Returns log(1 + m) / m for m in [0, 1], from a polynomial of degree 8.
 
-    The quotient and not log(1 + m) is fitted, so that its relative error, 8e-8, is as small near m
-    = 0.
+    The quotient and not log(1 + m) is fitted, so that its relative error is as small near 0: 8e-8.
     """
     p = fma(5.3648204e-3, m, -3.0065777e-2)
     p = fma(p, m, 7.9204515e-2)

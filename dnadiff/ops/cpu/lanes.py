@@ -7,7 +7,7 @@ all machines. Inside a kernel + - * / take Lanes, and a plain number among them 
 number in each lane.
 
 `Lanes` of 64, four registers with AVX-512, are for long chains of arithmetic on contiguous memory:
-each instruction then has three others beside it that need not wait for its result. `load_wide`
+each operation is then four independent instructions, none of which waits for another. `load_wide`
 makes them, and all arithmetic takes them too.
 
 Memory is addressed as (pointer, offset in elements), not as arrays: Numba counts references to an

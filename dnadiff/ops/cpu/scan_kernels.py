@@ -210,7 +210,7 @@ class _Lanes(NamedTuple):
     """Sums over the channels of a slab, not yet over the 16 lanes.
 
     b and c are [position, state of the quad, lane], low is [quad of ranks, position, rank, lane];
-    `totals` has room for 16 sums on their way out.
+    `totals` has space for 16 sums.
     """
 
     b: Any
