@@ -1,12 +1,15 @@
-"""Sizes and speeds of the backbones: a forward pass, a training step, and left-to-right sampling.
+"""Measures the size and speed of the backbones: forward, training step, left-to-right sampling.
 
     python benchmarks/backbones.py
     python benchmarks/backbones.py --only mamba hyena --json backbones.json
 
-Each backbone has the paper's size, or as many parameters. A step is the loss of its objective (autoregressive for
-causal backbones, MDLM for others), backward, clipping and AdamW, on random bases. Sampling is of Mamba: one letter for
-each of --samples sequences by its recurrent form, and by calls on the whole prefix, which are timed at a few lengths
-spread evenly over the window. With --threads 1 the clock is the processor's, which other processes hardly disturb.
+Each backbone has the size of the paper's model, or as many parameters. A step is the loss of its
+objective (autoregressive for causal backbones, MDLM for others), backward, clipping and AdamW, on
+random bases.
+
+Sampling is timed for Mamba: one base for each of --samples sequences by its recurrent form, and by
+a pass over the whole prefix. The latter is timed at a few lengths spread evenly over the window.
+With --threads 1 CPU time is measured, on which other processes have little influence.
 """
 
 from __future__ import annotations
@@ -14,9 +17,8 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # before torch: a waiting thread shall not spin on a shared machine
+# Before torch is imported: on a shared machine a waiting thread should sleep and not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import time
 from collections.abc import Callable
@@ -42,32 +44,34 @@ BACKBONES: dict[str, Callable[[], LanguageModel]] = {
     "transformer": lambda: TransformerLM(TransformerConfig()),
     "causal transformer": lambda: TransformerLM(TransformerConfig(causal=True)),
 }
-_PREFIXES = 8
+_PREFIXES = 8  # lengths at which a pass over the prefix is timed
 
 
 def main(arguments: list[str] | None = None) -> dict:
-    """Measures, prints, and returns what --json would write."""
+    """Measures, prints a table, and returns what --json writes."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as `dnadiff pretrain` does
     networks = {name: LMDenoiser(BACKBONES[name]()) for name in options.only}
     tokens = random_bases(options.batch, options.window)
     makers = {"forward": forward, "training step": training_step}
+
     with Others() as others:
         times = {}
         for what, make in makers.items():
             runs = {name: make(denoiser, tokens) for name, denoiser in networks.items()}
-            for run in runs.values():  # compiles, and has every tensor's memory once
+            for run in runs.values():  # compiles, and has the system provide memory
                 run()
             times[what] = summary(measure(runs, options.repeats, clock(options)))
-        letters = {name: sampling(d, options) for name, d in networks.items() if d.recurrent}
+        sampled = {name: sampling(d, options) for name, d in networks.items() if d.recurrent}
+
     result = {
         "bases": tokens.numel(),
         "params": {name: sum(p.numel() for p in d.parameters()) for name, d in networks.items()},
         **machine(),
         "cores used by others": others.cores,
         "times": times,
-        "letters per second": letters,
+        "sampled bases per second": sampled,
     }
     report(result, options, str(others))
     if options.json:
@@ -76,34 +80,32 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The flags."""
+    """Parses the flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--only", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), help="some of them"
+        "--only", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), help="default: all"
     )
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=16, help="windows of a step (16)")
-    parser.add_argument(
-        "--samples", type=int, default=64, help="sequences that are sampled together (64)"
-    )
+    parser.add_argument("--samples", type=int, default=64, help="sequences sampled together (64)")
     add_flags(parser, repeats=5)
     return parser.parse_args(arguments)
 
 
 def clock(options: argparse.Namespace) -> Callable[[Callable[[], object]], float]:
-    """Milliseconds that a call takes: of the processor on one thread, else on the wall."""
+    """Returns the clock: CPU time on one thread, else wall-clock time."""
     return processor_time if options.threads == 1 else wall_clock
 
 
 def processor_time(run: Callable[[], object]) -> float:
-    """Milliseconds of this process."""
+    """Returns the milliseconds of CPU time that a call takes."""
     start = time.process_time()
     run()
     return 1e3 * (time.process_time() - start)
 
 
 def forward(denoiser: LMDenoiser, tokens: Tensor) -> Callable[[], Tensor]:
-    """A function that makes one forward pass, and returns the logits."""
+    """Returns a function that makes one forward pass."""
 
     def logits() -> Tensor:
         with torch.no_grad():
@@ -113,7 +115,7 @@ def forward(denoiser: LMDenoiser, tokens: Tensor) -> Callable[[], Tensor]:
 
 
 def training_step(denoiser: LMDenoiser, tokens: Tensor) -> Callable[[], float]:
-    """A function that takes one step, and returns the loss."""
+    """Returns a function that makes one training step and returns the loss."""
     objective = Autoregressive() if denoiser.causal else MDLM()
     optimiser = torch.optim.AdamW(denoiser.parameters(), lr=1e-3, betas=(0.9, 0.95))
 
@@ -130,12 +132,12 @@ def training_step(denoiser: LMDenoiser, tokens: Tensor) -> Callable[[], float]:
 
 @torch.no_grad()
 def sampling(denoiser: LMDenoiser, options: argparse.Namespace) -> dict[str, float]:
-    """Letters per second by the recurrent form, and by calls on the whole prefix."""
+    """Returns bases per second by the recurrent form, and by passes over the whole prefix."""
     tokens = random_bases(options.samples, options.window)
     _, state = denoiser.begin(options.samples)
-    prefixes = [
-        tokens[:, : options.window * (2 * i + 1) // (2 * _PREFIXES) + 1] for i in range(_PREFIXES)
-    ]
+    # The middles of equal parts of the window, whose mean cost is that of all prefixes.
+    ends = [options.window * (2 * i + 1) // (2 * _PREFIXES) + 1 for i in range(_PREFIXES)]
+    prefixes = [tokens[:, :end] for end in ends]
 
     def steps() -> None:
         memory = state
@@ -146,15 +148,14 @@ def sampling(denoiser: LMDenoiser, options: argparse.Namespace) -> dict[str, flo
         for prefix in prefixes:
             denoiser(prefix)
 
-    steps()
-    times = summary(
-        measure({"recurrent": steps, "full calls": calls}, options.repeats, clock(options))
-    )
+    steps()  # compiles, and has the system provide memory
+    runs = {"recurrent": steps, "full passes": calls}
+    times = summary(measure(runs, options.repeats, clock(options)))
     return {name: 1e3 * _PREFIXES * options.samples / row["median"] for name, row in times.items()}
 
 
 def random_bases(batch: int, window: int) -> Tensor:
-    """Token ids (batch, window)."""
+    """Returns token ids (batch, window) of random bases."""
     return torch.randint(7, 11, (batch, window), generator=torch.Generator().manual_seed(0))
 
 
@@ -165,18 +166,15 @@ def report(result: dict, options: argparse.Namespace, others: str) -> None:
     )
     rows = [["", "parameters", "forward bases/s", "best", "training bases/s", "best"]]
     for name, params in result["params"].items():
-        rates = [
-            1e3 * result["bases"] / row[name][key]
-            for row in result["times"].values()
-            for key in ("median", "best")
-        ]
+        rates = []
+        for row in result["times"].values():
+            rates += [1e3 * result["bases"] / row[name][key] for key in ("median", "best")]
         rows.append([name, f"{params:,}", *(f"{rate:,.0f}" for rate in rates)])
     print(table(rows))
-    for name, row in result["letters per second"].items():
-        print(
-            f"{name}, {options.samples} sequences: {row['recurrent']:,.0f} letters/s letter by letter, "
-            f"{row['full calls']:,.0f} by full calls (mean over a window of {options.window:,})"
-        )
+    for name, row in result["sampled bases per second"].items():
+        recurrent, full = f"{row['recurrent']:,.0f}", f"{row['full passes']:,.0f}"
+        print(f"{name}, {options.samples} sequences: {recurrent} bases/s by its recurrent form,")
+        print(f"  {full} by full passes (mean over a window of {options.window:,})")
     print(f"other processes: {others}")
 
 

@@ -1,11 +1,11 @@
-"""Times a forward pass of Caduceus-PS on ever longer windows, and takes the memory that each one needs at most.
+"""Measures speed and peak memory of Caduceus-PS on windows of increasing length.
 
     python benchmarks/long_windows.py
     python benchmarks/long_windows.py --backward
     python benchmarks/long_windows.py --d-model 256 --n-layer 16 --windows 131072 --json long.json
 
-Each line is a process of its own, so that its memory is its own. The first pass asks the system for its memory, page by
-page; later ones have it.
+Each line comes from a process of its own, so that its peak of memory is that of one window length.
+In the first pass the system provides the memory page by page; later passes reuse it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import argparse
 import json
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # before torch: a waiting thread shall not spin on a shared machine
+# Before torch is imported: on a shared machine a waiting thread should sleep and not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import resource
 import subprocess
@@ -35,38 +34,27 @@ from dnadiff.memory import keep_freed_memory
 
 
 def main(arguments: list[str] | None = None) -> dict:
-    """Measures, prints, and returns what --json would write."""
+    """Measures, prints a table, and returns what --json writes."""
     options = parse(arguments)
     if options.one:
         result = one(options)
         print(json.dumps(result))
         return result
+
     torch.set_num_threads(options.threads)
-    precisions = "float32", "bfloat16"
-    runs = [
-        in_a_process(options, precision, window)
-        for precision in precisions
-        for window in options.windows
-    ]
-    result = {
-        "model": f"Caduceus-PS {options.d_model} x {options.n_layer}",
-        **machine(),
-        "runs": runs,
-    }
+    runs = []
+    for precision in ("float32", "bfloat16"):
+        runs += [in_a_process(options, precision, window) for window in options.windows]
+    model = f"Caduceus-PS {options.d_model} x {options.n_layer}"
+    result = {"model": model, **machine(), "runs": runs}
+
     what = "loss and backward" if options.backward else "forward"
     print(f"{result['model']}, {what}, {result['threads']} threads")
     rows = [["", "window", "windows", "bases/s at first", "bases/s", "peak GiB"]]
     for run in runs:
         speeds = f"{run['bases_per_second_at_first']:,.0f}", f"{run['bases_per_second']:,.0f}"
-        rows.append(
-            [
-                run["precision"],
-                f"{run['window']:,}",
-                str(run["batch"]),
-                *speeds,
-                f"{run['peak'] / 2**30:.2f}",
-            ]
-        )
+        window, peak = f"{run['window']:,}", f"{run['peak'] / 2**30:.2f}"
+        rows.append([run["precision"], window, str(run["batch"]), *speeds, peak])
     print(table(rows))
     if options.json:
         write_json(options.json, result)
@@ -74,12 +62,12 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The flags."""
+    """Parses the flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--d-model", type=int, default=118)
     parser.add_argument("--n-layer", type=int, default=4)
     parser.add_argument("--windows", type=int, nargs="+", default=[1024, 8192, 131072])
-    parser.add_argument("--bases", type=int, default=16384, help="of one pass at least (16384)")
+    parser.add_argument("--bases", type=int, default=16384, help="least bases of a pass (16384)")
     parser.add_argument("--backward", action="store_true", help="the MDLM loss and its gradients")
     add_flags(parser, repeats=3)
     parser.add_argument("--one", choices=("float32", "bfloat16"), help=argparse.SUPPRESS)
@@ -87,32 +75,32 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def in_a_process(options: argparse.Namespace, precision: str, window: int) -> dict:
-    """What `one` measures, in a fresh process."""
-    same = {
-        name: getattr(options, name)
-        for name in ("d_model", "n_layer", "bases", "repeats", "threads")
-    }
-    flags = [
-        word for name, value in same.items() for word in ("--" + name.replace("_", "-"), str(value))
-    ]
-    command = [sys.executable, __file__, "--one", precision, "--windows", str(window), *flags]
-    command += ["--backward"] if options.backward else []
+    """Returns what `one` measures in a new process."""
+    command = [sys.executable, __file__, "--one", precision, "--windows", str(window)]
+    for name in ("d_model", "n_layer", "bases", "repeats", "threads"):
+        command += ["--" + name.replace("_", "-"), str(getattr(options, name))]
+    if options.backward:
+        command.append("--backward")
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def one(options: argparse.Namespace) -> dict:
-    """Bases per second of the first pass and of the best later one, and this process's peak of memory in bytes."""
+    """Measures one precision and one window length in this process.
+
+    Returns bases per second of the first pass and of the best later one, and this process's peak of
+    memory in bytes.
+    """
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as dnadiff's commands do
     (window,) = options.windows
     batch = max(1, options.bases // window)
+
     torch.manual_seed(0)
-    denoiser = LMDenoiser(
-        CaduceusLM(CaduceusConfig(d_model=options.d_model, n_layer=options.n_layer))
-    )
+    config = CaduceusConfig(d_model=options.d_model, n_layer=options.n_layer)
+    denoiser = LMDenoiser(CaduceusLM(config))
     tokens = torch.randint(7, 11, (batch, window))
     run = partial(backward if options.backward else forward, denoiser, options.one == "bfloat16")
-    run(tokens[:1, :64])  # compiles
+    run(tokens[:1, :64])  # compiles, and takes hardly any memory
     first, *later = (wall_clock(partial(run, tokens)) for _ in range(1 + options.repeats))
     return {
         "precision": options.one,
@@ -120,18 +108,19 @@ def one(options: argparse.Namespace) -> dict:
         "batch": batch,
         "bases_per_second_at_first": 1e3 * batch * window / first,
         "bases_per_second": 1e3 * batch * window / min(later),
+        # The system counts kibibytes.
         "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
 
 
 def forward(denoiser: LMDenoiser, half: bool, tokens: Tensor) -> None:
-    """One pass without gradients."""
+    """Runs a pass without gradients."""
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
         denoiser(tokens)
 
 
 def backward(denoiser: LMDenoiser, half: bool, tokens: Tensor) -> None:
-    """A loss and its gradients."""
+    """Computes a loss and its gradients."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         loss = MDLM().loss(denoiser, tokens)
     loss.value.backward()

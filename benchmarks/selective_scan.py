@@ -1,13 +1,16 @@
-"""Times the selective scan of dnadiff beside mambapy's parallel scan, on the same numbers, in one process, in turn.
+"""Times the selective scan of dnadiff and mambapy's parallel scan on the same numbers, in turn.
 
     python benchmarks/selective_scan.py
     python benchmarks/selective_scan.py --shape 1 8192 236 16 --repeats 30 --json scan.json
 
-Both compute softplus(delta + bias), the scan, the skip D u and the gate silu(z). Each repetition runs one after the
-other, so that all meet the same machine; the ratio is the median over these pairs, with a 95 % bootstrap interval.
-What other processes used meanwhile is printed too (on Linux): a ratio may stand that, milliseconds do not. Beside the
-public call stand the compiled kernels without what surrounds them (making and laying out tensors, autograd), and the
-exponentials that they must take without anything else: a floor, at the rate of this machine in the same minute.
+Both compute softplus(delta + bias), the scan, the skip D u and the gate silu(z). Each repetition
+runs one after the other in one process, so that all meet the same load by others. The ratio is the
+median over these pairs, with a 95 % bootstrap interval. The load by other processes is printed (on
+Linux): ratios depend on it less than milliseconds.
+
+Two parts of our scan are timed as well: the compiled kernels without the surrounding Python
+(allocation, layout, autograd), and the exponentials alone, which are a lower limit at the present
+rate of the machine.
 """
 
 from __future__ import annotations
@@ -15,9 +18,8 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # before torch: a waiting thread shall not spin on a shared machine
+# Before torch is imported: on a shared machine a waiting thread should sleep and not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -42,30 +44,31 @@ Scan = Callable[..., Tensor]
 
 
 def main(arguments: list[str] | None = None) -> dict:
-    """Measures, prints, and returns what --json would write."""
+    """Measures, prints a table, and returns what --json writes."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     inputs = make_inputs(*options.shape)
     peers = {} if options.alone else {"mambapy": load_mambapy()}
     check_agreement([ours, *peers.values()], inputs)
+
     alone, powers = kernels_alone(inputs), powers_taken(*options.shape)
-    passes = {
-        name: {
+    passes: dict[str, dict[str, Callable[[], object]]] = {}
+    for name, step in {"forward": forward, "forward + backward": forward_backward}.items():
+        passes[name] = {
             "dnadiff": partial(step, ours, inputs),
             "its kernels alone": alone[name],
             "its exponentials alone": partial(exponentials, powers[name]),
-            **{peer: partial(step, scan, inputs) for peer, scan in peers.items()},
         }
-        for name, step in {"forward": forward, "forward + backward": forward_backward}.items()
-    }
+        for peer, scan in peers.items():
+            passes[name][peer] = partial(step, scan, inputs)
+
     title = f"selective scan, (B, L, D, N) = {tuple(options.shape)}, float32"
-    return compare(
-        title, {"shape (B, L, D, N)": options.shape, "dtype": "float32"}, passes, options
-    )
+    facts = {"shape (B, L, D, N)": options.shape, "dtype": "float32"}
+    return compare(title, facts, passes, options)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The flags."""
+    """Parses the flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--shape", type=int, nargs=4, default=[8, 1024, 256, 16], metavar=("B", "L", "D", "N")
@@ -76,7 +79,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def make_inputs(batch: int, length: int, channels: int, states: int) -> dict[str, Tensor]:
-    """Numbers of the size they have in a Mamba layer, as the leaves of a graph, (batch, L, channels) in memory."""
+    """Returns inputs of the size they have in a Mamba layer, (batch, L, channels) in memory."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -84,6 +87,7 @@ def make_inputs(batch: int, length: int, channels: int, states: int) -> dict[str
 
     inputs = {name: normal(batch, length, channels) for name in ("u", "delta", "z")}
     inputs |= {name: normal(batch, length, states) for name in ("B", "C")}
+    # As Mamba initialises them: A is -1 to -N in every channel, and step sizes are small.
     inputs["A"] = -torch.arange(1.0, states + 1).repeat(channels, 1)
     inputs |= {"D": torch.ones(channels), "bias": normal(channels) - 4}
     return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
@@ -92,24 +96,25 @@ def make_inputs(batch: int, length: int, channels: int, states: int) -> dict[str
 def ours(
     u: Tensor, delta: Tensor, z: Tensor, B: Tensor, C: Tensor, A: Tensor, D: Tensor, bias: Tensor
 ) -> Tensor:
+    """Computes the scan with dnadiff."""
     u, delta, z, B, C = (x.transpose(1, 2) for x in (u, delta, z, B, C))
     return selective_scan_fn(u, delta, A, B, C, D, z, bias, delta_softplus=True).transpose(1, 2)
 
 
 def kernels_alone(inputs: dict[str, Tensor]) -> dict[str, Callable[[], None]]:
-    """What our scan calls in the end, on tensors that are laid out as it wants them and have been touched before."""
-    u, delta, z = (
-        channels_last(pad_channels(inputs[name].detach().mT, 1)) for name in ("u", "delta", "z")
-    )
+    """Returns calls of the compiled kernels alone, on tensors that are laid out and in memory."""
+    varying = (inputs[name].detach().mT for name in ("u", "delta", "z"))
+    u, delta, z = (channels_last(pad_channels(x, 1)) for x in varying)
     B, C = (inputs[name].detach().mT for name in ("B", "C"))
     A, D, bias = (pad_channels(inputs[name], 0) for name in ("A", "D", "bias"))
+
+    # All memory is allocated and touched here, so that only kernels are timed.
     shape = scan_shape(u, A, softplus=True, gated=True)
     weights = as_blocks(shape, A, D, bias)
     sequences = as_rows(False, u, delta, B, C, z=z)
     y, out, dout, du, ddelta, dz = (torch.ones_like(u) for _ in range(6))
-    shares = [
-        torch.zeros(shape.slabs * shape.batch, shape.length, shape.states).mT for _ in range(2)
-    ]
+    rows = shape.slabs * shape.batch
+    shares = [torch.zeros(rows, shape.length, shape.states).mT for _ in range(2)]  # dB, dC
 
     def forward() -> None:
         scan_forward(shape, sequences, weights, out, out, reverse=False, keep=False)
@@ -124,13 +129,17 @@ def kernels_alone(inputs: dict[str, Tensor]) -> dict[str, Callable[[], None]]:
 
 
 def powers_taken(batch: int, length: int, channels: int, states: int) -> dict[str, int]:
-    """Exponentials of each pass: of every state's decay, the step size and the gate; and again on the way back."""
+    """Returns the number of exponentials of each pass.
+
+    They are those of every state's decay, of the step size and of the gate; the backward pass
+    computes all of them again.
+    """
     count = batch * length * channels * (states + 2)
     return {"forward": count, "forward + backward": 2 * count}
 
 
 def load_mambapy() -> Scan:
-    """The peer, with the step sizes, skip and gate that ours has inside."""
+    """Returns mambapy's scan, with the step sizes, skip and gate that ours includes."""
     try:
         from mambapy.mamba import MambaBlock
     except ImportError:
@@ -152,19 +161,21 @@ def load_mambapy() -> Scan:
 
 
 def forward(scan: Scan, inputs: dict[str, Tensor]) -> None:
+    """Runs a scan without gradients."""
     with torch.no_grad():
         scan(**inputs)
 
 
 def forward_backward(scan: Scan, inputs: dict[str, Tensor]) -> None:
+    """Runs a scan and its backward pass."""
     for tensor in inputs.values():
-        tensor.grad = None
+        tensor.grad = None  # adding to old gradients would be timed as well
     out = scan(**inputs)
     out.backward(torch.ones_like(out))
 
 
 def check_agreement(scans: Sequence[Scan], inputs: dict[str, Tensor]) -> None:
-    """Runs everything once, which also compiles it, and refuses to time two different functions."""
+    """Exits if the scans do not compute the same. This also compiles everything."""
     results = []
     for scan in scans:
         forward_backward(scan, inputs)
@@ -173,9 +184,8 @@ def check_agreement(scans: Sequence[Scan], inputs: dict[str, Tensor]) -> None:
         for x, y in zip(results[0], other, strict=True):
             error = torch.linalg.vector_norm(x - y) / torch.linalg.vector_norm(y)
             if error > 1e-4:
-                raise SystemExit(
-                    f"the two scans differ by {error:.1e} in a tensor of shape {tuple(x.shape)}"
-                )
+                where = f"a tensor of shape {tuple(x.shape)}"
+                raise SystemExit(f"the two scans differ by {error:.1e} in {where}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: runs taken in turn, ratios with intervals, and whether anything else was running."""
+"""Timing for the benchmarks: runs taken in turn, ratios with intervals, and the load by others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Times = dict[str, list[float]]
 
 
 def add_flags(parser: argparse.ArgumentParser, repeats: int) -> None:
-    """The flags that all have."""
+    """Adds the flags that all benchmarks have."""
     parser.add_argument(
         "--repeats", type=int, default=repeats, help=f"runs of each, in turn ({repeats})"
     )
@@ -32,9 +32,9 @@ def add_flags(parser: argparse.ArgumentParser, repeats: int) -> None:
 
 
 def add_kernel_flags(parser: argparse.ArgumentParser, repeats: int) -> None:
-    """The flags of those that time a kernel beside a peer's."""
+    """Adds the flags of benchmarks that compare a kernel with another library's."""
     add_flags(parser, repeats)
-    text = "let the C library keep freed memory, as dnadiff's commands do; it helps the peer too"
+    text = "let the C library keep freed memory, as dnadiff's commands do; this helps the peer too"
     parser.add_argument("--keep-memory", action="store_true", help=text)
 
 
@@ -47,16 +47,18 @@ def compare(
     """Times the runs of each pass in turn, prints a table, and returns what --json writes.
 
     Args:
-        title: printed above the table.
-        facts: what was timed, for the result.
-        passes: runs by name, by name of what they do.
+        title: text above the table.
+        facts: description of what is timed, for the result.
+        passes: the runs of each pass: for each name of a pass, functions by the name of their
+            library.
         options: parsed flags.
     """
     if options.keep_memory:
         keep_freed_memory()
     for runs in passes.values():
-        for run in runs.values():  # compiles, and has every tensor's memory once
+        for run in runs.values():  # compiles, and has the system provide memory
             run()
+
     with Others() as others:
         times = {name: summary(measure(runs, options.repeats)) for name, runs in passes.items()}
     result = {**facts, **machine(), "cores used by others": others.cores, "times": times}
@@ -69,7 +71,7 @@ def compare(
 
 
 def wall_clock(run: Callable[[], Any]) -> float:
-    """Milliseconds that a call takes."""
+    """Returns the milliseconds that a call takes."""
     start = time.perf_counter()
     run()
     return 1e3 * (time.perf_counter() - start)
@@ -80,7 +82,7 @@ def measure(
     repeats: int,
     clock: Callable[[Callable[[], Any]], float] = wall_clock,
 ) -> Times:
-    """Milliseconds of each run. They are taken in turn, so that all meet the same machine."""
+    """Returns the milliseconds of runs that take turns, so that all meet the same load."""
     times: Times = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -89,33 +91,34 @@ def measure(
 
 
 def summary(times: Times, units: Mapping[str, float] | None = None) -> dict:
-    """Median and best milliseconds, and how many times slower than the first each other one is.
+    """Returns median and best milliseconds, and how many times slower than the first each run is.
 
     Args:
-        times: milliseconds.
-        units: how much work one run of each does, where that differs; ratios are of time per unit.
+        times: milliseconds of each run.
+        units: the work that one run of each does, where that differs; ratios are of time per unit.
     """
     first = next(iter(times))
     units = units or dict.fromkeys(times, 1.0)
-    result: dict = {
-        name: {"median": float(np.median(t)), "best": min(t)} for name, t in times.items()
-    }
-    for name in times:
-        if name != first:
-            ratios = np.array(times[name]) / units[name] / (np.array(times[first]) / units[first])
-            result[name]["ratio"] = float(np.median(ratios))
-            result[name]["interval"] = interval(ratios)
+    result: dict = {}
+    for name, milliseconds in times.items():
+        result[name] = {"median": float(np.median(milliseconds)), "best": min(milliseconds)}
+        if name == first:
+            continue
+        # The ratio of neighbouring runs, since the load may change from one repetition to the next.
+        ratios = np.array(milliseconds) / units[name] / (np.array(times[first]) / units[first])
+        result[name]["ratio"] = float(np.median(ratios))
+        result[name]["interval"] = interval(ratios)
     return result
 
 
 def interval(ratios: np.ndarray) -> list[float]:
-    """Bootstrap 95 % interval of the median."""
+    """Returns the bootstrap 95 % interval of the median."""
     draws = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
     return np.percentile(np.median(draws, 1), [2.5, 97.5]).tolist()
 
 
 def machine() -> dict:
-    """The class of the machine."""
+    """Returns the class of the machine."""
     return {
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
@@ -124,11 +127,14 @@ def machine() -> dict:
 
 
 class Others:
-    """What other processes use meanwhile: `with Others() as others: ...`, then `others.cores`."""
+    """Measures the load by other processes: `with Others() as others: ...`, then `others.cores`.
 
-    cores: float | None = (
-        None  # mean number; None where it cannot be told (no /proc, or below its tick)
-    )
+    Attributes:
+        cores: mean number of cores that other processes used in the block; None where the system
+            does not say (no /proc), or the block was shorter than its clock's tick.
+    """
+
+    cores: float | None = None
 
     def __enter__(self) -> Others:
         self._before = _cpu_seconds()
@@ -142,14 +148,17 @@ class Others:
         self.cores = max(busy - own, 0.0) / elapsed if elapsed > 0 else None
 
     def __str__(self) -> str:
-        return "not known here" if self.cores is None else f"used {self.cores:.2f} cores meanwhile"
+        if self.cores is None:
+            return "unknown"
+        return f"used {self.cores:.2f} cores meanwhile"
 
 
 def _cpu_seconds() -> tuple[float, float, float] | None:
-    """Busy CPU seconds of the machine and of this process, and the time."""
+    """Returns the busy CPU seconds of the machine and of this process, and the time."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return None
+    # The first line of /proc/stat is of all cores together; see proc(5) for its columns.
     user, nice, system, _, _, irq, softirq = (int(x) for x in stat.read_text().split()[1:8])
     own = os.times()
     busy = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
@@ -157,52 +166,56 @@ def _cpu_seconds() -> tuple[float, float, float] | None:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as columns; the first two are aligned to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    sides = [str.ljust] * 2 + [str.rjust] * (len(widths) - 2)
-    lines = [
-        "  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    """Formats rows of text in columns, two aligned to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = []
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            cells.append(cell.ljust(width) if i < 2 else cell.rjust(width))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def time_rows(times: Mapping[str, dict]) -> list[list[str]]:
-    """A table of summaries by name of what was timed."""
+    """Returns the rows of a table of summaries, by the name of the pass."""
     rows = [["", "", "median ms", "best ms", "times slower", "95 % interval"]]
     for name, runs in times.items():
         for run, row in runs.items():
-            ratio = (
-                [f"{row['ratio']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])]
-                if "ratio" in row
-                else ["", ""]
-            )
+            ratio = ["", ""]
+            if "ratio" in row:
+                ratio = [f"{row['ratio']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])]
             rows.append([name, run, f"{row['median']:.2f}", f"{row['best']:.2f}", *ratio])
     return rows
 
 
 def exponentials(count: int) -> None:
-    """Takes `count` powers with the kernels' own exponential, from memory that is near, on as many threads as PyTorch.
+    """Computes `count` powers with the kernels' own exponential, on PyTorch's number of threads.
 
-    What needs so many cannot be faster.
+    All numbers are in the first-level cache. A kernel that needs as many exponentials takes at
+    least this long.
     """
     x, y = np.full((2, torch.get_num_threads(), _ROW), 0.5, np.float32)
     numba.set_num_threads(len(x))
     _raise(x, y, -(-count // x.size))
 
 
-_ROW = 1024  # numbers of a thread
+_ROW = 1024  # numbers of a thread: 4 KiB
 
 
 @numba.njit(parallel=True)
 def _raise(x: np.ndarray, y: np.ndarray, repeats: int) -> None:
+    """Runs `_raise_row` on each row, one per thread."""
     for row in numba.prange(len(x)):
         _raise_row(x[row], y[row], repeats)
 
 
 @numba.njit
 def _raise_row(x: np.ndarray, y: np.ndarray, repeats: int) -> None:
+    """Adds 2^(x scale) over a row, again and again."""
     for r in range(repeats):
+        # Another scale each time, and a sum that is stored: nothing can be left out by the
+        # compiler.
         scale = load(pointer(y), r % 64)
         total = load(pointer(y), 0)
         for i in range(0, x.size, WIDTH):

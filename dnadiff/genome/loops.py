@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
 from dnadiff.alphabet import DNA
 from dnadiff.genome.store import SOFT_MASK
+from dnadiff.kernel_cache import compile_kernel
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -32,11 +32,8 @@ assert DNA.complement == DNA.letters[::-1]
 
 
 def compiled(function: Callable) -> Any:
-    """The function as machine code that runs without the interpreter's lock; kept on disk where that is possible."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder can be written
-        return numba.njit(nogil=True)(function)
+    """Compiles a function to machine code that is kept on disk and runs without the GIL."""
+    return compile_kernel(function, nogil=True)
 
 
 # ---- random numbers --------------------------------------------------------------------------------------------------

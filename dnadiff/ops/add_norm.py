@@ -1,11 +1,11 @@
-"""Residual addition and normalisation in one pass: one function, several backends."""
+"""Residual addition and normalisation in one pass, with several backends."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from dnadiff.ops.backend import choose, cpu_obstacle, triton_obstacle
+from dnadiff.ops.backend import choose, cpu_unsupported, triton_unsupported
 
 
 def add_norm_fn(
@@ -21,29 +21,30 @@ def add_norm_fn(
     """Adds a layer's output to the residual stream and normalises the sum for the next layer.
 
         r = x + residual
-        rms:      normed = weight r / sqrt(mean(r^2) + eps) + bias                    (Zhang and Sennrich 2019)
-        not rms:  normed = weight (r - mean(r)) / sqrt(var(r) + eps) + bias           (Ba et al. 2016)
+        rms:      normed = weight r / sqrt(mean(r^2) + eps) + bias            (Zhang, Sennrich 2019)
+        not rms:  normed = weight (r - mean(r)) / sqrt(var(r) + eps) + bias   (Ba et al. 2016)
 
     Args:
         x: output of a layer (..., D).
         residual: residual stream (..., D), or None before the first layer.
         weight: (D,).
         bias: (D,).
-        eps: keeps the root away from 0.
-        rms: RMSNorm, or else LayerNorm.
-        backend: "reference" (PyTorch, any device and dtype), "cpu" or "triton" (compiled for CPUs or CUDA devices; not
-            float64), or "auto", the fastest that can take these arguments.
+        eps: added under the root, so that it is never 0.
+        rms: whether to compute RMSNorm and not LayerNorm.
+        backend: "reference" (PyTorch, any device and dtype), "cpu" or "triton" (compiled for CPUs
+            or CUDA devices; not float64), or "auto", the fastest that can take these arguments.
 
     Returns:
         normed (..., D) in x's dtype, and r (..., D) in the wider dtype of x and residual.
 
     Raises:
-        ValueError: if shapes do not fit together, or the backend is unknown or cannot take these arguments.
+        ValueError: if shapes do not fit together, or the backend is unknown or cannot take these
+            arguments.
     """
     _check(x, residual, weight, bias)
-    match choose(
-        backend, "add_norm_fn", norm_obstacles(x, residual, weight, bias)
-    ):  # each imports what takes a while
+
+    # Each backend is imported where it is needed: Numba and Triton take a while to import.
+    match choose(backend, "add_norm_fn", norm_unsupported(x, residual, weight, bias)):
         case "cpu":
             from dnadiff.ops.cpu.norm import add_norm
         case "triton":
@@ -53,21 +54,30 @@ def add_norm_fn(
     return add_norm(x, residual, weight, bias, eps, rms)
 
 
-def norm_obstacles(
+def norm_unsupported(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None = None
 ) -> dict[str, str | None]:
-    """For each backend, in the order in which "auto" tries them, what keeps it from taking these arguments, or None."""
+    """Returns, for each backend in the order of "auto", why it cannot be used, or None."""
     tensors = x, residual, weight, bias
-    return {"cpu": cpu_obstacle(*tensors), "triton": triton_obstacle(*tensors), "reference": None}
+    return {
+        "cpu": cpu_unsupported(*tensors),
+        "triton": triton_unsupported(*tensors),
+        "reference": None,
+    }
 
 
 def add_norm_reference(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
 ) -> tuple[Tensor, Tensor]:
-    """The same in PyTorch, differentiable by autograd."""
+    """Computes the addition and the norm in PyTorch, differentiable by autograd."""
     stream = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
     dtype = torch.promote_types(stream, torch.float32)
-    total = (x.to(dtype) if residual is None else x.to(dtype) + residual.to(dtype)).to(stream)
+    total = x.to(dtype)
+    if residual is not None:
+        total = total + residual.to(dtype)
+    total = total.to(stream)
+
+    # The sum as rounded to its dtype is normalised, since that is what the next layer adds to.
     centred = total.to(dtype)
     if not rms:
         centred = centred - centred.mean(-1, keepdim=True)
@@ -78,6 +88,7 @@ def add_norm_reference(
 
 
 def _check(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None) -> None:
+    """Raises ValueError if shapes do not fit together."""
     if x.dim() == 0 or x.shape[-1] == 0 or not x.is_floating_point():
         raise ValueError(f"x must be (..., D) in floating point, got {tuple(x.shape)} in {x.dtype}")
     if residual is not None and residual.shape != x.shape:

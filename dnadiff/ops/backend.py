@@ -1,4 +1,4 @@
-"""Which backend runs a kernel."""
+"""Chooses which backend runs a kernel."""
 
 from __future__ import annotations
 
@@ -14,98 +14,102 @@ from torch import Tensor
 BACKENDS = ("reference", "cpu", "triton", "mamba_ssm")
 
 
-def choose(backend: str, function: str, obstacles: Mapping[str, str | None]) -> str:
-    """The backend to run: the one that was asked for, or with "auto" the first that can.
+def choose(backend: str, function: str, unsupported: Mapping[str, str | None]) -> str:
+    """Returns the backend to run: the one asked for, or for "auto" the first that can.
 
     Args:
         backend: "auto" or one of BACKENDS.
-        function: the public function that asks, for the message.
-        obstacles: for each backend that `function` has, in the order in which "auto" tries them, what keeps it from
-            taking the given arguments, or None.
+        function: name of the public function that was called, for the message.
+        unsupported: for each backend that `function` has, in the order in which "auto" tries them,
+            why it cannot take the given arguments, or None if it can.
 
     Raises:
-        ValueError: if `backend` is unknown, is not there for this function, or cannot take these arguments.
+        ValueError: if `backend` is unknown, does not exist for this function, or cannot take these
+            arguments.
     """
-    usable = [name for name, unsupported_reason in obstacles.items() if unsupported_reason is None]
+    # "auto" takes the first usable one: callers list the fastest backend first.
+    usable = [name for name, reason in unsupported.items() if reason is None]
     if backend == "auto" and usable:
         return usable[0]
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown; choose from auto, {', '.join(BACKENDS)}")
-    reason = obstacles.get(backend, "it is not available")
+
+    reason = unsupported.get(backend, "it is not available")
     if reason is None:
         return backend
     raise ValueError(
-        f"{function} cannot run with backend {backend!r}: {reason}; usable here: {', '.join(usable)}"
+        f"{function} cannot run with backend {backend!r}: {reason}; "
+        f"usable here: {', '.join(usable)}"
     )
 
 
-def cpu_obstacle(*tensors: Tensor | None) -> str | None:
-    """What keeps the compiled CPU kernels from taking these tensors, or None."""
-    return _device_obstacle("cpu", *tensors) or _float64_obstacle(*tensors)
+def cpu_unsupported(*tensors: Tensor | None) -> str | None:
+    """Returns why the compiled CPU kernels cannot take these tensors, or None if they can."""
+    return _other_device("cpu", *tensors) or _has_float64(*tensors)
 
 
-def triton_obstacle(*tensors: Tensor | None) -> str | None:
-    """What keeps the Triton kernels from taking these tensors, or None.
+def triton_unsupported(*tensors: Tensor | None) -> str | None:
+    """Returns why the Triton kernels cannot take these tensors, or None if they can.
 
-    With TRITON_INTERPRET=1 in the environment, Triton runs kernels step by step in Python, on tensors of any device.
-    "auto" does not choose that on a CPU, for the compiled kernels take the same arguments and are tried before.
+    With TRITON_INTERPRET=1 in the environment, Triton runs kernels step by step in Python, on
+    tensors of any device. That is for tests: on a CPU "auto" prefers the compiled kernels.
     """
     if not installed("triton"):
         return "triton is not installed (on Linux: pip install triton)"
     if _too_old("triton", (3, 3)):  # kernels before 3.3 do not take tuples
         return "triton is older than 3.3 (pip install --upgrade triton, or a newer torch)"
     if os.environ.get("TRITON_INTERPRET") == "1":
-        return _float64_obstacle(*tensors)
-    return _device_obstacle("cuda", *tensors) or _float64_obstacle(*tensors)
+        return _has_float64(*tensors)
+    return _other_device("cuda", *tensors) or _has_float64(*tensors)
 
 
-def mamba_ssm_obstacle(package: str, *tensors: Tensor | None) -> str | None:
-    """What keeps the kernels of mamba_ssm, or of causal_conv1d beside it, from taking these tensors, or None."""
+def mamba_ssm_unsupported(package: str, *tensors: Tensor | None) -> str | None:
+    """Returns why the kernels of mamba_ssm or causal_conv1d cannot take these tensors, or None."""
     if not installed(package):
-        return f"{package} is not installed (pip install {package.replace('_', '-')}; it compiles CUDA)"
+        name = package.replace("_", "-")
+        return (
+            f"{package} is not installed (it compiles CUDA: "
+            f"pip install --no-build-isolation {name})"
+        )
+    # The packages do not take empty tensors.
     if any(tensor is not None and tensor.numel() == 0 for tensor in tensors):
         return "a tensor is empty"
-    return _device_obstacle("cuda", *tensors) or _float64_obstacle(*tensors)
+    return _other_device("cuda", *tensors) or _has_float64(*tensors)
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Whether a backward pass may come to any of these tensors, so that what it needs must be kept."""
+    """Returns whether a tensor may get a gradient, so that a kernel keeps what that needs."""
     return torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in tensors
     )
 
 
-def prefers_bf16(device: str) -> bool:
-    """Whether training in bfloat16 is much faster on a kind of device: on GPUs, and on CPUs with AMX, as measured."""
-    return device == "cuda" or (
-        device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    )
-
-
 @functools.cache
 def installed(package: str) -> bool:
-    """Whether a package could be imported. It is not: that may take a while."""
+    """Returns whether a package can be found. It is not imported, which may take a while."""
     return find_spec(package) is not None
 
 
 @functools.cache
 def _too_old(package: str, least: tuple[int, int]) -> bool:
-    """Whether an installed package is known to be older than this."""
+    """Returns whether an installed package is known to be older than a version."""
     try:
         major, minor = version(package).split(".")[:2]
-    except PackageNotFoundError:  # nightly builds go by another name
+    except PackageNotFoundError:  # nightly builds have another name
         return False
     return (int(major), int(minor)) < least
 
 
-def _device_obstacle(kind: str, *tensors: Tensor | None) -> str | None:
+def _other_device(kind: str, *tensors: Tensor | None) -> str | None:
+    """Returns a message about a tensor that is not on this kind of device, or None."""
     for tensor in tensors:
         if tensor is not None and tensor.device.type != kind:
             return f"it runs on {kind} and a tensor is on {tensor.device}"
     return None
 
 
-def _float64_obstacle(*tensors: Tensor | None) -> str | None:
+def _has_float64(*tensors: Tensor | None) -> str | None:
+    """Returns a message about a tensor in float64, or None."""
     if any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors):
         return "it computes in float32 and a tensor is float64"
     return None

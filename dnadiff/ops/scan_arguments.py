@@ -1,4 +1,4 @@
-"""What a selective scan is given, as every backend takes it."""
+"""The arguments of a selective scan, in the form that every backend takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class ScanArguments(NamedTuple):
-    """The arguments of `dnadiff.ops.selective_scan_fn`, which says what each of them is."""
+    """The arguments of `dnadiff.ops.selective_scan_fn`; see there for each of them."""
 
     u: Tensor
     delta: Tensor
@@ -24,15 +24,23 @@ class ScanArguments(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """All but the two switches."""
-        return self[:-2]
+        """The tensors among the arguments."""
+        return self[:-2]  # all but the two switches
 
     def grouped(self) -> tuple[Tensor, Tensor]:
-        """B and C, which must vary along the sequence, as (batch, G, N, L) with as many groups each."""
+        """Returns B and C as (batch, G, N, L) with the same number of groups G.
+
+        Both must vary along the sequence.
+        """
         B, C = (t[:, None] if t.dim() == 3 else t for t in (self.B, self.C))
+        # Groups of either divide the channels, so a number that both divide does as well.
         groups = math.lcm(B.shape[1], C.shape[1])
-        B, C = (
-            t if t.shape[1] == groups else t.repeat_interleave(groups // t.shape[1], 1)
-            for t in (B, C)
-        )
-        return B, C
+        return _repeat_groups(B, groups), _repeat_groups(C, groups)
+
+
+def _repeat_groups(coefficients: Tensor, groups: int) -> Tensor:
+    """Returns (batch, G, N, L) coefficients with every group repeated, to `groups` in all."""
+    given = coefficients.shape[1]
+    if given == groups:
+        return coefficients
+    return coefficients.repeat_interleave(groups // given, 1)

@@ -1,4 +1,4 @@
-"""The selective scan of Mamba: one function, several backends."""
+"""The selective scan of Mamba, with several backends."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from dnadiff.ops.backend import (
     choose,
-    cpu_obstacle,
-    mamba_ssm_obstacle,
+    cpu_unsupported,
+    mamba_ssm_unsupported,
     needs_gradient,
-    triton_obstacle,
+    triton_unsupported,
 )
 from dnadiff.ops.scan_arguments import ScanArguments
 
@@ -31,45 +31,49 @@ def selective_scan_fn(
     reverse: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Runs a selective state space model along a sequence (Gu and Dao 2023, arXiv 2312.00752, algorithm 2).
+    """Runs a selective state space model (Gu and Dao 2023, arXiv 2312.00752, algorithm 2).
 
-    Every channel has a state h of N numbers, moved along the sequence by a step size dt = softplus(delta + delta_bias):
+    Every channel has a state h of N numbers. With dt = softplus(delta + delta_bias):
 
-        h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,     y_t = C_t . h_t + D u_t,     out_t = y_t silu(z_t)
+        h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,   y_t = C_t . h_t + D u_t,   out_t = y_t silu(z_t)
 
-    The signature, the layouts and the dtype rules are those of ``mamba_ssm.ops.selective_scan_interface``. The fastest
-    memory order is channels last, as for ``torch.channels_last``: pass ``x.transpose(1, 2)`` of an x that is
-    (batch, L, D) in memory and nothing is copied; results come back in the same order.
+    The signature, the layouts and the dtype rules are those of
+    ``mamba_ssm.ops.selective_scan_interface``. The fastest memory order is channels last, as for
+    ``torch.channels_last``: pass ``x.transpose(1, 2)`` of an x that is (batch, L, D) in memory and
+    nothing is copied; results come back in the same order.
 
     Args:
         u: input (batch, D, L).
         delta: step sizes before bias and softplus (batch, D, L).
         A: decay rates (D, N), real, usually negative.
-        B: input coefficients, varying along the sequence (batch, N, L), or by groups of D/G consecutive channels
-            (batch, G, N, L), or constant (D, N).
+        B: input coefficients (batch, N, L) that vary along the sequence, or (batch, G, N, L) for
+            groups of D/G consecutive channels, or constant (D, N).
         C: output coefficients, in one of the same layouts.
         D: skip weights (D,).
         z: gate (batch, D, L).
         delta_bias: added to delta (D,).
         delta_softplus: whether dt is softplus(delta + delta_bias) or just the sum.
         return_last_state: whether to return the state after the last step as well.
-        reverse: scan right to left. The same as flipping u, delta, z, B, C and the output along L, without the
-            copies; the last state is then the one at position 0.
-        backend: "reference" (PyTorch, step by step, any device and dtype), "cpu" or "triton" (compiled for CPUs or CUDA
-            devices; not float64, nor constant B or C), "mamba_ssm" (that package, where it is installed; no gradient of
-            the last state), or "auto", the fastest of the first three that can take these arguments.
+        reverse: whether to scan right to left. That is the same as flipping u, delta, z, B, C and
+            the output along L, without the copies; the last state is then the one at position 0.
+        backend: "reference" (PyTorch, step by step, any device and dtype), "cpu" or "triton"
+            (compiled for CPUs or CUDA devices; not float64, nor constant B or C), "mamba_ssm" (that
+            package, where it is installed; no gradient of the last state), or "auto", the fastest
+            of the first three that can take these arguments.
 
     Returns:
-        out (batch, D, L) in u's dtype, or (out, last_state), last_state (batch, D, N) in float32 (float64 if u is).
+        out (batch, D, L) in u's dtype, or (out, last_state) with last_state (batch, D, N) in
+        float32 (float64 if u is).
 
     Raises:
-        ValueError: if shapes or dtypes do not fit together, or the backend is unknown or cannot take these arguments.
+        ValueError: if shapes or dtypes do not fit together, or the backend is unknown or cannot
+            take these arguments.
     """
     given = ScanArguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     _check(given)
-    match choose(
-        backend, "selective_scan_fn", scan_obstacles(given, return_last_state)
-    ):  # imports what takes a while
+
+    # Each backend is imported where it is needed: Numba and Triton take a while to import.
+    match choose(backend, "selective_scan_fn", scan_unsupported(given, return_last_state)):
         case "cpu":
             from dnadiff.ops.cpu.scan import selective_scan
         case "triton":
@@ -82,27 +86,36 @@ def selective_scan_fn(
     return (out, last_state) if return_last_state else out
 
 
-def scan_obstacles(given: ScanArguments, return_last_state: bool = False) -> dict[str, str | None]:
-    """For each backend, in the order in which "auto" tries them, what keeps it from taking these arguments, or None."""
+def scan_unsupported(
+    given: ScanArguments, return_last_state: bool = False
+) -> dict[str, str | None]:
+    """Returns, for each backend in the order of "auto", why it cannot be used, or None."""
     tensors = given.tensors
-    constant = (
-        "B and C must vary along the sequence" if given.B.dim() == 2 or given.C.dim() == 2 else None
-    )
-    peer = "it takes at most 256 states" if given.A.shape[1] > 256 else None
+    constant = None
+    if given.B.dim() == 2 or given.C.dim() == 2:
+        constant = "B and C must vary along the sequence"
+    limit = None
+    if given.A.shape[1] > 256:
+        limit = "it takes at most 256 states"
     if return_last_state and needs_gradient(*tensors):
-        peer = "it has no gradient of the last state"
+        limit = "it has no gradient of the last state"
+
+    # "auto" never takes mamba_ssm: the reference, which takes everything, comes before it.
     return {
-        "cpu": constant or cpu_obstacle(*tensors),
-        "triton": constant or triton_obstacle(*tensors),
+        "cpu": constant or cpu_unsupported(*tensors),
+        "triton": constant or triton_unsupported(*tensors),
         "reference": None,
-        "mamba_ssm": mamba_ssm_obstacle("mamba_ssm", *tensors) or peer,
+        "mamba_ssm": mamba_ssm_unsupported("mamba_ssm", *tensors) or limit,
     }
 
 
 def selective_scan_reference(given: ScanArguments) -> tuple[Tensor, Tensor]:
-    """The recurrence written out, one position after the other: slow, clear, and differentiable by autograd.
+    """Computes the scan position by position in PyTorch, differentiable by autograd.
 
-    Returns the output and the last state.
+    It is slow, and written to be read: what the other backends are tested against.
+
+    Returns:
+        The output and the last state.
     """
     u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse = given
     batch, channels, length = u.shape
@@ -112,12 +125,16 @@ def selective_scan_reference(given: ScanArguments) -> tuple[Tensor, Tensor]:
         dt = dt + delta_bias.to(dtype)[:, None]
     if delta_softplus:
         dt = F.softplus(dt)
+
     state = x.new_zeros(batch, channels, A.shape[1])
     ys: list[Tensor] = [x.new_empty(batch, channels)] * length
-    for t in reversed(range(length)) if reverse else range(length):
+    positions = range(length)
+    for t in reversed(positions) if reverse else positions:
         dt_t = dt[:, :, t, None]
         state = torch.exp(dt_t * A) * state + dt_t * _at(B, t, channels) * x[:, :, t, None]
         ys[t] = (_at(C, t, channels) * state).sum(-1)
+
+    # Stacked as (batch, L, D), so that the result is channels last as that of the other backends.
     y = torch.stack(ys, 1).transpose(1, 2) if length else x
     if D is not None:
         y = y + D.to(dtype)[:, None] * x
@@ -127,7 +144,7 @@ def selective_scan_reference(given: ScanArguments) -> tuple[Tensor, Tensor]:
 
 
 def _at(coefficients: Tensor, t: int, channels: int) -> Tensor:
-    """B or C at position t, broadcastable to (batch, D, N)."""
+    """Returns B or C at position t, broadcastable to (batch, D, N)."""
     if coefficients.dim() == 2:
         return coefficients[None]
     if coefficients.dim() == 3:
@@ -136,10 +153,12 @@ def _at(coefficients: Tensor, t: int, channels: int) -> Tensor:
 
 
 def _check(given: ScanArguments) -> None:
+    """Raises ValueError if shapes or dtypes do not fit together."""
     u, delta, A, B, C, D, z, delta_bias, _, _ = given
     if u.dim() != 3:
         raise ValueError(f"u must be (batch, D, L), got {tuple(u.shape)}")
     batch, channels, length = u.shape
+
     if A.dim() != 2 or A.shape[0] != channels:
         raise ValueError(f"A must be (D, N) with D = {channels} as in u, got {tuple(A.shape)}")
     for name, like_u in (("delta", delta), ("z", z)):
@@ -160,13 +179,15 @@ def _check(given: ScanArguments) -> None:
 def _check_coefficients(
     name: str, coefficients: Tensor, u_shape: tuple[int, int, int], states: int
 ) -> None:
+    """Raises ValueError if B or C has none of the three layouts."""
     batch, channels, length = u_shape
     shape = tuple(coefficients.shape)
     groups = shape[1] if len(shape) == 4 else 1
     allowed = [(channels, states), (batch, states, length), (batch, groups, states, length)]
     if shape not in allowed:
         raise ValueError(
-            f"{name} must be (D, N) = {allowed[0]}, (batch, N, L) = {allowed[1]} or (batch, G, N, L), got {shape}"
+            f"{name} must be (D, N) = {allowed[0]}, (batch, N, L) = {allowed[1]} "
+            f"or (batch, G, N, L), got {shape}"
         )
     if groups == 0 or channels % groups:
         raise ValueError(

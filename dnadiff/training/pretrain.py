@@ -41,7 +41,7 @@ from dnadiff.genome.splits import Splits, make_splits, summary
 from dnadiff.genome.windows import HeldOut, Windows, held_out
 from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model, load
-from dnadiff.ops.backend import prefers_bf16
+from dnadiff.ops.precision import prefers_bf16
 from dnadiff.progress import bar
 from dnadiff.training.batches import Batch, Steps
 from dnadiff.training.budget import Budget

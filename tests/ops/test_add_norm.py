@@ -1,4 +1,4 @@
-"""Add and norm: closed forms, every backend against the reference in float64, layouts, and bitwise equality."""
+"""Add and norm: closed forms, backends against the float64 reference, layouts, bits."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ BACKENDS = ["reference", "cpu"]
 
 
 def inputs(*shape, without=(), seed=0):
-    """Arguments in float64, with values that float32 and bfloat16 can both hold."""
+    """Returns arguments in float64 whose values are exact in float32 and bfloat16."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"x": shape, "residual": shape, "weight": shape[-1:], "bias": shape[-1:]}
     given = {k: torch.randn(s, generator=generator).bfloat16().double() for k, s in shapes.items()}
@@ -21,7 +21,7 @@ def inputs(*shape, without=(), seed=0):
 
 
 def run(given, dtype, backend, residual_dtype=None, **options):
-    """Both outputs and all gradients of a weighted sum of them, with x in `dtype`."""
+    """Returns both outputs and all gradients of a weighted sum of them, with x in `dtype`."""
     dtypes = {"x": dtype, "residual": residual_dtype or dtype}
     weights = torch.float64 if dtype == torch.float64 else torch.float32
     leaves = {
@@ -138,7 +138,7 @@ def test_a_row_does_not_depend_on_the_others_nor_on_threads():
     assert torch.equal(alone[0], one["normed"][3])
 
 
-def test_unused_outputs_have_no_gradient_of_their_own():
+def test_unused_output_contributes_no_gradient():
     given = {k: t.float().requires_grad_() for k, t in inputs(3, 20).items()}
     _, total = add_norm_fn(**given, backend="cpu")
     total.sum().backward()

@@ -1,4 +1,4 @@
-"""The causal convolution: closed forms, every backend against the float64 reference, layouts, bitwise equality."""
+"""The causal convolution: closed forms, backends against the float64 reference, layouts, bits."""
 
 import pytest
 import torch
@@ -11,14 +11,14 @@ BACKENDS = ["reference", "cpu"]
 
 
 def inputs(batch=2, channels=20, length=37, width=4, seed=0):
-    """Arguments in float64, with values that float32 and bfloat16 can both hold."""
+    """Returns arguments in float64 whose values are exact in float32 and bfloat16."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"x": (batch, channels, length), "weight": (channels, width), "bias": (channels,)}
     return {k: torch.randn(s, generator=generator).bfloat16().double() for k, s in shapes.items()}
 
 
 def run(given, dtype, backend, **options):
-    """Output and all gradients of a weighted sum of it, with x in `dtype`."""
+    """Returns the output and all gradients of a weighted sum of it, with x in `dtype`."""
     weights = torch.float64 if dtype == torch.float64 else torch.float32
     leaves = {
         k: t.clone().to(dtype if k == "x" else weights).requires_grad_() for k, t in given.items()

@@ -1,4 +1,4 @@
-"""The self-checks find what is wrong."""
+"""The self-checks pass on this machine, and find kernels that are wrong."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def checks():
     return {(c.kernel, c.backend): c for c in check_kernels("cpu")}
 
 
-def test_every_backend_of_every_kernel_is_there(checks):
+def test_checks_cover_every_backend_of_every_kernel(checks):
     scan = {("selective_scan_fn", name) for name in ("cpu", "triton", "reference", "mamba_ssm")}
     conv = {("causal_conv1d_fn", name) for name in ("cpu", "triton", "reference", "mamba_ssm")}
     mixer = {("mamba_mixer_fn", name) for name in ("cpu", "triton", "reference", "mamba_ssm")}
@@ -24,7 +24,7 @@ def test_every_backend_of_every_kernel_is_there(checks):
 @pytest.mark.parametrize(
     "kernel", ["selective_scan_fn", "causal_conv1d_fn", "mamba_mixer_fn", "add_norm_fn"]
 )
-def test_this_machine_is_right(checks, kernel):
+def test_kernels_of_this_machine_pass(checks, kernel):
     for backend in ("cpu", "reference"):
         one = checks[kernel, backend]
         assert not one.wrong
@@ -36,19 +36,19 @@ def test_this_machine_is_right(checks, kernel):
     assert not triton.wrong
 
 
-def tilted(x, weight, bias, silu, reverse):
-    """A convolution whose output is right, and whose gradient is not."""
+def with_wrong_gradient(x, weight, bias, silu, reverse):
+    """Computes a convolution whose output is right, and whose gradient is wrong by 1 %."""
     y = causal_conv_reference(x, weight, bias, silu, reverse)
     return y.detach() + 1.01 * (y - y.detach())
 
 
-def backwards(x, weight, bias, silu, reverse):
-    """One that does not know right to left."""
+def without_reverse(x, weight, bias, silu, reverse):
+    """Computes a convolution that ignores `reverse`."""
     return causal_conv_reference(x, weight, bias, silu, False)
 
 
 def undefined(x, weight, bias, silu, reverse):
-    return backwards(x, weight, bias, silu, reverse) * torch.nan
+    return without_reverse(x, weight, bias, silu, reverse) * torch.nan
 
 
 def broken(x, weight, bias, silu, reverse):
@@ -58,8 +58,8 @@ def broken(x, weight, bias, silu, reverse):
 @pytest.mark.parametrize(
     ("convolution", "failure"),
     [
-        (tilted, None),
-        (backwards, None),
+        (with_wrong_gradient, None),
+        (without_reverse, None),
         (undefined, "a result is not a number"),
         (broken, "RuntimeError: no kernel image is available"),
     ],

@@ -1,4 +1,4 @@
-"""The benchmark of the GPU kernels: without a GPU it says so, and what it does beside launching runs on a CPU."""
+"""The benchmark of the GPU kernels, as far as it runs on a CPU."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ def benchmark(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so():
+def test_message_without_a_gpu():
     run = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stdout == ""

@@ -1,4 +1,4 @@
-"""The backend that calls mamba_ssm and causal_conv1d: what it passes to them, checked by stand-ins that compute."""
+"""The backend that calls mamba_ssm and causal_conv1d, with stand-ins that check their arguments."""
 
 import sys
 from types import ModuleType
@@ -14,9 +14,10 @@ from dnadiff.ops.scan_arguments import ScanArguments
 
 
 def peer_scan(
-    u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False
+    u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+    return_last_state=False,
 ):  # fmt: skip
-    """Takes what mamba_ssm takes, and nothing else."""
+    """Computes a scan of arguments that mamba_ssm takes, and fails for others."""
     varying = [t for t in (u, delta, B, C, z) if t is not None and t.dim() > 2]
     assert len({t.dtype for t in varying}) == 1
     assert all(t is None or t.dtype == torch.float32 for t in (A, D, delta_bias))
@@ -109,11 +110,11 @@ def test_convolution(reverse, silu):
 
 @pytest.fixture
 def any_device(monkeypatch):
-    """Lets tensors be wherever they are."""
-    monkeypatch.setattr(backend, "_device_obstacle", lambda kind, *tensors: None)
+    """Disables the check that tensors are on a CUDA device."""
+    monkeypatch.setattr(backend, "_other_device", lambda kind, *tensors: None)
 
 
-def test_asked_for_by_name(any_device):
+def test_mamba_ssm_runs_when_asked_for_by_name(any_device):
     given = {k: t.float() for k, t in inputs().items()}
     y, last = selective_scan_fn(
         **given, delta_softplus=True, return_last_state=True, backend="mamba_ssm"
@@ -140,12 +141,12 @@ def test_asked_for_by_name(any_device):
         ({k: t.float() for k, t in inputs(batch=0).items()}, "a tensor is empty"),
     ],
 )
-def test_what_the_scan_does_not_take(any_device, given, message):
+def test_unsupported_scan_arguments(any_device, given, message):
     with pytest.raises(ValueError, match=f"'mamba_ssm': {message}"):
         selective_scan_fn(**given, return_last_state=True, backend="mamba_ssm")
 
 
-def test_what_the_convolution_does_not_take(any_device):
+def test_unsupported_convolution_arguments(any_device):
     given = {k: t.float() for k, t in conv_inputs(width=7).items()}
     with pytest.raises(ValueError, match="it takes filters of 2 to 4 positions"):
         causal_conv1d_fn(**given, backend="mamba_ssm")

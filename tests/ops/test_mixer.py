@@ -22,7 +22,7 @@ def arguments(
     biases=True,
     seed=0,
 ):
-    """Leaves in float64, and how to call the mixer with them."""
+    """Returns leaves in float64 by name, and which directions are reversed."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape, scale=1.0):
@@ -50,7 +50,7 @@ def arguments(
 
 
 def weights(leaves, reverse):
-    """The projections, and the directions."""
+    """Returns the projections, and the directions."""
     directions = [
         DirectionWeights(
             *(leaves.get(f"{name}{i}") for name in DirectionWeights._fields if name != "reverse"),
@@ -72,7 +72,7 @@ def mix(leaves, reverse, backend):
 
 
 def run(leaves, reverse, dtype, backend):
-    """The output, and the gradients of a weighted sum of it."""
+    """Returns the output, and the gradients of a weighted sum of it."""
     leaves = {k: t.clone().to(dtype).requires_grad_() for k, t in leaves.items()}
     out = mix(leaves, reverse, backend)
     weight = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape)
@@ -134,7 +134,8 @@ def test_any_shape(batch, length, channels, states, rank, taps):
     expected = run(leaves, reverse, torch.float64, "reference")
     actual = run(leaves, reverse, torch.float32, "cpu")
     assert_close({"out": actual.pop("out")}, expected, 1e-5)
-    # One number's gradient may be a sum whose terms cancel: errors are measured against all gradients together.
+    # One number's gradient may be a sum whose terms cancel, so errors are measured against the norm
+    # of all gradients together.
     size = torch.linalg.vector_norm(torch.cat([expected[name].flatten() for name in actual]))
     for name, gradient in actual.items():
         assert (
@@ -205,7 +206,7 @@ def test_errors():
 @pytest.mark.parametrize(
     "options", [{}, {"taps": 1, "biases": False}, {"states": 1, "length": 1}], ids=str
 )
-def test_one_position_at_a_time_is_the_same_mixer(options):
+def test_steps_equal_the_whole_mixer(options):
     leaves, reverse = arguments(reverse=(False,), **options)
     projections, (direction,) = weights(leaves, reverse)
     state, out = MixerState.empty(2, direction), []
@@ -217,7 +218,7 @@ def test_one_position_at_a_time_is_the_same_mixer(options):
     )
 
 
-def test_right_to_left_cannot_be_taken_one_position_at_a_time():
+def test_steps_refuse_a_reversed_direction():
     leaves, reverse = arguments(reverse=(True,))
     projections, (direction,) = weights(leaves, reverse)
     with pytest.raises(ValueError, match="right to left"):

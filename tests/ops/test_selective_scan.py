@@ -1,4 +1,4 @@
-"""The selective scan: closed forms, every backend against the float64 reference, layouts, bitwise equality."""
+"""The selective scan: closed forms, backends against the float64 reference, layouts, bits."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ SEQUENCES = ("u", "delta", "z", "B", "C")
 
 
 def inputs(batch=2, channels=20, length=37, states=5, groups=None, without=(), seed=0):
-    """Arguments of the scan in float64, with values that float32 and bfloat16 can both hold."""
+    """Returns arguments in float64 whose values are exact in float32 and bfloat16."""
     generator = torch.Generator().manual_seed(seed)
     coefficients = (batch, states, length) if groups is None else (batch, groups, states, length)
     shapes = {
@@ -33,7 +33,7 @@ def inputs(batch=2, channels=20, length=37, states=5, groups=None, without=(), s
 
 
 def run(given, dtype, backend, **options):
-    """Output, last state and all gradients of a weighted sum of both, with sequences in `dtype`."""
+    """Returns output, last state and all gradients, with sequences in `dtype`."""
     leaves = {
         k: t.clone()
         .to(dtype if k in SEQUENCES or dtype == torch.float64 else torch.float32)
@@ -91,11 +91,9 @@ def test_closed_form(backend, A, dt, expected):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_skip_bias_softplus_and_gate(backend):
     u = torch.tensor([[[2.0]]])
-    zero = torch.zeros(1, 1, 1)
-    y = selective_scan_fn(
-        u, zero, torch.zeros(1, 1), zero + 1, zero + 3, torch.tensor([5.0]), zero + 1, torch.tensor([0.5]), True,
-        backend=backend,
-    )  # fmt: skip
+    one = torch.ones(1, 1, 1)
+    A, D, bias = torch.zeros(1, 1), torch.tensor([5.0]), torch.tensor([0.5])
+    y = selective_scan_fn(u, 0 * one, A, one, 3 * one, D, one, bias, True, backend=backend)
     softplus, silu = 0.9740769841801067, 0.7310585786300049
     torch.testing.assert_close(y, torch.tensor([[[(softplus * 2 * 3 + 5 * 2) * silu]]]))
 
@@ -128,10 +126,9 @@ def test_gradcheck_of_the_reference(reverse, constant):
     names = list(given)
 
     def scan(*tensors):
-        return selective_scan_fn(
-            **dict(zip(names, tensors, strict=True)), delta_softplus=True, return_last_state=True, reverse=reverse,
-            backend="reference",
-        )  # fmt: skip
+        options = {"delta_softplus": True, "return_last_state": True, "reverse": reverse}
+        arguments = dict(zip(names, tensors, strict=True))
+        return selective_scan_fn(**arguments, **options, backend="reference")
 
     assert torch.autograd.gradcheck(scan, [t.clone().requires_grad_() for t in given.values()])
 
@@ -296,8 +293,8 @@ def test_same_numbers_for_one_and_two_threads(batch):
         torch.set_num_threads(threads)
 
 
-def test_the_number_of_threads_is_left_alone():
-    """Also by the first kernel of a process, which makes Numba start OpenMP."""
+def test_number_of_threads_does_not_change():
+    """Not even by the first kernel of a process, which makes Numba start OpenMP."""
     code = """
 import torch
 from dnadiff.ops import selective_scan_fn
@@ -322,7 +319,7 @@ def test_empty_batch_has_empty_output_and_zero_gradients(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"])
-def test_nan_is_not_swallowed(backend, name):
+def test_nan_propagates(backend, name):
     given = {k: t.float() for k, t in inputs(channels=4).items()}
     given[name].view(-1)[0] = torch.nan
     y = selective_scan_fn(**given, delta_softplus=True, backend=backend)
@@ -397,5 +394,8 @@ def test_errors_name_what_is_wrong(change, message):
 
 
 def test_importing_ops_imports_no_compiler():
-    code = "import sys, dnadiff.ops; sys.exit(any(name in sys.modules for name in ('numba', 'triton', 'mamba_ssm')))"
+    code = """
+import sys, dnadiff.ops
+sys.exit(any(name in sys.modules for name in ("numba", "triton", "mamba_ssm")))
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

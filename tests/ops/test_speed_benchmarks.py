@@ -1,4 +1,4 @@
-"""The scripts that measure speed run, and say what they measured."""
+"""The benchmarks run on small inputs, and print and write what they measured."""
 
 import json
 import subprocess
@@ -100,5 +100,6 @@ def test_backbones(tmp_path):
     assert result["params"] == {"mamba": 468_608, "hyena": 436_096}
     for name in ("forward", "training step"):
         assert all(result["times"][name][backbone]["median"] > 0 for backbone in ("mamba", "hyena"))
-    assert list(result["letters per second"]) == ["mamba"]
-    assert result["letters per second"]["mamba"]["recurrent"] > 0 and "letters/s" in printed
+    assert list(result["sampled bases per second"]) == ["mamba"]
+    assert result["sampled bases per second"]["mamba"]["recurrent"] > 0
+    assert "bases/s by its recurrent form" in printed

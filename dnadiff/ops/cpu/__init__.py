@@ -1,1 +1,4 @@
-"""The kernels compiled for the CPU by Numba. Importing a module of this folder imports Numba: do it when needed."""
+"""CPU kernels, compiled by Numba on their first call.
+
+Importing a module of this folder imports Numba, which takes a while: import where it is needed.
+"""

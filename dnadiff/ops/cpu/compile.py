@@ -1,11 +1,8 @@
-"""Compiling, calling and feeding kernels: the disk cache, the threads, and tensors as rows of numbers."""
+"""Compiles kernels, sets their number of threads, and passes tensors to them as rows of numbers."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,58 +11,28 @@ import numba
 import torch
 from torch import Tensor
 
+from dnadiff.kernel_cache import compile_kernel
 from dnadiff.ops.cpu.lanes import pointer
-
-logger = logging.getLogger(__name__)
 
 
 def kernel(function: Callable) -> Any:
-    """Compiles a function whose `numba.prange` loops run in parallel, and keeps the machine code on disk.
+    """Compiles a function whose `numba.prange` loops run in parallel.
 
-    Numba keeps it beside the source, or in the user's cache folder where that cannot be written (`NUMBA_CACHE_DIR`
-    overrides both); where neither can, every process compiles anew.
+    `dnadiff.kernel_cache` keeps the machine code on disk. A change to a file of this folder, or of
+    the function's own, compiles it again.
     """
-    try:
-        compiled: Any = numba.njit(parallel=True, cache=True)(function)
-    except RuntimeError:
-        return numba.njit(parallel=True)(function)
-    # To see whether code is out of date Numba looks at the kernel's own file alone, but other files are in it too.
-    compiled._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
-    compiled._cache.load_overload = _announced(compiled._cache.load_overload)
-    return compiled
-
-
-def _announced(load: Callable) -> Callable:
-    """The same look into the disk cache, but what it does not find is announced: compiling takes seconds."""
-
-    def load_overload(*args: Any) -> Any:
-        found = load(*args)
-        if found is None:
-            _announce()
-        return found
-
-    return load_overload
-
-
-@functools.cache
-def _announce() -> None:
-    logger.info("compiling kernels for this CPU, once: half a minute")
-
-
-def _stamp(folder: Path) -> bytes:
-    """Changes whenever a file of the kernel's folder or of this one does."""
-    sources = sorted({*folder.glob("*.py"), *Path(__file__).parent.glob("*.py")})
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
+    here = Path(__file__).parent
+    return compile_kernel(function, sources=[here], announce=True, parallel=True)
 
 
 @contextlib.contextmanager
 def threads() -> Iterator[None]:
-    """Inside, kernels use as many threads as PyTorch does."""
+    """Lets kernels use as many threads as PyTorch does, within the block."""
     wanted = torch.get_num_threads()
     before = numba.get_num_threads()
-    if (
-        torch.get_num_threads() != wanted
-    ):  # Numba has just started OpenMP, which the two share, with threads of its own
+    # The first call of Numba's function starts OpenMP, which Numba and PyTorch share, with Numba's
+    # number of threads.
+    if torch.get_num_threads() != wanted:
         torch.set_num_threads(wanted)
     limit = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     numba.set_num_threads(min(wanted, limit))
@@ -76,13 +43,13 @@ def threads() -> Iterator[None]:
 
 
 class Rows(NamedTuple):
-    """A (batch, C, L) tensor as kernels see it: at each position a row of C numbers, one after the other.
+    """A (batch, C, L) tensor as kernels see it: at each position a row of C consecutive numbers.
 
-    The row of sequence b at position t begins at data[start + b batch + t step]. A sequence that is read from right to
-    left is one whose step is negative.
+    The row of sequence b at position t begins at data[start + b batch + t step]. A negative step
+    reads the sequence from right to left, without a copy.
     """
 
-    data: Any  # an array for those who call a kernel, a pointer inside
+    data: Any  # an array outside of kernels, a pointer inside
     start: int
     batch: int
     step: int
@@ -90,42 +57,44 @@ class Rows(NamedTuple):
 
 @numba.njit
 def inside(source: Any) -> Any:
-    """The same rows with a pointer in place of the array."""
+    """Returns the same rows with a pointer in place of the array."""
     return Rows(pointer(source.data), source.start, source.batch, source.step)
 
 
 def rows(tensor: Tensor, reverse: bool = False) -> Rows:
-    """The rows of a (batch, C, L) tensor in float32 or bfloat16 that went through `channels_last`, without a copy."""
-    if tensor.numel() == 0:
-        tensor = torch.empty(
-            1, 1, 1, dtype=tensor.dtype
-        )  # nothing will be read; Numba needs an array all the same
+    """Returns the rows of a (batch, C, L) tensor without a copy.
+
+    The tensor is float32 or bfloat16 and channels last, as `channels_last` returns it.
+    """
+    if tensor.numel() == 0:  # nothing is read from an empty tensor, but Numba needs an array
+        tensor = torch.empty(1, 1, 1, dtype=tensor.dtype)
+
+    # All numbers from the tensor's first to its last, as one flat array.
     batch, _, step = tensor.stride()
-    span = 1 + sum(
-        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    )
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    span = 1 + sum((size - 1) * stride for size, stride in sizes)
     flat = tensor.detach().as_strided((span,), (1,))
-    data = (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
-    return (
-        Rows(data, (tensor.shape[2] - 1) * step, batch, -step)
-        if reverse
-        else Rows(data, 0, batch, step)
-    )
+    if flat.dtype == torch.bfloat16:  # NumPy has no bfloat16; kernels take its bits
+        flat = flat.view(torch.int16)
+
+    if reverse:
+        return Rows(flat.numpy(), (tensor.shape[2] - 1) * step, batch, -step)
+    return Rows(flat.numpy(), 0, batch, step)
 
 
 def storable(tensor: Tensor) -> Tensor:
-    """The tensor in a type that kernels can read: bfloat16 if it is that, else float32."""
+    """Returns the tensor in a type that kernels read: unchanged in bfloat16, else as float32."""
     return tensor if tensor.dtype == torch.bfloat16 else tensor.float()
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """The same (batch, C, L) tensor, copied only if the numbers of a row do not lie one after the other."""
+    """Returns the same (batch, C, L) tensor, copied only if rows are not consecutive in memory."""
     if tensor.shape[1] == 1 or tensor.stride(1) == 1:
         return tensor
     return tensor.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def empty_rows(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An uninitialised (batch, C, L) tensor whose rows lie one after the other."""
+    """Returns an uninitialised (batch, C, L) tensor that is channels last."""
     batch, channels, length = like.shape
     return torch.empty(batch, length, channels, dtype=dtype or like.dtype).transpose(1, 2)

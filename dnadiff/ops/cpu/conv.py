@@ -1,7 +1,21 @@
 """Causal depthwise convolution on a CPU, forward and backward, with SiLU in the same pass.
 
-Sixteen channels go abreast, and chunks of 32 positions follow one another, as in the scan. The backward pass computes
-the output before SiLU again, for the chunk and the W - 1 positions after it, whose gradients reach back into the chunk.
+    pre_t = bias + sum_k w_k x_{t - (W - 1) + k},    y_t = silu(pre_t) = pre_t sigmoid(pre_t)
+
+The layout is that of the scan (see `scan_kernels`): blocks of 16 channels fill a vector each, and
+the sequence is walked in chunks of 32 positions. For each chunk and block the inputs that the
+filter sees are copied to a *window*, a tile with W - 1 positions more, where rows lie side by side.
+Four positions are then 64 consecutive numbers, which wide Lanes take together.
+
+Nothing but the inputs is kept for the backward pass. With dpre_t = dy_t silu'(pre_t) it computes
+
+    dx_t = sum_k w_k dpre_{t + (W - 1) - k},    dw_k = sum_t dpre_t x_{t - (W - 1) + k}
+
+For dx it needs dpre of the chunk and of the W - 1 positions after it, so it computes `pre` again
+for all of these. That is a tenth more work than the chunk alone, and needs no memory between
+chunks.
+
+A task is one sequence and one slab of up to 128 channels, as in the scan.
 """
 
 from __future__ import annotations
@@ -40,11 +54,11 @@ from dnadiff.ops.cpu.lanes import (
 from dnadiff.ops.cpu.scan import pad_channels, unpad_channels
 from dnadiff.ops.cpu.tiles import CHUNK, TILE, Place, clear, first, prefetch_chunk
 
-_SLAB = 8  # blocks
+_SLAB = 8  # blocks of a task, as in the scan
 
 
 class _Shape(NamedTuple):
-    """How many there are of each; channels go by blocks of 16."""
+    """Sizes and switches of a convolution, with channels counted in blocks of 16."""
 
     batch: int
     length: int
@@ -55,7 +69,10 @@ class _Shape(NamedTuple):
 
 
 class _Filter(NamedTuple):
-    """The filters of a block, as pointers: weight[tap, lane], bias[lane], both four times side by side, for WIDE."""
+    """The filters of a block, as pointers to weight[tap, lane] and bias[lane].
+
+    Each row of 16 lanes is stored four times side by side, to be loaded as wide Lanes.
+    """
 
     weight: Any
     bias: Any
@@ -65,8 +82,9 @@ class _Filter(NamedTuple):
 
 @njit
 def _place(shape: Any, sequence: int, block: int, start: int, end: int) -> Any:
-    """The positions from start to end, as far as they are in the sequence."""
+    """Returns the positions from start to end, as far as they are in the sequence."""
     t = max(start, 0)
+    # A window that lies wholly after the end has no positions, and not a negative number.
     return Place(sequence, t, max(min(end, shape.length) - t, 0), block * WIDTH)
 
 
@@ -74,23 +92,30 @@ def _place(shape: Any, sequence: int, block: int, start: int, end: int) -> Any:
 def _load_window(
     tile: Any, source: Any, shape: Any, sequence: int, block: int, start: int, end: int
 ) -> None:
-    """Fills the tile with the positions from start to end; positions outside the sequence are 0."""
+    """Copies the positions from start to end to the tile; those outside the sequence are 0."""
     place = _place(shape, sequence, block, start, end)
     before = (place.t - start) * WIDTH
     clear(tile, before)
+
+    # The present chunk was prefetched one chunk ago; now the next one is.
     prefetch_chunk(source, place, 1)
     at = first(source, place)
     for i in range(before, before + place.steps * WIDTH, WIDTH):
         store(tile, i, load(source.data, at))
         at += source.step
-    behind = before + place.steps * WIDTH
-    clear(shift(tile, behind), (end - start) * WIDTH - behind)
+
+    after = before + place.steps * WIDTH
+    clear(shift(tile, after), (end - start) * WIDTH - after)
 
 
 @njit
 def _apply(filtering: Any, window: Any, i: int) -> Any:
-    """The filtered values at four positions, the first tap of the first of which is at element i of the window."""
+    """Returns `pre` at four positions; the first one's first tap is at element i of the window.
+
+    The next tap of all four is one row of 16 further on.
+    """
     y = load_wide(filtering.bias, 0)
+    # Tap k of position t is row t + k, because the window begins W - 1 positions early.
     for tap in range(filtering.taps):
         y = fma(load_wide(window, i + tap * WIDTH), load_wide(filtering.weight, tap * WIDE), y)
     return y
@@ -98,27 +123,32 @@ def _apply(filtering: Any, window: Any, i: int) -> Any:
 
 @njit
 def _filter(block: int, shape: Any, weight: Any, bias: Any) -> Any:
+    """Returns the filters of a block."""
+    # WIDE and not WIDTH: each row of the filters is there four times.
     weight, bias = shift(weight, block * shape.taps * WIDE), shift(bias, block * WIDE)
     return _Filter(weight, bias, shape.taps, shape.silu)
 
 
 @njit
 def _forward_task(number: int, shape: Any, x: Any, weight: Any, bias: Any, out: Any) -> None:
+    """Convolves one slab of one sequence."""
     sequence, slab = number // shape.slabs, number % shape.slabs
-    before = shape.taps - 1
+    before = shape.taps - 1  # positions that the filter sees before the present one
     arena = np.empty((2 * CHUNK + before + 1) * WIDTH, np.float32)
     y = align(pointer(arena))
     window = shift(y, TILE)
+
     for t in range(0, shape.length, CHUNK):
         for block in range(slab * _SLAB, min((slab + 1) * _SLAB, shape.blocks)):
             _load_window(window, x, shape, sequence, block, t - before, t + CHUNK)
-            filtering, place = (
-                _filter(block, shape, weight, bias),
-                _place(shape, sequence, block, t, t + CHUNK),
-            )
+            filtering = _filter(block, shape, weight, bias)
+            place = _place(shape, sequence, block, t, t + CHUNK)
+            # Four positions at once; at the end of the sequence up to three of them are not used.
             for i in range(0, place.steps * WIDTH, WIDE):
                 pre = _apply(filtering, window, i)
                 store(y, i, pre * sigmoid(pre) if shape.silu else pre)
+
+            # Rows of the output are a whole row of channels apart, so they are written one by one.
             at = first(out, place)
             prefetch_chunk(out, place, 1)
             for i in range(0, place.steps * WIDTH, WIDTH):
@@ -129,25 +159,27 @@ def _forward_task(number: int, shape: Any, x: Any, weight: Any, bias: Any, out: 
 
 @kernel
 def _forward(shape: Any, x: Any, weight: Any, bias: Any, out: Any) -> None:
+    """Writes the output, task by task."""
     for number in numba.prange(shape.batch * shape.slabs):
         _forward_task(number, shape, inside(x), pointer(weight), pointer(bias), inside(out))
 
 
 @njit
 def _back_silu(dpre: Any, window: Any, filtering: Any, size: int) -> None:
-    """Turns gradients of the output into gradients of the filtered values."""
+    """Multiplies the output's gradients by silu'(pre) = s + pre s (1 - s), in place."""
     for i in range(0, size, WIDE):
-        pre = _apply(filtering, window, i)
+        pre = _apply(filtering, window, i)  # computed again: forward kept nothing
         s = sigmoid(pre)
         store(dpre, i, load_wide(dpre, i) * fma(pre * s, 1.0 - s, s))
 
 
 @njit
 def _back_filter(dpre: Any, filtering: Any, dx: Any, add: bool, place: Any) -> None:
-    """Writes the gradient of x, or adds to it."""
+    """Writes the gradient of x, or adds to it: the filter runs the other way round over dpre."""
     at, last = first(dx, place), filtering.taps - 1
     prefetch_chunk(dx, place, 1)
     for i in range(0, place.steps * WIDTH, WIDTH):
+        # x_t enters pre_t by the last tap, pre_{t+1} by the one before, and so on.
         d = load(dpre, i) * load(filtering.weight, last * WIDE)
         for tap in range(last):
             d = fma(load(filtering.weight, tap * WIDE), load(dpre, i + (last - tap) * WIDTH), d)
@@ -157,13 +189,17 @@ def _back_filter(dpre: Any, filtering: Any, dx: Any, add: bool, place: Any) -> N
 
 @njit
 def _back_weight(dpre: Any, window: Any, taps: int, dweight: Any, dbias: Any, size: int) -> None:
-    """Adds to the gradients of the weight and the bias. Even and odd positions are summed apart, which is faster."""
+    """Adds to the gradients of the weight and the bias.
+
+    Even and odd positions have a sum each, so that an addition need not wait for the one before.
+    """
     for tap in range(0, taps * WIDTH, WIDTH):
-        even, odd = load(dweight, tap), 0.0 * load(dweight, tap)
+        even, odd = load(dweight, tap), 0.0 * load(dweight, tap)  # a zero of type Lanes
         for i in range(0, size, 2 * WIDTH):
             even = fma(load(dpre, i), load(window, i + tap), even)
             odd = fma(load(dpre, i + WIDTH), load(window, i + WIDTH + tap), odd)
         store(dweight, tap, even + odd)
+
     total = load(dbias, 0)
     for i in range(0, size, WIDTH):
         total = total + load(dpre, i)
@@ -183,23 +219,27 @@ def _backward_task(
     dweight: Any,
     dbias: Any,
 ) -> None:
+    """Computes the gradients of one slab of one sequence."""
     sequence, slab = number // shape.slabs, number % shape.slabs
-    beside = shape.taps - 1
-    size = (TILE + beside * WIDTH + WIDE - 1) // WIDE * WIDE  # whole groups of four positions
-    arena = np.zeros(2 * size + (beside + 1) * WIDTH, np.float32)
+    margin = shape.taps - 1  # positions that the filter sees besides the present one
+    size = (TILE + margin * WIDTH + WIDE - 1) // WIDE * WIDE  # whole groups of four positions
+    arena = np.zeros(2 * size + (margin + 1) * WIDTH, np.float32)
     dpre = align(pointer(arena))
     window = shift(dpre, size)
+
     for t in range(0, shape.length, CHUNK):
         for block in range(slab * _SLAB, min((slab + 1) * _SLAB, shape.blocks)):
-            filtering, place = (
-                _filter(block, shape, weight, bias),
-                _place(shape, sequence, block, t, t + CHUNK),
-            )
-            _load_window(window, x, shape, sequence, block, t - beside, t + CHUNK + beside)
-            _load_window(dpre, dout, shape, sequence, block, t, t + CHUNK + beside)
+            filtering = _filter(block, shape, weight, bias)
+            place = _place(shape, sequence, block, t, t + CHUNK)
+            # The window reaches W - 1 positions before the chunk for the taps of its first
+            # position, and as many after it, where `pre` is needed too.
+            _load_window(window, x, shape, sequence, block, t - margin, t + CHUNK + margin)
+            _load_window(dpre, dout, shape, sequence, block, t, t + CHUNK + margin)
             if shape.silu:
                 _back_silu(dpre, window, filtering, size)
             _back_filter(dpre, filtering, dx, add, place)
+            # The weight's gradient takes the chunk alone: the positions after it belong to the
+            # next.
             at = (sequence * shape.blocks + block) * WIDTH
             _back_weight(
                 dpre, window, shape.taps, shift(dweight, at * shape.taps), shift(dbias, at), TILE
@@ -219,18 +259,24 @@ def _backward(
     dweight: Any,
     dbias: Any,
 ) -> None:
-    """Writes the gradient of x, or adds to it; and for each sequence those of the weight and the bias."""
+    """Writes the gradient of x, or adds to it, and adds to those of the weight and the bias.
+
+    The latter two are kept for each sequence apart, and PyTorch adds them up in a fixed order.
+    """
     for number in numba.prange(shape.batch * shape.slabs):
         _backward_task(
-            number, shape, inside(x), pointer(weight), pointer(bias), inside(dout), inside(dx), add, pointer(dweight),
-            pointer(dbias),
+            number, shape, inside(x), pointer(weight), pointer(bias), inside(dout), inside(dx), add,
+            pointer(dweight), pointer(dbias),
         )  # fmt: skip
 
 
 def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
 ) -> Tensor:
-    """The convolution of `dnadiff.ops.causal_conv1d_fn`. bfloat16 is kept as it is; what is computed is float32."""
+    """Computes `dnadiff.ops.causal_conv1d_fn`.
+
+    bfloat16 tensors are read and written as they are; arithmetic is in float32.
+    """
     channels = x.shape[1]
     padded = channels_last(pad_channels(storable(x), 1))
     weight = pad_channels(weight.float(), 0)
@@ -240,7 +286,10 @@ def causal_conv(
 
 
 class _CausalConv(torch.autograd.Function):
-    """x is float32 or bfloat16, channels last and padded; weight and bias are float32."""
+    """The convolution for autograd.
+
+    x is float32 or bfloat16, channels last and padded; weight and bias are float32.
+    """
 
     @staticmethod
     def forward(
@@ -263,7 +312,10 @@ class _CausalConv(torch.autograd.Function):
 
 
 def conv_forward(x: Tensor, weight: Tensor, bias: Tensor, *, silu: bool, reverse: bool) -> Tensor:
-    """The convolution (batch, C, L) of x, channels last and padded, with float32 weight (C, W) and bias (C,)."""
+    """Returns the convolution (batch, C, L) of x, with float32 weight (C, W) and bias (C,).
+
+    x is channels last and padded.
+    """
     out = empty_rows(x)
     with threads():
         _forward(*_arguments(x, weight, bias, silu, reverse), rows(out, reverse))
@@ -296,15 +348,11 @@ def conv_backward(
 def _arguments(
     x: Tensor, weight: Tensor, bias: Tensor, silu: bool, reverse: bool
 ) -> tuple[Any, ...]:
-    """What both kernels take; see _Filter."""
+    """Returns the arguments of both kernels, with the weights laid out as `_Filter` says."""
     batch, channels, length = x.shape
     blocks, taps = channels // WIDTH, weight.shape[1]
     shape = _Shape(batch, length, blocks, -(-blocks // _SLAB), taps, silu)
     copies = WIDE // WIDTH
     weights = weight.detach().view(blocks, WIDTH, taps).mT.repeat(1, 1, copies)
-    return (
-        shape,
-        rows(x, reverse),
-        weights.numpy(),
-        bias.detach().view(blocks, WIDTH).repeat(1, copies).numpy(),
-    )
+    biases = bias.detach().view(blocks, WIDTH).repeat(1, copies)
+    return shape, rows(x, reverse), weights.numpy(), biases.numpy()

@@ -1,7 +1,11 @@
-"""Four Lanes at a time, as a tuple: four states of 16 channels, or their decay rates, or their gradients.
+"""Quads: four Lanes as a tuple, e.g. four states of 16 channels, their decay rates, or gradients.
 
-Four is what fits in the registers beside the constants of exp2. In memory a quad is 64 numbers in a row. Where a quad
-is expected four plain numbers do as well, each the same for all channels: the B or C of a position.
+One vector at a time would leave the CPU waiting, since each instruction of a recurrence needs the
+result of the one before; four independent ones fill the wait. More than four do not fit in the
+registers beside the constants of exp2. In memory a quad is 64 consecutive numbers. Where a function
+takes a quad it also takes four plain numbers, each the same for all channels: B or C at a position.
+
+The tuples are written out, because Numba unrolls no loop over a tuple of Lanes.
 """
 
 from __future__ import annotations
@@ -12,13 +16,13 @@ from numba import njit
 
 from dnadiff.ops.cpu.lanes import WIDTH, fma, load, load_number, store
 
-QUAD = 4
-QUAD_WIDTH = QUAD * WIDTH
+QUAD = 4  # Lanes
+QUAD_WIDTH = QUAD * WIDTH  # numbers
 
 
 @njit
 def load_quad(array: Any, offset: int) -> Any:
-    """The 64 numbers from `offset` on."""
+    """Returns the quad in the 64 numbers from `offset` on."""
     return (
         load(array, offset),
         load(array, offset + WIDTH),
@@ -29,7 +33,7 @@ def load_quad(array: Any, offset: int) -> Any:
 
 @njit
 def store_quad(array: Any, offset: int, x: Any) -> None:
-    """Writes 64 numbers from `offset` on."""
+    """Writes the 64 numbers of a quad from `offset` on."""
     store(array, offset, x[0])
     store(array, offset + WIDTH, x[1])
     store(array, offset + 2 * WIDTH, x[2])
@@ -38,7 +42,7 @@ def store_quad(array: Any, offset: int, x: Any) -> None:
 
 @njit
 def load_numbers(array: Any, offset: int) -> Any:
-    """The four numbers from `offset` on."""
+    """Returns the four plain numbers from `offset` on."""
     return (
         load_number(array, offset),
         load_number(array, offset + 1),
@@ -49,25 +53,25 @@ def load_numbers(array: Any, offset: int) -> Any:
 
 @njit
 def scale(x: Any, y: Any) -> Any:
-    """Quad x, each times the Lanes y."""
+    """Returns the quad x, each of its Lanes times the Lanes y."""
     return x[0] * y, x[1] * y, x[2] * y, x[3] * y
 
 
 @njit
 def scale_add(x: Any, y: Any, z: Any) -> Any:
-    """Quad x, each times the Lanes y, plus the quad z."""
+    """Returns the quad x, each of its Lanes times the Lanes y, plus the quad z."""
     return fma(x[0], y, z[0]), fma(x[1], y, z[1]), fma(x[2], y, z[2]), fma(x[3], y, z[3])
 
 
 @njit
 def multiply(x: Any, y: Any) -> Any:
-    """Quad times quad."""
+    """Returns quad times quad."""
     return x[0] * y[0], x[1] * y[1], x[2] * y[2], x[3] * y[3]
 
 
 @njit
 def multiply_add(x: Any, y: Any, z: Any) -> Any:
-    """Quad times quad plus quad."""
+    """Returns quad times quad plus quad."""
     return (
         fma(x[0], y[0], z[0]),
         fma(x[1], y[1], z[1]),
@@ -78,5 +82,6 @@ def multiply_add(x: Any, y: Any, z: Any) -> Any:
 
 @njit
 def dot(x: Any, y: Any, start: Any) -> Any:
-    """The Lanes `start`, plus the sum of the four products of quad and quad."""
+    """Returns the Lanes `start` plus the sum of the four products of quad and quad."""
+    # In a fixed order, as every sum of these kernels, so that results are the same in each run.
     return fma(x[0], y[0], fma(x[1], y[1], fma(x[2], y[2], fma(x[3], y[3], start))))

@@ -1,4 +1,9 @@
-"""Places in the rows of a sequence, and tiles: scratch memory for up to CHUNK positions by 16 channels."""
+"""Places in the rows of a sequence, and tiles of scratch memory.
+
+A tile holds one quantity for CHUNK positions by 16 channels, position after position. CHUNK is 32:
+shorter chunks mean more states at borders to write and read, and longer ones mean tiles, decays and
+states that no longer fit in the first-level cache together (8 KiB each for a quad of 32 positions).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,12 @@ from numba import njit
 
 from dnadiff.ops.cpu.lanes import WIDTH, prefetch, store
 
-CHUNK = 32
-TILE = CHUNK * WIDTH
+CHUNK = 32  # positions
+TILE = CHUNK * WIDTH  # numbers
 
 
 class Place(NamedTuple):
-    """`steps` positions of a sequence from t on, 16 channels from `column` on."""
+    """The positions t to t + steps - 1 of a sequence, in the 16 channels from `column` on."""
 
     sequence: int
     t: int
@@ -30,21 +35,22 @@ def clear(memory: Any, size: int) -> None:
 
 @njit
 def element(source: Any, sequence: int, t: int, column: int) -> int:
-    """Where the number of a sequence at position t, in the given column, lies in source.data."""
+    """Returns the offset in source.data of a sequence's number at position t in a column."""
     return source.start + sequence * source.batch + t * source.step + column
 
 
 @njit
 def first(source: Any, place: Any) -> int:
-    """Where the place begins in source.data; the next position is source.step further on."""
+    """Returns the offset in source.data of a place; the next position is source.step further on."""
     return element(source, place.sequence, place.t, place.column)
 
 
 @njit
 def prefetch_chunk(source: Any, place: Any, chunks: int) -> None:
-    """Starts to bring near the place that is so many chunks further on; it need not exist.
+    """Prefetches the place that is `chunks` chunks further on; it need not exist.
 
-    Rows are far apart in memory, which the CPU's own prefetching does not see through.
+    The CPU's own prefetching follows neighbouring cache lines, but two rows of a block are a whole
+    row of channels apart. A row of 16 float32 numbers is one cache line, so one request a row does.
     """
     at = first(source, place) + chunks * CHUNK * source.step
     for _ in range(CHUNK):

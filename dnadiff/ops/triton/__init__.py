@@ -1,1 +1,4 @@
-"""The kernels in Triton, for GPUs. Importing a module of this folder imports Triton: do it when needed."""
+"""GPU kernels, in Triton.
+
+Importing a module of this folder imports Triton, which takes a while: import where it is needed.
+"""

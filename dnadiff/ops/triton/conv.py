@@ -1,9 +1,14 @@
 """Causal depthwise convolution on a GPU, forward and backward, with SiLU in the same pass.
 
-A program has a tile of 32 positions by 64 channels. It reads the tile once for each tap, shifted by one position each
-time; all but the first come out of the nearest cache. The backward pass computes the output before SiLU again, at the
-tile and the W - 1 positions after it, whose gradients reach back into the tile, and writes its shares of the gradients
-of weight and bias, which PyTorch adds up: nothing is added atomically, and the same numbers come out every time.
+    pre_t = bias + sum_k w_k x_{t - (W - 1) + k},    y_t = silu(pre_t)
+
+A program has a tile of 32 positions by 64 channels. It reads the tile once for each tap, shifted by
+one position each time; all but the first reading are served by the first-level cache.
+
+The backward pass keeps only the inputs. It computes `pre` again, for the tile and the W - 1
+positions after it, whose gradients reach back into the tile. Each program writes its shares of the
+gradients of weight and bias, and PyTorch adds them up: nothing is added atomically, so results are
+the same in every run.
 """
 
 from __future__ import annotations
@@ -18,11 +23,11 @@ from torch.autograd.function import once_differentiable
 
 from dnadiff.ops.triton.tiles import OPTIONS, Rows, dsilu, pointers, rows, silu
 
-STEPS, LANES = 32, 64  # of a tile
+STEPS, LANES = 32, 64  # positions and channels of a tile
 
 
 class _Shape(NamedTuple):
-    """How many there are of each."""
+    """Sizes of a convolution."""
 
     length: int
     channels: int
@@ -30,7 +35,7 @@ class _Shape(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Which tile is a program's work."""
+    """The tile that a program works on."""
 
     sequence: Any
     first: Any  # position
@@ -40,6 +45,8 @@ class _Place(NamedTuple):
 
 @triton.jit
 def _place(shape: _Shape, STEPS: tl.constexpr, LANES: tl.constexpr) -> _Place:
+    """Returns the tile of this program; the grid is (tiles, blocks of channels)."""
+    # int64, because a tensor may have more than 2^31 numbers.
     sequence = (tl.program_id(0) // shape.tiles).to(tl.int64)
     first = (tl.program_id(0) % shape.tiles).to(tl.int64) * STEPS
     channel = (tl.program_id(1) * LANES + tl.arange(0, LANES)).to(tl.int64)
@@ -50,7 +57,7 @@ def _place(shape: _Shape, STEPS: tl.constexpr, LANES: tl.constexpr) -> _Place:
 def _load(
     source: Rows, shape: _Shape, place: _Place, shift: tl.tensor, STEPS: tl.constexpr
 ) -> tl.tensor:
-    """The tile `shift` positions further on, in float32, 0 outside the sequence."""
+    """Returns the tile `shift` positions further on, in float32, 0 outside the sequence."""
     step = tl.arange(0, STEPS) + shift
     inside = (place.first + step >= 0) & (place.first + step < shape.length)
     at = pointers(source, place.sequence, place.first, step, place.channel)
@@ -59,7 +66,7 @@ def _load(
 
 @triton.jit
 def _tap(weight: tl.tensor, shape: _Shape, place: _Place, k: tl.tensor) -> tl.tensor:
-    """Weight k of each channel's filter (1, LANES), from (W, D)."""
+    """Returns weight k of each channel's filter (1, LANES), from (W, D)."""
     return tl.load(weight + k * shape.channels + place.channel, place.there, 0.0)[None, :]
 
 
@@ -68,7 +75,7 @@ def _filter(
     x: Rows, weight: tl.tensor, bias: tl.tensor, shape: _Shape, place: _Place, shift: tl.tensor,
     TAPS: tl.constexpr, STEPS: tl.constexpr, LANES: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """The output before SiLU of the tile `shift` positions further on."""
+    """Returns `pre` of the tile `shift` positions further on."""
     y = tl.zeros((STEPS, LANES), tl.float32)
     if bias is not None:
         y += _tap(bias, shape, place, 0)
@@ -82,6 +89,7 @@ def _forward(
     shape: _Shape, x: Rows, weight: tl.tensor, bias: tl.tensor, out: Rows,
     SILU: tl.constexpr, TAPS: tl.constexpr, STEPS: tl.constexpr, LANES: tl.constexpr,
 ) -> None:  # fmt: skip
+    """Writes a tile of the output."""
     place = _place(shape, STEPS, LANES)
     y = _filter(x, weight, bias, shape, place, 0, TAPS, STEPS, LANES)
     if SILU:
@@ -93,18 +101,22 @@ def _forward(
 
 @triton.jit
 def _backward(
-    shape: _Shape, x: Rows, weight: tl.tensor, bias: tl.tensor, dout: Rows, dx: Rows, dweight: tl.tensor,
-    dbias: tl.tensor, SILU: tl.constexpr, TAPS: tl.constexpr, STEPS: tl.constexpr, LANES: tl.constexpr,
+    shape: _Shape, x: Rows, weight: tl.tensor, bias: tl.tensor, dout: Rows, dx: Rows,
+    dweight: tl.tensor, dbias: tl.tensor, SILU: tl.constexpr, TAPS: tl.constexpr,
+    STEPS: tl.constexpr, LANES: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Writes the gradient of a tile of x, and the tile's shares of those of the weight and the bias."""
+    """Writes the gradient of a tile of x, and its shares of those of the weight and the bias."""
     place = _place(shape, STEPS, LANES)
     sums = tl.zeros((STEPS, LANES), tl.float32)
     share = tl.program_id(0).to(tl.int64)
+
+    # x_t enters pre_t by the last tap, pre_{t+1} by the one before, and so on.
     for ahead in tl.static_range(TAPS):
         dy = _load(dout, shape, place, ahead, STEPS)
         if SILU:
             dy *= dsilu(_filter(x, weight, bias, shape, place, ahead, TAPS, STEPS, LANES))
         sums += _tap(weight, shape, place, TAPS - 1 - ahead) * dy
+        # The tile's own dpre also gives its shares of the other two gradients.
         if ahead == 0:
             for k in tl.static_range(TAPS):
                 part = tl.sum(dy * _load(x, shape, place, k - (TAPS - 1), STEPS), 0)
@@ -113,6 +125,7 @@ def _backward(
                 )
             if bias is not None:
                 tl.store(dbias + share * shape.channels + place.channel, tl.sum(dy, 0), place.there)
+
     step = tl.arange(0, STEPS)
     inside = (place.first + step < shape.length)[:, None] & place.there[None, :]
     tl.store(pointers(dx, place.sequence, place.first, step, place.channel), sums, inside)
@@ -121,13 +134,17 @@ def _backward(
 def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
 ) -> Tensor:
-    """The convolution of `dnadiff.ops.causal_conv1d_fn`. x stays as it is; what is computed is float32."""
+    """Computes `dnadiff.ops.causal_conv1d_fn`: x is read as it is, arithmetic is in float32."""
+    # Filters as (W, D): a tap of neighbouring channels is then one contiguous load.
     bias = None if bias is None else bias.float().contiguous()
     return _CausalConv.apply(x, weight.float().T.contiguous(), bias, silu, reverse)
 
 
 class _CausalConv(torch.autograd.Function):
-    """weight is (W, D); weight and bias are float32 and contiguous."""
+    """The convolution for autograd.
+
+    weight is (W, D); weight and bias are float32 and contiguous.
+    """
 
     @staticmethod
     def forward(
@@ -148,10 +165,9 @@ class _CausalConv(torch.autograd.Function):
         silu, reverse = ctx.settings
         shape, grid, mode = _launch(x, weight, silu)
         dx = torch.empty_like(x)
-        dweight, dbias = (
-            weight.new_empty(grid[0], *weight.shape),
-            weight.new_empty(grid[0], shape.channels),
-        )
+        # One share for each tile along the sequence.
+        dweight = weight.new_empty(grid[0], *weight.shape)
+        dbias = weight.new_empty(grid[0], shape.channels)
         inputs = rows(x, reverse), weight, bias, rows(dout, reverse)
         with torch.cuda.device_of(x):
             _backward[grid](shape, *inputs, rows(dx, reverse), dweight, dbias, **mode)
@@ -159,7 +175,7 @@ class _CausalConv(torch.autograd.Function):
 
 
 def _launch(x: Tensor, weight: Tensor, silu: bool) -> tuple[_Shape, tuple[int, int], dict]:
-    """Sizes, grid and constants of both kernels."""
+    """Returns sizes, grid and constants of both kernels."""
     batch, channels, length = x.shape
     tiles = triton.cdiv(length, STEPS)
     mode = {"SILU": silu, "TAPS": weight.shape[0], "STEPS": STEPS, "LANES": LANES, **OPTIONS}

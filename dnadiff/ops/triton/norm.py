@@ -1,8 +1,11 @@
-"""Residual addition and normalisation on a GPU, forward and backward, each in one pass over the rows.
+"""Residual addition and normalisation on a GPU, forward and backward, one pass over the rows each.
 
-Only the sum is kept for the backward pass; mean and root are computed again from it. A program has 128 rows, some at a
-time, and writes its shares of the gradients of weight and bias, which PyTorch adds up: nothing is added atomically, and
-the same numbers come out every time.
+    r = x + residual,    h = (r - mean(r)) / sqrt(var(r) + eps),    normed = weight h + bias
+
+RMSNorm leaves the mean in. Only r is kept for the backward pass; mean and root are computed again
+from it. A program of the backward pass has 128 rows, some at a time, and writes its shares of the
+gradients of weight and bias, which PyTorch adds up: nothing is added atomically, so results are the
+same in every run.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from torch.autograd.function import once_differentiable
 
 from dnadiff.ops.triton.tiles import OPTIONS
 
-TASK = 128  # rows
-TILE = 4096  # numbers that a program has at once, unless a row is longer
+TASK = 128  # rows of a program of the backward pass: one share of the gradients for all of them
+TILE = 4096  # numbers that a program has in registers at once, unless a row is longer
 
 
 class _Norm(NamedTuple):
-    """How many rows of how many numbers."""
+    """The number of rows and the numbers of a row."""
 
     rows: int
     size: int
@@ -31,18 +34,21 @@ class _Norm(NamedTuple):
 class _Matrix(NamedTuple):
     """A (rows, size) tensor as kernels see it, with its two strides."""
 
-    data: Any  # a tensor for those who launch a kernel, a pointer inside
+    data: Any  # a tensor outside of kernels, a pointer inside
     row: int
     column: int
 
 
 @triton.jit
 def _pointers(matrix: _Matrix, row: tl.tensor, column: tl.tensor) -> tl.tensor:
+    """Returns pointers (R, C) to the numbers in some rows and columns."""
+    # int64, because a tensor may have more than 2^31 numbers.
     return matrix.data + row[:, None].to(tl.int64) * matrix.row + column[None, :] * matrix.column
 
 
 @triton.jit
 def _load(source: _Matrix, row: tl.tensor, column: tl.tensor, inside: tl.tensor) -> tl.tensor:
+    """Returns some rows in float32, 0 where they are not inside."""
     return tl.load(_pointers(source, row, column), inside, 0.0).to(tl.float32)
 
 
@@ -50,8 +56,9 @@ def _load(source: _Matrix, row: tl.tensor, column: tl.tensor, inside: tl.tensor)
 def _standardise(
     total: tl.tensor, inside: tl.tensor, size: tl.tensor, eps: tl.tensor, RMS: tl.constexpr
 ) -> tuple:
-    """Rows, less their mean unless RMS, divided by the root of their mean square; and one over that root (R, 1)."""
+    """Returns h of some rows r, and 1 / sqrt(var(r) + eps) (R, 1)."""
     if not RMS:
+        # Columns that are not inside must stay 0: they are summed as well.
         total = tl.where(inside, total - (tl.sum(total, 1) / size)[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(total * total, 1) / size + eps)[:, None]
     return total * scale, scale
@@ -59,20 +66,22 @@ def _standardise(
 
 @triton.jit
 def _forward(
-    norm: _Norm, x: _Matrix, residual: _Matrix, weight: tl.tensor, bias: tl.tensor, normed: _Matrix, total: _Matrix,
-    eps: tl.tensor, RMS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    norm: _Norm, x: _Matrix, residual: _Matrix, weight: tl.tensor, bias: tl.tensor, normed: _Matrix,
+    total: _Matrix, eps: tl.tensor, RMS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ) -> None:  # fmt: skip
+    """Writes the sums and the normalised rows, ROWS of them."""
     row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     there = column < norm.size
     inside = (row < norm.rows)[:, None] & there[None, :]
+
     sums = _load(x, row, column, inside)
     if residual is not None:
         sums += _load(residual, row, column, inside)
     sums = sums.to(total.data.dtype.element_ty)
     tl.store(_pointers(total, row, column), sums, inside)
-    y, _ = _standardise(
-        sums.to(tl.float32), inside, norm.size, eps, RMS
-    )  # as rounded: the backward pass has no other
+
+    # Where r is stored in bfloat16, the rounded r is normalised: the backward pass has no other.
+    y, _ = _standardise(sums.to(tl.float32), inside, norm.size, eps, RMS)
     y *= tl.load(weight + column, there, 0.0)[None, :]
     if bias is not None:
         y += tl.load(bias + column, there, 0.0)[None, :]
@@ -85,19 +94,22 @@ def _backward(
     dweight: tl.tensor, dbias: tl.tensor, eps: tl.tensor,
     RMS: tl.constexpr, TASK: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Writes the gradient of the sum, and this program's shares of those of weight and bias.
+    """Writes the gradient of r, and this program's shares of those of weight and bias.
 
-    With h the standardised row and g = weight dnormed it is (g - mean(g) - h mean(g h)) / root; RMS has no mean(g).
+    With g = weight dnormed it is (g - mean(g) - h mean(g h)) / sqrt(var(r) + eps), to which the
+    gradient of the residual stream is added; RMSNorm has no mean(g).
     """
     column = tl.arange(0, WIDTH)
     there = column < norm.size
     w = tl.load(weight + column, there, 0.0)[None, :]
     sum_weight, sum_bias = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
+
     for first in range(0, TASK, ROWS):
         row = tl.program_id(0) * TASK + first + tl.arange(0, ROWS)
         inside = (row < norm.rows)[:, None] & there[None, :]
         h, scale = _standardise(_load(total, row, column, inside), inside, norm.size, eps, RMS)
         g = _load(dnormed, row, column, inside)
+        # These two need dnormed itself, before it is multiplied by the weight.
         sum_weight += tl.sum(g * h, 0)
         sum_bias += tl.sum(g, 0)
         g *= w
@@ -105,6 +117,7 @@ def _backward(
         if not RMS:
             d -= (tl.sum(g, 1) / norm.size)[:, None]
         tl.store(_pointers(dx, row, column), d * scale + _load(dtotal, row, column, inside), inside)
+
     share = tl.program_id(0).to(tl.int64) * norm.size + column
     tl.store(dweight + share, sum_weight, there)
     tl.store(dbias + share, sum_bias, there)
@@ -113,7 +126,10 @@ def _backward(
 def add_norm(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
 ) -> tuple[Tensor, Tensor]:
-    """The normalisation of `dnadiff.ops.add_norm_fn`. x and residual stay as they are; what is computed is float32."""
+    """Computes `dnadiff.ops.add_norm_fn`.
+
+    x and residual are read as they are; arithmetic is in float32.
+    """
     flat = (None if t is None else t.reshape(-1, x.shape[-1]) for t in (x, residual))
     weights = (None if t is None else t.float().contiguous() for t in (weight, bias))
     normed, total = _AddNorm.apply(*flat, *weights, eps, rms)
@@ -121,7 +137,10 @@ def add_norm(
 
 
 class _AddNorm(torch.autograd.Function):
-    """x and residual are (rows, size); weight and bias are float32 and contiguous."""
+    """The normalisation for autograd.
+
+    x and residual are (rows, size); weight and bias are float32 and contiguous.
+    """
 
     @staticmethod
     def forward(
@@ -141,13 +160,8 @@ class _AddNorm(torch.autograd.Function):
             grid = (triton.cdiv(norm.rows, mode["ROWS"]),)
             _forward[grid](norm, *inputs, _matrix(normed), _matrix(total), eps, **mode)
         ctx.save_for_backward(total, weight)
-        ctx.settings = (
-            eps,
-            rms,
-            x.dtype,
-            None if residual is None else residual.dtype,
-            bias is not None,
-        )
+        residual_dtype = None if residual is None else residual.dtype
+        ctx.settings = eps, rms, x.dtype, residual_dtype, bias is not None
         return normed, total
 
     @staticmethod
@@ -162,27 +176,19 @@ class _AddNorm(torch.autograd.Function):
         gradients = _matrix(dnormed), _matrix(dtotal), _matrix(dx), dweight, dbias
         with torch.cuda.device_of(total):
             _backward[(programs,)](norm, _matrix(total), weight, *gradients, eps, TASK=TASK, **mode)
+        # x and the residual have the same gradient, that of their sum.
         dresidual = None if residual_dtype is None else dx.to(residual_dtype)
-        return (
-            dx.to(x_dtype),
-            dresidual,
-            dweight.sum(0),
-            dbias.sum(0) if with_bias else None,
-            None,
-            None,
-        )
+        bias_gradient = dbias.sum(0) if with_bias else None
+        return dx.to(x_dtype), dresidual, dweight.sum(0), bias_gradient, None, None
 
 
 def _matrix(x: Tensor) -> _Matrix:
+    """Returns a (rows, size) tensor as kernels take it."""
     return _Matrix(x.detach(), *x.stride())
 
 
 def _launch(x: Tensor, rms: bool) -> tuple[_Norm, dict]:
-    """Sizes and constants of both kernels."""
-    width = triton.next_power_of_2(x.shape[1])
-    return _Norm(*x.shape), {
-        "RMS": rms,
-        "ROWS": min(max(TILE // width, 1), TASK),
-        "WIDTH": width,
-        **OPTIONS,
-    }
+    """Returns sizes and constants of both kernels."""
+    width = triton.next_power_of_2(x.shape[1])  # the only sizes that Triton's tiles have
+    rows = min(max(TILE // width, 1), TASK)
+    return _Norm(*x.shape), {"RMS": rms, "ROWS": rows, "WIDTH": width, **OPTIONS}

@@ -1,4 +1,4 @@
-"""What the kernels share: how they see tensors, how they are launched, and functions that Triton lacks."""
+"""Parts of all Triton kernels: tensors as rows, launch options, functions that Triton lacks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Whether a product and a sum may be rounded once. Triton's default changes from yes to no after 3.9; yes is faster.
+# Lets a product and a sum be one instruction with one rounding, which is faster. It is Triton's
+# default up to 3.9 and not after.
 OPTIONS = {"enable_fp_fusion": True}
 
 
 class Rows(NamedTuple):
-    """A (batch, C, L) tensor as kernels see it: any strides, nothing is copied.
+    """A (batch, C, L) tensor as kernels see it, with any strides and without a copy.
 
-    The number of sequence b and channel c at position t is data[start + b batch + c channel + t step]. A sequence that
-    is read from right to left is one whose step is negative.
+    The number of sequence b and channel c at position t is data[start + b batch + c channel + t
+    step]. A negative step reads the sequence from right to left.
     """
 
-    data: Any  # a tensor for those who launch a kernel, a pointer inside
+    data: Any  # a tensor outside of kernels, a pointer inside
     start: int
     batch: int
     channel: int
@@ -27,7 +28,7 @@ class Rows(NamedTuple):
 
 
 def rows(tensor: Tensor | None, reverse: bool = False) -> Rows | None:
-    """The tensor as kernels take it."""
+    """Returns the tensor as kernels take it."""
     if tensor is None:
         return None
     batch, channel, step = tensor.stride()
@@ -40,9 +41,10 @@ def rows(tensor: Tensor | None, reverse: bool = False) -> Rows | None:
 def pointers(
     source: Rows, sequence: tl.tensor, first: tl.tensor, step: tl.tensor, channel: tl.tensor
 ) -> tl.tensor:
-    """Pointers (S, C) to the positions first + step of a sequence and the given channels.
+    """Returns pointers (S, C) to the positions first + step of a sequence, in some channels.
 
-    The sequence, the first position and the channels are int64: a tensor may have more than 2^31 numbers.
+    The sequence, the first position and the channels are int64, because a tensor may have more than
+    2^31 numbers.
     """
     start = source.data + source.start + sequence * source.batch + first * source.step
     return start + step[:, None] * source.step + channel[None, :] * source.channel
@@ -50,22 +52,23 @@ def pointers(
 
 @triton.jit
 def silu(x: tl.tensor) -> tl.tensor:
-    """SiLU, x sigmoid(x)."""
+    """Returns x sigmoid(x)."""
     return x * tl.sigmoid(x)
 
 
 @triton.jit
 def dsilu(x: tl.tensor) -> tl.tensor:
-    """The derivative of silu: s + x s (1 - s) with s = sigmoid(x)."""
+    """Returns the derivative of silu, s + x s (1 - s) with s = sigmoid(x)."""
     s = tl.sigmoid(x)
     return s + x * s * (1.0 - s)
 
 
 @triton.jit
 def softplus(x: tl.tensor) -> tl.tensor:
-    """log(1 + e^x) = max(x, 0) + log1p(m) with m = e^-|x|.
+    """Returns log(1 + e^x) = max(x, 0) + log1p(m), where m = e^-|x|.
 
-    log(w) with w = 1 + m lacks what rounding took from m. That is m - (w - 1), to the last bit.
+    Triton has no log1p. log(w) with w = 1 + m lacks what m lost when the sum was rounded. For small
+    m that is all of it, and m - (w - 1) is that loss exactly.
     """
     m = tl.exp(-tl.abs(x))
     w = 1.0 + m

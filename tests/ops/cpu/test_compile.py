@@ -1,62 +1,18 @@
-"""The disk cache of compiled kernels, and tensors as rows."""
+"""Kernels as compiled functions, and tensors as rows."""
 
-import importlib.util
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 import torch
 
+from dnadiff import kernel_cache
 from dnadiff.ops.cpu import compile as compiling
-
-SOURCE = """
-import numba
-from dnadiff.ops.cpu.compile import kernel
-
-@kernel
-def double(x):
-    for i in numba.prange(x.size):
-        x[i] *= 2
-"""
+from dnadiff.ops.cpu import conv
 
 
-def load_module(path):
-    spec = importlib.util.spec_from_file_location("kernel_under_test", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def use(module):
-    x = np.ones(3)
-    module.double(x)
-    assert (x == 2).all()
-    return module.double.stats.cache_hits.total(), module.double.stats.cache_misses.total()
-
-
-def test_a_kernel_is_compiled_once_until_the_sources_change(tmp_path, monkeypatch, caplog):
-    path = tmp_path / "kernel_under_test.py"
-    path.write_text(SOURCE)
-    compiling._announce.cache_clear()
-    caplog.set_level("INFO")
-    assert use(load_module(path)) == (0, 1)
-    assert caplog.messages == ["compiling kernels for this CPU, once: half a minute"]
-    assert use(load_module(path)) == (1, 0)
-    assert len(caplog.messages) == 1
-    monkeypatch.setattr(compiling, "_stamp", lambda _: b"another")
-    assert use(load_module(path)) == (0, 1)
-
-
-def test_a_kernel_works_where_nothing_can_be_kept(monkeypatch):
-    njit = numba.njit
-
-    def nowhere(**options):
-        if options.pop("cache", False):
-            raise RuntimeError("cannot cache function: no locator available")
-        return njit(**options)
-
-    monkeypatch.setattr(numba, "njit", nowhere)
-
+def test_a_kernel_runs():
     @compiling.kernel
     def double(x):
         for i in numba.prange(x.size):
@@ -65,6 +21,12 @@ def test_a_kernel_works_where_nothing_can_be_kept(monkeypatch):
     x = np.ones(3)
     double(x)
     assert (x == 2).all()
+
+
+def test_a_kernel_depends_on_every_file_of_its_folder():
+    cache = conv._forward._cache
+    assert isinstance(cache, kernel_cache.KernelCache)
+    assert cache._sources == [Path(conv.__file__).parent]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,4 +1,4 @@
-"""The vector type: arithmetic, memory in float32 and bfloat16, sums over lanes, and elementary functions."""
+"""Lanes: arithmetic, memory in float32 and bfloat16, sums over lanes, and elementary functions."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ from dnadiff.ops.cpu.lanes import (
 
 
 def apply(function, x):
-    """`function` of Lanes over an array whose length is a multiple of 16."""
+    """Applies a function of Lanes to an array whose length is a multiple of 16."""
 
     @njit
     def over(x, y):
@@ -146,8 +146,8 @@ def test_exp2_product(x, y):
     )
 
 
-def test_functions_on_a_cpu_with_nothing_but_the_basics():
-    """Runs the tests above as compiled for any x86-64 or ARM: no AVX, no fused multiply-add."""
+def test_functions_without_avx_and_fma():
+    """Repeats the tests above with code for any x86-64 or ARM, without vector extensions."""
     plain = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
     command = [
         sys.executable,

@@ -1,7 +1,8 @@
-"""The kernels compiled for GPUs that need not be there; run by test_triton.py.
+"""The kernels compiled for a GPU that may be absent; run by test_triton.py.
 
-The interpreter accepts what the compiler does not, and says nothing about layouts. So every launch of the public
-functions is compiled here with the very arguments that it has, and what is said about the machine code is checked.
+The interpreter accepts code that the compiler refuses, and shows nothing of layouts. So every
+launch of the public functions is compiled here with its real arguments, and what the kernels'
+documentation says about the machine code is checked.
 """
 
 import pytest
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """The code, for a Hopper GPU, of the kernels that were launched since, by their names."""
+    """Compiles launched kernels for a Hopper GPU instead of running them; code by kernel name."""
     target = GPUTarget("cuda", 90, 32)
     backend = make_backend(target)
     kernels = {}
@@ -53,7 +54,7 @@ def sequences(channels, dtype, channels_last=True):
     [(236, torch.float32, True, True), (256, torch.bfloat16, False, False)],
     ids=str,
 )
-def test_scans_along_a_tile_stay_in_their_lane(compiled, channels, dtype, channels_last, reverse):
+def test_scans_along_a_tile_use_no_other_lane(compiled, channels, dtype, channels_last, reverse):
     u, delta, z = (sequences(channels, dtype, channels_last) for _ in range(3))
     B, C = (sequences(16, dtype) for _ in range(2))
     A, D, bias = (-torch.ones(channels, *n, requires_grad=True) for n in ((16,), (), ()))
@@ -67,7 +68,7 @@ def test_scans_along_a_tile_stay_in_their_lane(compiled, channels, dtype, channe
         assert "atom" not in code["ptx"], name
 
 
-def test_a_scan_without_anything_optional(compiled):
+def test_scan_without_optional_arguments(compiled):
     u, delta = (sequences(6, torch.float32) for _ in range(2))
     B, C = (sequences(3, torch.float32) for _ in range(2))
     selective_scan(ScanArguments(u, delta, -torch.ones(6, 3), B, C))[0].sum().backward()

@@ -55,7 +55,7 @@ def test_layout_does_not_matter(reverse):
 
 
 @pytest.mark.parametrize("shape", [{"batch": 0}, {"length": 0}], ids=str)
-def test_nothing_has_no_outputs_and_no_gradients(shape):
+def test_empty_input(shape):
     got = run(inputs(**shape), torch.float32, "triton", activation="silu")
     assert got["out"].numel() == got["x"].numel() == 0
     assert not got["weight"].any()
@@ -69,7 +69,7 @@ def test_a_sequence_does_not_depend_on_its_batch():
     assert torch.equal(alone[0], y[1])
 
 
-def test_float64_is_left_to_others():
+def test_float64_is_refused():
     with pytest.raises(
         ValueError, match="'triton': it computes in float32 and a tensor is float64"
     ):

@@ -56,14 +56,14 @@ def test_a_row_does_not_depend_on_the_others():
     assert torch.equal(alone[0], normed[3])
 
 
-def test_no_rows_have_no_gradients():
+def test_empty_input():
     got = run(inputs(0, 20), torch.float32, "triton", rms=False)
     assert got["normed"].shape == got["x"].shape == (0, 20)
     assert not got["weight"].any()
     assert not got["bias"].any()
 
 
-def test_unused_outputs_have_no_gradient_of_their_own():
+def test_unused_output_contributes_no_gradient():
     given = {k: t.float().requires_grad_() for k, t in inputs(3, 20).items()}
     _, total = add_norm_fn(**given, backend="triton")
     total.sum().backward()
@@ -71,7 +71,7 @@ def test_unused_outputs_have_no_gradient_of_their_own():
     assert not given["weight"].grad.any()
 
 
-def test_float64_is_left_to_others():
+def test_float64_is_refused():
     with pytest.raises(
         ValueError, match="'triton': it computes in float32 and a tensor is float64"
     ):

@@ -1,5 +1,7 @@
-"""The scan in Triton's interpreter; run by test_triton.py. Tiles are small, for the interpreter takes a second for 10^4
-additions."""
+"""The scan in Triton's interpreter; run by test_triton.py.
+
+Tiles are small, because the interpreter makes only 10^4 additions per second.
+"""
 
 import pytest
 import torch
@@ -54,8 +56,8 @@ def test_agrees_with_float64(reverse, shape):
 
 
 @pytest.mark.parametrize("join", ["_earlier", "_state", "_decayed", "_gradient"])
-def test_stretches_may_be_joined_in_any_order(join):
-    """The interpreter joins from left to right, a GPU in the order of a tree."""
+def test_joining_stretches_is_associative(join):
+    """The interpreter joins stretches from left to right, and a GPU in the order of a tree."""
     function = getattr(kernels, join).fn
     size = function.__code__.co_argcount // 2
     first, second, third = torch.randn(
@@ -74,7 +76,7 @@ def test_without_softplus():
 
 
 def test_large_and_small_step_sizes():
-    """Where float32 loses softplus most easily: far to the left, and where it is the identity."""
+    """Tests where float32 loses digits of softplus: far to the left, and near the identity."""
     given = small(channels=4)
     given["delta_bias"] = torch.tensor([-40.0, -12.0, 0.0, 30.0], dtype=torch.float64)
     expected = run(given, torch.float64, "reference", delta_softplus=True)
@@ -168,7 +170,7 @@ def test_a_sequence_does_not_depend_on_its_batch():
 
 
 @pytest.mark.parametrize("shape", [{"batch": 0}, {"length": 0}], ids=str)
-def test_nothing_has_no_outputs_and_no_gradients(shape):
+def test_empty_input(shape):
     given = small(**shape)
     got = run(given, torch.float32, "triton", delta_softplus=True)
     assert got["out"].shape == given["u"].shape
@@ -178,7 +180,7 @@ def test_nothing_has_no_outputs_and_no_gradients(shape):
 
 
 @pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"])
-def test_nan_is_not_swallowed(name):
+def test_nan_propagates(name):
     given = {k: t.float() for k, t in small(batch=2, channels=5, length=5, states=1).items()}
     given[name].view(-1)[0] = torch.nan
     y = selective_scan_fn(**given, delta_softplus=True, backend="triton")
@@ -201,12 +203,12 @@ def test_gradients_of_some_inputs_only():
         ({"B": torch.zeros(6, 2)}, "B and C must vary along the sequence"),
     ],
 )
-def test_what_it_does_not_take(change, message):
+def test_unsupported_arguments(change, message):
     with pytest.raises(ValueError, match=f"'triton': {message}"):
         selective_scan_fn(**{k: t.float() for k, t in small().items()} | change, backend="triton")
 
 
-def test_auto_leaves_the_interpreter_alone(monkeypatch):
+def test_auto_does_not_choose_the_interpreter(monkeypatch):
     monkeypatch.setattr(kernels, "selective_scan", None)
     given = {k: t.float() for k, t in small().items()}
     compiled = selective_scan_fn(**given, delta_softplus=True, backend="cpu")

@@ -1,4 +1,4 @@
-"""The kernels on the CUDA device of this machine; run by test_triton.py where there is one."""
+"""The kernels on a CUDA device; run by test_triton.py where there is one."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_scan_of_many_tiles(dtype, tolerance, reverse, shape):
 
 
 def scan(given, reverse):
-    """As `run`, on the device of the inputs."""
+    """Returns what `run` does, on the device of the inputs."""
     out, last = selective_scan_fn(
         **given, delta_softplus=True, return_last_state=True, reverse=reverse
     )

@@ -1,4 +1,7 @@
-"""The Triton kernels, each file of tests in a process of its own, because Triton must be told how to run beforehand."""
+"""The Triton kernels, each file of tests in a process of its own.
+
+Triton reads TRITON_INTERPRET when it is imported, so one process cannot both interpret and compile.
+"""
 
 import importlib.util
 import os
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnadiff.ops.backend import triton_obstacle
+from dnadiff.ops.backend import triton_unsupported
 
 HERE = Path(__file__).parent
 
@@ -19,12 +22,10 @@ pytestmark = pytest.mark.skipif(
 
 
 def run_tests(file, tmp_path, **environment):
-    helpers = str(HERE.parent)  # inputs and comparisons are those of the other backends' tests
-    environment |= {
-        "PYTHONPATH": os.pathsep.join((helpers, os.environ.get("PYTHONPATH", ""))).rstrip(
-            os.pathsep
-        )
-    }
+    """Runs a file of tests with Triton in a new process."""
+    # Inputs and comparisons are those of the other backends' tests, in the folder above.
+    paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", str(HERE / file)]
     ran = subprocess.run(
@@ -40,7 +41,7 @@ def test_agrees_with_the_reference_in_the_interpreter(kernel, tmp_path):
     run_tests(f"interpreted_{kernel}.py", tmp_path, TRITON_INTERPRET="1")
 
 
-def test_compiles_for_gpus_that_are_not_here(tmp_path):
+def test_compiles_for_a_gpu_that_is_absent(tmp_path):
     run_tests("compiled.py", tmp_path, TRITON_INTERPRET="0")
 
 
@@ -54,5 +55,5 @@ def test_an_old_triton_is_not_used(monkeypatch):
 
     backend._too_old.cache_clear()
     monkeypatch.setattr(backend, "version", lambda package: "3.2.0")
-    assert "older than 3.3" in triton_obstacle()
+    assert "older than 3.3" in triton_unsupported()
     backend._too_old.cache_clear()
