@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from dnadiff.alphabet import DNA
 from dnadiff.errors import InputError
+from dnadiff.genome.fasta_index import check_neighbour
 from dnadiff.genome.intervals import Interval
 from dnadiff.genome.loops import gather, gather_weights
-from dnadiff.genome.records import check_neighbour
 from dnadiff.genome.store import Counts, Progress, Store, open_store
+from dnadiff.genome.text import decode
 
 _SUFFIXES = (".gz", ".bgz", ".fa", ".fasta", ".fna", ".2bit")
 
@@ -189,9 +191,10 @@ class Genome:
 
 
 def _stem(path: Path) -> str:
+    """Returns the file's name without suffixes, as text that can be printed and written."""
     while path.suffix.lower() in _SUFFIXES and path.stem:
         path = path.with_suffix("")
-    return path.name
+    return decode(os.fsencode(path.name))
 
 
 def _notes(path: Path, store: Store) -> tuple[str, ...]:

@@ -23,16 +23,11 @@ it were whole.
 """
 
 
-def ends(path: Path) -> tuple[bytes, bytes]:
-    """Returns the first 18 bytes of a file, and as many of its last as `BGZIP_END` has."""
-    with path.open("rb") as file:
-        head = file.read(18)
-        file.seek(max(0, path.stat().st_size - len(BGZIP_END)))
-        return head, file.read()
-
-
 BYTE_ORDER_MARK = "\ufeff"
 """What some editors and spreadsheets write before the first character of UTF-8 text."""
+
+UTF8_MARK = BYTE_ORDER_MARK.encode()
+"""The byte order mark as bytes."""
 
 _SNIFFED = 4096  # bytes of the text in which a NUL shows that it is no text
 
