@@ -39,7 +39,7 @@ def compiled(function: Callable) -> Any:
         return numba.njit(nogil=True)(function)
 
 
-# ---- random numbers --------------------------------------------------------------------------------------------------
+# ---- random numbers
 
 
 @compiled
@@ -88,7 +88,7 @@ def shuffled(place: Any, size: Any, seed: Any, stream: Any, turn: Any) -> Any:
             return place
 
 
-# ---- windows ---------------------------------------------------------------------------------------------------------
+# ---- windows
 
 
 @compiled

@@ -42,7 +42,7 @@ _WALK, _LIBRARY = (
 )  # steps of Stream.SOURCE: the walk along a genome, the founders of the repeat families
 
 
-# ---- the pieces of a genome ------------------------------------------------------------------------------------------
+# ---- the pieces of a genome
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _codon_usage(codons: Mapping[str, float]) -> np.ndarray:
     return usage / usage.sum()
 
 
-# ---- the source ------------------------------------------------------------------------------------------------------
+# ---- the source
 
 
 class HiddenMarkovSource:
@@ -428,7 +428,7 @@ def _forward(
     return nats
 
 
-# ---- from parameters to a FASTA --------------------------------------------------------------------------------------
+# ---- from parameters to a FASTA
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class Variants:
         return "; ".join(parts)
 
     def _check_contig(self, text: str, number: int) -> None:
-        """Refuses a header in which a contig has another length: positions mean other bases there."""
+        """Refuses a header with another length of a contig: its positions mean other bases."""
         contig, length = _CONTIG.match(text), _LENGTH.search(text)
         chrom = self._chrom(contig[1]) if contig else None
         if not length or not chrom:
@@ -244,7 +244,7 @@ class Variants:
         return _LETTERS[codes].tobytes().decode()
 
     def _chrom(self, name: str) -> str | None:
-        """Returns the genome's name of a contig, None if it has none; logs the first renamed one."""
+        """Returns the genome's name of a contig, or None; logs the first one renamed."""
         if name not in self._contigs:
             found = next((other for other in _aliases(name) if other in self._genome.contigs), None)
             self._contigs[name] = found

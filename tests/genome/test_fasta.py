@@ -170,7 +170,7 @@ def test_identity(fasta):
     )
 
 
-# ---- the store -------------------------------------------------------------------------------------------------------
+# ---- the store
 
 
 class Reported(list):
@@ -377,7 +377,7 @@ def test_a_file_that_changes_while_it_is_read_leaves_no_store(fasta, monkeypatch
     assert DNA.decode(Genome.open(path).tokens("a", 0, 50_000)) == "ACGTC" * 10_000
 
 
-# ---- an index beside the file ----------------------------------------------------------------------------------------
+# ---- an index beside the file
 
 
 def test_an_index_beside_the_file_that_fits(fasta):
@@ -467,7 +467,7 @@ def test_an_index_beside_the_file_that_is_none(fasta, text):
         Genome.open(path)
 
 
-# ---- what is not a genome --------------------------------------------------------------------------------------------
+# ---- what is not a genome
 
 GOOD = ">chr1\nACGTACGTAC\nACGT\n>chr2\nTTTT\n"
 BIG = ">chr1\n" + "".join(np.random.default_rng(0).choice(list("ACGT"), 200_000)) + "\n"
@@ -731,7 +731,7 @@ def test_bgzip_of_several_blocks_and_members(tmp_path):
     assert DNA.decode(genome.tokens("two", 65_500, 131_100)) == letters[65_500:131_100]
 
 
-# ---- real genomes ----------------------------------------------------------------------------------------------------
+# ---- real genomes
 
 
 def compare_with_pyfaidx(path, genome, count, length):

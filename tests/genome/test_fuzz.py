@@ -128,7 +128,7 @@ def expect(read, path):
         return None
 
 
-# ---- FASTA, .fai, .gzi -----------------------------------------------------------------------------------------------
+# ---- FASTA, .fai, .gzi
 
 RECORDS = {"a": "ACGTacgtNNRY" * 4, "b two": "TTGACA", "chr3": "GATTACA" * 9}
 genomes = st.dictionaries(
@@ -259,7 +259,7 @@ def test_a_bgzip_index_beside_it_is_not_believed(folder, junk):
     assert check_genome(path, fasta_text(RECORDS).encode())
 
 
-# ---- BED -------------------------------------------------------------------------------------------------------------
+# ---- BED
 
 SIZES = {"chr1": 100, "chr2": 40, "x": 7}
 odd_numbers = st.sampled_from(["", "-0", "-1", "+1", "1.0", "1e1", "1_0", " 3", "٣", "x", "9" * 30])
@@ -351,7 +351,7 @@ def test_bed(folder, sized, rows, container, changes, inside):
     assert check_bed(path, sized) or changes or literal_bed(text) is None
 
 
-# ---- VCF -------------------------------------------------------------------------------------------------------------
+# ---- VCF
 
 REFERENCE = {"chr1": "ACGTNACGTTTGACA" * 3, "2": "GGCATR"}
 alleles = st.text("ACGT", min_size=1, max_size=3) | st.sampled_from(
