@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chisquare
 
 from dnadiff.alphabet import DNA, Alphabet
-from dnadiff.genome.markov import MarkovModel
+from dnadiff.genome.markov import MarkovModel, _count, _other_strand
 
 
 def tokens(*texts):
@@ -30,6 +30,15 @@ def test_counts_written_out_by_hand():
     # order 0: (1 + 1/4) / (4 + 1) = 1/4.  p(C | A) = (1 + 1/4) / (1 + 1) = 5/8, p(G | A) = (0 + 1/4) / 2 = 1/8
     expected = [-math.log(1 / 4 * 5 / 8), -math.log(1 / 4 * 1 / 8), -math.log(1 / 4)]
     assert model.nll(tokens("AC", "AG", "NA")).tolist() == pytest.approx(expected, abs=1e-15)
+
+
+def test_counts_are_whole_numbers_of_64_bits():
+    counts = _count([tokens("ACGTACGT")], 1, DNA)
+    assert counts.dtype == np.int64 and counts.sum() == 7
+    # The next observation would be lost in float32 (above 2^24) and in float64 (above 2^53).
+    for many in (2**24, 2**53):
+        counts[0, 1] = many
+        assert (counts + _other_strand(counts, DNA))[0, 1] == many + counts[2, 3]
 
 
 def test_order_zero_is_the_composition_of_both_strands():
