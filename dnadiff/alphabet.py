@@ -22,8 +22,7 @@ _IUPAC = {
 
 @dataclass(frozen=True)
 class Alphabet:
-    """Defines K letters, their token ids, their complements, and codes for "one of several
-    letters".
+    """Defines K letters with their token ids, complements and ambiguity codes.
 
     Attributes:
         letters: the K letters, in the order of a denoiser's outputs.

@@ -1,4 +1,4 @@
-"""A genome answers what pyfaidx answers, refuses what is not a genome, and never believes an old store or index."""
+"""A genome answers what pyfaidx answers, refuses other files, and trusts no old store or index."""
 
 import errno
 import hashlib
@@ -88,7 +88,13 @@ def test_tokens_written_out(genome_of, start, end, strand, expected):
 @pytest.mark.parametrize(
     "chrom, start, end, strand, message",
     [
-        ("chr1", 0, 7, "+", r"interval chr1:0-7 is out of range: chr1 has 6 bases"),
+        (
+            "chr1",
+            0,
+            7,
+            "+",
+            r"interval chr1:[01]-7 is out of range: chr1 has 6 bases",
+        ),
         ("chr1", -1, 3, "+", "negative"),
         ("chr1", 3, 3, "+", "empty"),
         ("chr1", 4, 3, "+", "reversed"),
@@ -158,6 +164,15 @@ def test_segments_written_out(genome_of, gap, start, end, expected):
     genome = genome_of({"a": "ACGT", "b": "NNACGNTTNNNNACN", "c": "ACGT"})
     found = genome.segments(Interval("b", start, end), gap) - genome.offsets["b"]
     assert [tuple(row) for row in found.tolist()] == expected
+
+
+def test_reading_a_genome_imports_no_downloads(fasta):
+    path = fasta({"a": "ACGT"})
+    code = (
+        "import sys; from dnadiff.genome import Genome; Genome.open(sys.argv[1]);"
+        "sys.exit(any(name.startswith('dnadiff.downloads') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == 0
 
 
 def test_identity(fasta):
@@ -428,7 +443,7 @@ def test_an_index_with_places_in_another_compressed_file(tmp_path, damage):
     rows = bgzip_with_its_records(path)
     rows[-1][{"another place": 2, "another length": 1, "another width": 4}[damage]] += 1 << 17
     write_index(path, rows)
-    with pytest.raises(InputError, match="stale, it does not describe x.fa.gz"):
+    with pytest.raises(InputError, match=r"stale, it does not describe x\.fa\.gz"):
         Genome.open(path)
 
 
@@ -706,7 +721,7 @@ def test_a_full_cache_folder_is_named(fasta, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(store, "_encode", full)
-    with pytest.raises(InputError, match="No space left on device.*DNADIFF_CACHE") as caught:
+    with pytest.raises(InputError, match=r"No space left on device.*DNADIFF_CACHE") as caught:
         Genome.open(fasta({"a": "ACGTTGCATTA"}))
     assert str(caught.value).startswith(f"{cache_folder() / 'genomes'}: ")
 
