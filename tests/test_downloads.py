@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, lies, forgets and moves: whole and right, or not at all."""
+"""Downloads from a server that fails in many ways: whole and right, or not at all."""
 
 import gzip
 import hashlib
@@ -94,7 +94,7 @@ def server(monkeypatch, tmp_path):
 
 @pytest.fixture
 def register(server, monkeypatch):
-    """Makes a registry of one entry with the given files, each put on every mirror (default: one, /m/)."""
+    """Makes a registry of one entry with these files, each put on every mirror."""
 
     def make(files, mirrors=("m",), on=("m",)):
         for mirror in on:
@@ -167,7 +167,7 @@ def test_a_server_that_never_finishes_is_given_up(server, register):
     "headers", [{}, {"ETag": '"1"'}, {"ETag": 'W/"1"', "Last-Modified": "yesterday"}]
 )
 def test_no_two_versions_are_spliced(server, register, check, headers):
-    """A part is continued if the whole will be compared, or the server says that the file is still the same."""
+    """A part is continued if the whole will be compared, or the server confirms its version."""
     old = BED.replace(b"train", b"valid")
     register({"x.bed": (old, check)})
     server.headers = headers

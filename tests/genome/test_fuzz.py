@@ -1,7 +1,8 @@
-"""Damaged files: an InputError of one line, or exactly what a literal reader gets. No other exception, no wrong base.
+"""Damaged files give an InputError of one line, or exactly what a literal reader gets.
 
-The literal readers below share nothing with dnadiff. DNADIFF_FUZZ=20000 in the environment makes so many
-attempts of each; `atheris_fuzz.py` makes them where they reach new code.
+No other exception may come out, and no wrong base. The literal readers below, and `naive_fasta`,
+share nothing with dnadiff. DNADIFF_FUZZ=20000 in the environment makes 20,000 attempts of each
+test; `atheris_fuzz.py` directs them to code that was not reached yet.
 """
 
 import gzip
@@ -23,70 +24,45 @@ from dnadiff.genome import Genome, Variants, read_bed
 ATTEMPTS = int(os.environ.get("DNADIFF_FUZZ", "120"))
 fuzz = settings(
     max_examples=ATTEMPTS,
-    deadline=timedelta(seconds=5),  # nothing here may take that long: it would hang on a real file
+    deadline=timedelta(seconds=5),  # what takes longer here would hang on a real file
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 fuzz_more = settings(fuzz, max_examples=4 * ATTEMPTS)  # where an attempt takes no time
 
 
-TOKENS = [
-    *(
-        text.encode()
-        for text in (
-            "\n",
-            "\r\n",
-            "\r",
-            "\t",
-            " ",
-            "\xa0",
-            "\x0b",
-            ">",
-            ">a\n",
-            ";",
-            "#",
-            "-",
-            ".",
-            ",",
-            "*",
-            "0",
-        )
-    ),
-    *(
-        text.encode()
-        for text in (
-            "",
-            "1",
-            "7",
-            "-1",
-            "9" * 20,
-            "4294967296",
-            "1e3",
-            "1_0",
-            "٣",
-            "N",
-            "n",
-            "R",
-            "acgt",
-            "U",
-            "<DEL>",
-        )
-    ),
-    *(
-        b"A]b:1]",
-        b"chr1",
-        b"\0",
-        b"\xff\xfe",
-        b"\x85",
-        b"\xef\xbb\xbf",
-        b"\x1f\x8b",
-        b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0\x1b\0",
-    ),
+CHARACTERS = [
+    "\n",
+    "\r\n",
+    "\r",
+    "\t",
+    " ",
+    "\xa0",
+    "\x0b",
+    ">",
+    ">a\n",
+    ";",
+    "#",
+    "-",
+    ".",
+    ",",
+    "*",
 ]
+WORDS = ["", "0", "1", "7", "-1", "9" * 20, "4294967296", "1e3", "1_0", "٣"]
+BASES = ["N", "n", "R", "X", "acgt", "U", "<DEL>", "A]b:1]", "chr1"]
+BYTES = [
+    b"\0",
+    b"\xff\xfe",
+    b"\x85",
+    b"\xef\xbb\xbf",
+    b"\x1f\x8b",
+    b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0\x1b\0",
+]
+TOKENS = [*(text.encode() for text in CHARACTERS + WORDS + BASES), *BYTES]
 
 
 @st.composite
 def edits(draw, most=2):
-    """A few changes: at a place (per mille of the length), cut so many bytes and put these in."""
+    """A few changes: the place (per mille of the length), bytes to cut there, bytes to insert."""
     cut = st.sampled_from([0, 0, 1, 1, 2]) | st.integers(0, 30)
     insertion = st.sampled_from(TOKENS) | st.binary(max_size=2)
     return draw(st.lists(st.tuples(st.integers(0, 999), cut, insertion), max_size=most))
@@ -437,7 +413,10 @@ def reference(folder):
     return reference_genome(folder)
 
 
-VCF_HEADER = "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=45>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+VCF_HEADER = (
+    "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=45>\n"
+    "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+)
 
 
 @fuzz_more

@@ -1,4 +1,4 @@
-"""Variants are what the file says, on the bases that the genome has; everything else is named or counted."""
+"""Variants are those of the file, on the bases of the genome; others are named or counted."""
 
 import gzip
 import logging
@@ -22,7 +22,7 @@ def genome(genome_of):
 
 @pytest.fixture
 def variants(tmp_path, genome):
-    """The variants of a file with these records (columns separated by blanks here, by tabs there)."""
+    """The variants of a file with these records; their columns are separated by blanks here."""
 
     def make(*records, header=HEADER, container="plain", end="\n", **options):
         text = header + "".join("\t".join(record.split(" ")) + "\n" for record in records)
@@ -105,7 +105,7 @@ def test_alleles_of_one_site_are_judged_one_by_one(variants):
 
 
 BAD = {
-    "chr1 2 . A T": "the genome (genome.fa) has C there; give the assembly that the file was called on, or skip such",
+    "chr1 2 . A T": "the genome (genome.fa) has C there; give the assembly that the file",
     "chr1 3 . GAC G": "has GTN there",
     "chr1 12 . A T": "it ends after the last base of chr1, which has 10",
     "chr1 10 . AC A": "it ends after the last base of chr1",
