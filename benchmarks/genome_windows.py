@@ -1,13 +1,13 @@
-"""Times random windows of a genome beside pyfaidx, the building of its store, and the first batch of a warm start.
+"""Times random windows of a genome against pyfaidx, and the building and opening of its store.
 
     python benchmarks/genome_windows.py --genome hg38.fa.gz
     python benchmarks/genome_windows.py --genome hg38.fa.gz --plain --no-index
 
-Windows, half of them reverse complements, come as batches of token ids. The peer is handed the places, fetches the same
-windows one by one, and encodes them with a table. The floor is what cannot be avoided: reading one byte and writing
-eight for each base, here of bases that lie in the cache. Both run in one thread on what the system holds in memory, and
-their time is that of the CPU, so that what else runs changes little. Building and starting are measured in processes of
-their own.
+Windows, half of them reverse complements, are drawn as batches of token ids. The peer gets their
+positions, fetches the same windows one by one, and encodes them with a table. The lower limit is
+reading one byte and writing eight for each base, here of bases in the cache. Both run in one thread
+on files that the system holds in memory. Times are CPU times, so other processes change little.
+Building and opening are measured in processes of their own.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from dnadiff.genome import Genome, Location, Windows, split_genome
 from dnadiff.memory import keep_freed_memory
 
 _COMPLEMENT = np.array(DNA.complement_ids)
+_PAIRS_CHECKED = 100  # windows that both must give alike before anything is timed
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The flags."""
+    """Reads the flags."""
     data = os.environ.get("DNADIFF_DATA")
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -97,7 +98,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def in_a_process(options: argparse.Namespace, what: str, **environment: str) -> dict:
-    """What `index` or `start` measures, in a fresh process."""
+    """Runs `index` or `start` in a fresh process, and returns what it measures."""
     flags = [
         "--genome",
         options.genome,
@@ -137,12 +138,12 @@ def start(options: argparse.Namespace) -> dict:
 
 
 def peak() -> int:
-    """Most memory that this process has had, in bytes."""
+    """Returns the largest memory that this process has had, in bytes."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def training_windows(genome: Genome, options: argparse.Namespace) -> Windows:
-    """Random training windows of the genome's own split."""
+    """Returns random training windows of the genome's own split."""
     return Windows(
         [(genome, split_genome(genome, options.window))],
         split="train",
@@ -152,7 +153,7 @@ def training_windows(genome: Genome, options: argparse.Namespace) -> Windows:
 
 
 def compare(genome: Genome, options: argparse.Namespace) -> dict:
-    """Bases per second of batches, of their bytes alone, and of the peer; runs are taken in turn."""
+    """Measures bases per second of batches, of copying alone, and of the peer, in turn."""
     windows = training_windows(genome, options)
     batch, few = options.batch, options.peer_windows
     with peer(options) as fasta:
@@ -179,19 +180,19 @@ def compare(genome: Genome, options: argparse.Namespace) -> dict:
 
 
 def cpu_clock(run: Callable[[], object]) -> float:
-    """Milliseconds of CPU time that a call takes."""
+    """Returns the milliseconds of CPU time that a call takes."""
     start = time.process_time()
     run()
     return 1e3 * (time.process_time() - start)
 
 
 def next_batch(size: int, number: int) -> Tensor:
-    """Indices of batch `number`."""
+    """Returns the indices of batch `number`."""
     return torch.arange(number * size, (number + 1) * size)
 
 
 class peer:
-    """pyfaidx on the genome, its index made in a temporary folder: `with peer(options) as fasta: ...`."""
+    """Opens the genome by pyfaidx, with its index in a temporary folder, in a `with` statement."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -213,17 +214,19 @@ class peer:
 
 
 def fetch(fasta: pyfaidx.Fasta, places: Iterator[list[Location]]) -> Tensor:
-    """Token ids (B, L) of the windows of the next places."""
+    """Returns the token ids (B, L) of the windows of the next locations."""
     rows = []
     for _, chrom, start, end, strand in next(places):
         tokens = DNA.encode(fasta[chrom][start:end])
-        rows.append(torch.from_numpy(tokens if strand == "+" else _COMPLEMENT[tokens[::-1]]))
+        if strand == "-":
+            tokens = _COMPLEMENT[tokens[::-1]]
+        rows.append(torch.from_numpy(tokens))
     return torch.stack(rows)
 
 
 def check_agreement(windows: Windows, fasta: pyfaidx.Fasta) -> None:
     """Ends the program if the two do not give the same windows."""
-    some = torch.arange(100)
+    some = torch.arange(_PAIRS_CHECKED)
     if not torch.equal(windows.tokens(some), fetch(fasta, iter([windows.locate(some)]))):
         raise SystemExit("the two do not agree: nothing was timed")
 
@@ -233,9 +236,10 @@ def report(result: dict, options: argparse.Namespace) -> None:
     print(f"{result['genome']}, {result['bases']:,} bases, {result['threads']} thread")
     if "index" in result:
         found = result["index"]
-        memory = f"{found['peak'] / 2**20:,.0f} MiB at most, {found['peak before'] / 2**20:,.0f} before it"
+        most, before = (found[key] / 2**20 for key in ("peak", "peak before"))
         print(
-            f"store built in {found['seconds']:.1f} s ({found['cpu']:.1f} of CPU); memory {memory}"
+            f"store built in {found['seconds']:.1f} s ({found['cpu']:.1f} of CPU); "
+            f"memory {most:,.0f} MiB at most, {before:,.0f} before it"
         )
     found = result["start"]
     after = f"first batch {found['seconds']:.2f} s ({found['cpu']:.2f} of CPU) after the imports"
@@ -243,15 +247,14 @@ def report(result: dict, options: argparse.Namespace) -> None:
     rows = [["", "", "million bases/s", "times slower", "95 % interval"]]
     for name in ("dnadiff", "bytes alone", "pyfaidx"):
         row = result["windows"][name]
-        ratio = (
-            [f"{row['ratio']:.2f}", "{:.2f} to {:.2f}".format(*row["interval"])]
-            if "ratio" in row
-            else ["", ""]
-        )
+        ratio = ["", ""]  # of the first row, which the others are compared with
+        if "ratio" in row:
+            ratio = [f"{row['ratio']:.2f}", "{:.2f} to {:.2f}".format(*row["interval"])]
         rows.append([name, "", f"{row['bases_per_second'] / 1e6:,.1f}", *ratio])
     windows = result["windows"]
     print(
-        f"batches of {windows['batch']} windows of {options.window:,} bases; pyfaidx reads {windows['peer reads']}"
+        f"batches of {windows['batch']} windows of {options.window:,} bases; "
+        f"pyfaidx reads {windows['peer reads']}"
     )
     print(table(rows))
 

@@ -1,7 +1,7 @@
-"""Letters and their ids. The only file that knows which letters there are.
+"""Defines the letters and their token ids. No other file knows which letters there are.
 
-Token ids are those of the published Caduceus vocabulary (CLS 0, SEP 1, BOS 2, MASK 3, PAD 4, RESERVED 5, UNK 6, A 7,
-C 8, G 9, T 10, N 11), so that published weights can be used unchanged.
+Token ids are those of the published Caduceus vocabulary (CLS 0, SEP 1, BOS 2, MASK 3, PAD 4,
+RESERVED 5, UNK 6, A 7, C 8, G 9, T 10, N 11), so that published weights can be used unchanged.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ _IUPAC = {
 
 @dataclass(frozen=True)
 class Alphabet:
-    """A set of letters, their token ids, their complements, and the codes for "one of several letters".
+    """Defines K letters with their token ids, complements and ambiguity codes.
 
     Attributes:
         letters: the K letters, in the order of a denoiser's outputs.
         first_id: token id of ``letters[0]``; the others follow it.
-        complement: the complement of each letter, or None where there is none (RNA fold, protein, bytes).
+        complement: the complement of each letter; None where there is none (proteins, bytes).
         ambiguity: code -> the letters it may stand for. As *data* such a code is an unknown letter.
         unknown: the code that stands for every letter; it is written where a letter is not known.
+        bos_id: token id that begins a sequence.
+        mask_id: token id of a masked letter.
+        pad_id: token id that fills up a batch.
         vocab_size: number of token ids, special ones included.
     """
 
@@ -57,23 +60,30 @@ class Alphabet:
         return range(self.first_id, self.first_id + len(self))
 
     @property
-    def complement_ids(self) -> list[int]:
-        """For each token id, the id of its complement; ids that are not letters are their own.
+    def complement_index(self) -> np.ndarray:
+        """Place (K,) int64 in `letters` of the complement of each letter.
 
         Raises:
             ValueError: if the alphabet has no complement.
         """
         if self.complement is None:
             raise ValueError(f"the alphabet {self.letters!r} has no complement")
+        return np.array([self.letters.index(letter) for letter in self.complement])
+
+    @property
+    def complement_ids(self) -> list[int]:
+        """For each token id, the id of its complement; an id that is not a letter is its own.
+
+        Raises:
+            ValueError: if the alphabet has no complement.
+        """
         table = list(range(self.vocab_size))
-        for letter, other in zip(self.letters, self.complement, strict=True):
-            table[self.first_id + self.letters.index(letter)] = self.first_id + self.letters.index(
-                other
-            )
+        table[self.first_id : self.unknown_id] = (self.first_id + self.complement_index).tolist()
         return table
 
     @cached_property
     def _id_of_byte(self) -> np.ndarray:
+        """Token id (256,) of each byte of a text; -1 for one that is no letter."""
         table = np.full(256, -1, np.int64)
         for code in self.ambiguity:
             table[[ord(code), ord(code.lower())]] = self.unknown_id
@@ -83,6 +93,7 @@ class Alphabet:
 
     @cached_property
     def _byte_of_id(self) -> np.ndarray:
+        """Byte (vocab_size,) uint8 that is written for each token id."""
         table = np.zeros(self.vocab_size, np.uint8)
         table[self.first_id : self.unknown_id + 1] = np.frombuffer(
             (self.letters + self.unknown).encode(), np.uint8
@@ -90,15 +101,17 @@ class Alphabet:
         return table
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Token ids (L,) int64 of a sequence. Case is ignored; an ambiguity code is an unknown letter.
+        """Returns the token ids (L,) int64 of a sequence.
+
+        Case is ignored; an ambiguity code is an unknown letter.
 
         Raises:
-            ValueError: naming the first character that is neither a letter nor an ambiguity code, and its place
-                (1-based).
+            ValueError: naming the first character that is neither a letter nor an ambiguity code,
+                and its position (1-based).
         """
-        raw = np.frombuffer(
-            text.encode("latin-1", "replace") if isinstance(text, str) else text, np.uint8
-        )
+        # Latin-1 has one byte for each character, so positions stay those of the text.
+        data = text.encode("latin-1", "replace") if isinstance(text, str) else text
+        raw = np.frombuffer(data, np.uint8)
         tokens = self._id_of_byte[raw]
         if tokens.size and tokens.min() < 0:
             place = int(np.argmin(tokens))
@@ -108,10 +121,11 @@ class Alphabet:
         return tokens
 
     def decode(self, tokens: Tensor | np.ndarray) -> str:
-        """The sequence of a vector of token ids (L,).
+        """Returns the sequence of token ids (L,).
 
         Raises:
-            ValueError: if a token is neither a letter nor unknown (a mask, a pad), naming it and its place (1-based).
+            ValueError: if a token is neither a letter nor unknown (a mask, a pad), naming it and
+                its position (1-based).
         """
         ids = tokens.cpu().numpy() if isinstance(tokens, Tensor) else np.asarray(tokens)
         valid = (ids >= self.first_id) & (ids <= self.unknown_id)
@@ -123,15 +137,19 @@ class Alphabet:
         return self._byte_of_id[ids].tobytes().decode()
 
     def scorable(self, tokens: Tensor) -> Tensor:
-        """True where a token is a letter: the positions that may be masked, noised, scored and sampled."""
+        """Returns True where a token is a letter, which may be masked, scored and sampled."""
         return (tokens >= self.first_id) & (tokens < self.unknown_id)
 
     def letter_index(self, tokens: Tensor) -> Tensor:
-        """0..K-1 for letters. Other tokens give a legal index too (0 or K-1), to be ignored by the caller's mask."""
+        """Returns the place of each letter in `letters`, 0..K-1.
+
+        Other tokens give 0 or K - 1, so that the result can always be used as an index. The caller
+        ignores them by a mask.
+        """
         return (tokens - self.first_id).clamp(0, len(self) - 1)
 
     def reverse_complement(self, tokens: Tensor) -> Tensor:
-        """Token ids (..., L) of the opposite strand, read in its own direction."""
+        """Returns the token ids (..., L) of the opposite strand, read in its own direction."""
         return torch.tensor(self.complement_ids, device=tokens.device)[tokens].flip(-1)
 
 

@@ -32,6 +32,13 @@ def test_reverse_complement():
     assert torch.equal(DNA.reverse_complement(DNA.reverse_complement(tokens)), tokens)
 
 
+def test_complements_by_place_and_by_token():
+    assert DNA.complement_index.tolist() == [3, 2, 1, 0]
+    assert DNA.complement_ids == [0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11]
+    odd = Alphabet("ACGT", complement="CATG")
+    assert odd.complement_index.tolist() == [1, 0, 3, 2]
+
+
 def test_scorable_positions_are_the_letters():
     assert DNA.scorable(torch.arange(12)).tolist() == [i in DNA.ids for i in range(12)]
 

@@ -1,4 +1,4 @@
-"""Downloads from a server on loopback that breaks off, lies, forgets and moves: whole and right, or not at all."""
+"""Downloads from a server that fails in many ways: whole and right, or not at all."""
 
 import gzip
 import hashlib
@@ -14,7 +14,7 @@ import pytest
 from dnadiff import downloads
 from dnadiff.benchmark.tasks import registry as tasks
 from dnadiff.cli.main import main
-from dnadiff.downloads import FIRST, Download, fetch
+from dnadiff.downloads import FIRST, Download, catalogue, fetch
 from dnadiff.errors import InputError, UsageError
 
 TEXT = b">a\n" + b"ACGTTGCA" * 50_000 + b"\n"
@@ -94,7 +94,7 @@ def server(monkeypatch, tmp_path):
 
 @pytest.fixture
 def register(server, monkeypatch):
-    """Makes a registry of one entry with the given files, each put on every mirror (default: one, /m/)."""
+    """Makes a registry of one entry with these files, each put on every mirror."""
 
     def make(files, mirrors=("m",), on=("m",)):
         for mirror in on:
@@ -103,7 +103,8 @@ def register(server, monkeypatch):
         entry = Download(
             "x", "an entry", "1 MB", tuple(f"{server.url}/{mirror}/" for mirror in mirrors), checks
         )
-        monkeypatch.setattr(downloads, "registry", lambda: {"x": entry})
+        for module in (downloads, catalogue):
+            monkeypatch.setattr(module, "registry", lambda: {"x": entry})
 
     return make
 
@@ -143,7 +144,7 @@ def test_a_download_that_failed_goes_on_the_next_time(server, register, tmp_path
     server.dies["/m/x.bed"] = [100_000, 0]
     with pytest.raises(
         InputError,
-        match=r"x\.bed: broke off.*|the connection broke; the same command goes on where",
+        match=r"x\.bed: broke off.*|the connection broke; the same command continues where",
     ):
         fetch("x", tmp_path / "out")
     assert files_under(tmp_path / "out") == {"x.bed.part", "x.bed.part.json"}
@@ -156,7 +157,7 @@ def test_a_download_that_failed_goes_on_the_next_time(server, register, tmp_path
 def test_a_server_that_never_finishes_is_given_up(server, register):
     register({"x.bed": (BED, sha256(BED))})
     server.dies["/m/x.bed"] = [10] * 99
-    with pytest.raises(InputError, match="goes on where this one stopped"):
+    with pytest.raises(InputError, match="continues where this one stopped"):
         fetch("x")
     assert len(server.asked) == 5
 
@@ -166,7 +167,7 @@ def test_a_server_that_never_finishes_is_given_up(server, register):
     "headers", [{}, {"ETag": '"1"'}, {"ETag": 'W/"1"', "Last-Modified": "yesterday"}]
 )
 def test_no_two_versions_are_spliced(server, register, check, headers):
-    """A part is continued if the whole will be compared, or the server says that the file is still the same."""
+    """A part is continued if the whole will be compared, or the server confirms its version."""
     old = BED.replace(b"train", b"valid")
     register({"x.bed": (old, check)})
     server.headers = headers
@@ -229,7 +230,7 @@ def test_compression_on_the_way_is_not_undone(server, register):
 def test_a_wrong_checksum_leaves_nothing(server, register, tmp_path):
     register({"x.fa.gz": (FASTA, sha256(TEXT))})
     with pytest.raises(
-        InputError, match=r"x\.fa\.gz: SHA256 hash .* does not match .*give --sha256"
+        InputError, match=r"x\.fa\.gz: SHA256 hash .* does not match .*give its sha256"
     ) as told:
         fetch("x", tmp_path / "out")
     assert "\n" not in str(told.value) and files_under(tmp_path / "out") == set()
@@ -309,7 +310,7 @@ def test_the_first_download_is_trusted_and_later_ones_must_agree(server, registe
     path.unlink()
     other = BED.replace(b"train", b"valid")
     server.files["/m/x.bed"] = other
-    with pytest.raises(InputError, match=r"does not match .*--sha256"):
+    with pytest.raises(InputError, match=r"does not match .*sha256"):
         fetch("x")
     assert not path.exists()
     assert fetch("x", sha256=sha256(other)[7:].upper()).read_bytes() == other
@@ -369,7 +370,7 @@ def test_what_was_left_by_a_call_that_was_ended_is_compared_with_the_owners_list
 
 def test_a_gzip_file_that_is_not_whole(server, register, tmp_path):
     register({"x.fa.gz": (FASTA[:-9], FIRST)})
-    with pytest.raises(InputError, match=r"no whole gzip file .*; it was removed"):
+    with pytest.raises(InputError, match=r"not a whole gzip file .*; it was removed"):
         fetch("x", tmp_path / "out")
     assert files_under(tmp_path / "out") == set()
 
@@ -420,7 +421,7 @@ def test_a_folder_that_cannot_be_made(server, register, tmp_path, monkeypatch):
     register({"x.bed": (BED, FIRST)})
     (tmp_path / "file").touch()
     with pytest.raises(
-        InputError, match=r"file/out.*: .*; choose another --out, or set DNADIFF_CACHE"
+        InputError, match=r"file/out.*: .*; give another folder .out., or set DNADIFF_CACHE"
     ):
         fetch("x", tmp_path / "file" / "out")
     monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path / "file" / "cache"))
@@ -467,7 +468,7 @@ def test_a_genome_that_is_missing_but_can_be_fetched(tmp_path, capsys, name):
     assert f"{name}: no such file; dnadiff data fetch hg38 downloads it" in capsys.readouterr().err
 
 
-# ---- the registry that ships -----------------------------------------------------------------------------------------
+# ---- the registry that ships
 
 
 def test_every_entry_says_how_it_is_checked():

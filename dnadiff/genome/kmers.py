@@ -1,4 +1,4 @@
-"""A set of exact k-mers, the same for both strands, that a genome streams past."""
+"""A set of exact k-mers, equal for both strands, that marks those found in streamed sequence."""
 
 from __future__ import annotations
 
@@ -7,68 +7,77 @@ from typing import Any
 import numpy as np
 
 from dnadiff.alphabet import DNA
-from dnadiff.genome.loops import LAST_LETTER, LETTER, compiled
+from dnadiff.genome.loops import LAST_LETTER, LETTER, compiled, complement_code
 
-MOST = 31
-"""Bases of the longest k-mer that 64 bits hold beside the mark of an empty slot."""
+MAX_K = 31
+"""Bases of the longest k-mer: 2 bits a base, and a 64-bit value that marks an empty slot."""
 
 _EMPTY = np.uint64(2**64 - 1)
 _BITS = np.uint64((len(DNA) - 1).bit_length())
-_GOLDEN = np.uint64(
-    0x9E3779B97F4A7C15
-)  # 2^64 over the golden ratio: the high bits of the product spread keys evenly
-_SPARSE = np.uint64(4)  # bits of the filter for each slot, as a power of two
+# 2^64 over the golden ratio: the high bits of the product spread keys evenly (Knuth, vol. 3, 6.4).
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FILTER_BITS = np.uint64(4)  # the filter has 2^4 bits for each slot
 
 
 class KmerSet:
-    """Canonical k-mers: each is the smaller of the numbers that it and its reverse complement spell.
+    """Holds the canonical k-mers of a sequence, and marks those that are seen elsewhere.
 
-    They are whole numbers of 2k bits, kept as they are, in a table with open addressing that is at most three quarters
-    full: what is found is there, and what is not found is not. A bitmap before the table, sixteen bits to a slot, turns
-    away nearly all k-mers that are not in it. Memory is 23 to 38 bytes for each base.
+    A k-mer is a number of 2 bits a base; the smaller of its own and that of its reverse complement
+    is canonical. The numbers are kept in a hash table with open addressing that is at most three
+    quarters full, so answers are exact. A bitmap before the table, sixteen bits a slot, rejects
+    nearly all k-mers that are not in it. Memory is 23 to 38 bytes a base.
 
     Args:
-        codes: (n,) uint8 codes of bases (see `store.Store`); an unknown one parts windows that lie one after another.
-        k: bases, 1 to 31.
+        codes: (n,) uint8 codes of bases (see `store.Store`). An unknown base separates windows that
+            follow one another.
+        k: bases, 1 to `MAX_K`.
 
     Raises:
-        ValueError: if k is none of these.
+        ValueError: if k is out of range.
     """
 
     def __init__(self, codes: np.ndarray, k: int) -> None:
-        if not 1 <= k <= MOST:
-            raise ValueError(f"k-mers of {k} bases: 1 to {MOST} are possible")
+        if not 1 <= k <= MAX_K:
+            raise ValueError(f"k-mers of {k} bases: lengths from 1 to {MAX_K} are possible")
+        # The number of slots is a power of two, so that the high bits of a product are a slot.
         bits = max(8, (4 * len(codes) // 3).bit_length())
         self.k = k
         self._shift = np.uint64(64 - bits)
         self._table = np.full(1 << bits, _EMPTY)
         self._seen = np.zeros(1 << bits, np.bool_)
-        self._filter = np.zeros(1 << (bits + int(_SPARSE) - 3), np.uint8)
+        self._filter = np.zeros(1 << (bits + int(_FILTER_BITS) - 3), np.uint8)
         self._slots = np.full(len(codes), -1)
         _insert(codes, k, self._table, self._shift, self._filter, self._slots)
 
     def forget(self) -> None:
-        """Begins anew: no k-mer has been seen."""
+        """Marks all k-mers as not seen."""
         self._seen[:] = False
 
     def see(self, codes: np.ndarray) -> None:
-        """Streams (n,) codes of known bases past the set, which marks its k-mers that are among them, on either strand.
+        """Marks the k-mers of the set that occur in known bases, on either strand.
 
-        Several threads may do so at once.
+        Several threads may call it at once: all they write is True.
+
+        Args:
+            codes: (n,) uint8, without unknown bases.
         """
         _see(codes, self.k, self._table, self._shift, self._filter, self._seen)
 
     def seen(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each place of the codes, (n,) bool each: whether a k-mer begins there, and whether it has been seen."""
+        """Returns, for each position of the set's codes, whether a k-mer begins there and was seen.
+
+        Returns:
+            (n,) bool, a k-mer begins at the position; (n,) bool, and it has been seen.
+        """
         known = self._slots >= 0
         return known, known & self._seen[self._slots]
 
 
 @compiled
 def _insert(codes: Any, k: Any, table: Any, shift: Any, filter_: Any, slots: Any) -> None:
-    """Puts the k-mers of codes into table and filter, and the slot of each into `slots`; -1 stays where there is none.
+    """Puts the k-mers of codes into table and filter.
 
-    A k-mer is rolled: its digits move up by one letter, and those of its reverse complement down.
+    The slot of the k-mer that begins at each position goes into `slots`, where -1 stays for none.
     """
     top = _BITS * np.uint64(k - 1)
     mask = (np.uint64(1) << (_BITS * np.uint64(k))) - np.uint64(1)
@@ -80,14 +89,16 @@ def _insert(codes: Any, k: Any, table: Any, shift: Any, filter_: Any, slots: Any
         if code > LAST_LETTER:
             length = 0
             continue
+        # The next base enters at the low end; on the other strand its complement enters at the top.
         forward = ((forward << _BITS) | np.uint64(code)) & mask
-        backward = (backward >> _BITS) | (np.uint64(LAST_LETTER - code) << top)
+        backward = (backward >> _BITS) | (np.uint64(complement_code(code)) << top)
         length += 1
         if length >= k:
             kmer = min(forward, backward)
-            bit = (kmer * _GOLDEN) >> (shift - _SPARSE)
+            bit = (kmer * _GOLDEN) >> (shift - _FILTER_BITS)
             filter_[bit >> np.uint64(3)] |= np.uint8(1) << np.uint8(bit & np.uint64(7))
-            slot = bit >> _SPARSE
+            # Linear probing: the next free slot, unless the k-mer is there already.
+            slot = bit >> _FILTER_BITS
             while table[slot] != _EMPTY and table[slot] != kmer:
                 slot = (slot + np.uint64(1)) & last
             table[slot] = kmer
@@ -104,13 +115,14 @@ def _see(codes: Any, k: Any, table: Any, shift: Any, filter_: Any, seen: Any) ->
     for i in range(len(codes)):
         code = codes[i] & LETTER
         forward = ((forward << _BITS) | np.uint64(code)) & mask
-        backward = (backward >> _BITS) | (np.uint64(LAST_LETTER - code) << top)
+        backward = (backward >> _BITS) | (np.uint64(complement_code(code)) << top)
         if i < k - 1:
             continue
         kmer = min(forward, backward)
-        bit = (kmer * _GOLDEN) >> (shift - _SPARSE)
+        bit = (kmer * _GOLDEN) >> (shift - _FILTER_BITS)
+        # Most k-mers end here: the filter fits into the cache, the table does not.
         if filter_[bit >> np.uint64(3)] >> np.uint8(bit & np.uint64(7)) & np.uint8(1):
-            slot = bit >> _SPARSE
+            slot = bit >> _FILTER_BITS
             while table[slot] != _EMPTY:
                 if table[slot] == kmer:
                     seen[slot] = True

@@ -1,36 +1,41 @@
-"""The store of a genome: one byte a base in a memory-mapped file, built once from FASTA, kept in the cache folder.
+"""The store of a genome: one byte a base in a memory-mapped file, built once from FASTA.
 
-A store belongs to a content, not to a name: its files are called by the SHA-256 of the FASTA file. Beside them lies a
-note for each path that was opened (its size, times and SHA-256), so that opening a file again need not read it. A file
-that has changed since, in whatever way, has other times, is hashed again, and gets its own store.
+A store belongs to a content, not to a name: its files, in the cache folder, are named by the
+SHA-256 of the FASTA file. A note for each path that was opened (its size, times and SHA-256) lies
+with them, so that opening a file again need not read it. A file that has changed since has other
+times, is hashed again, and gets its own store.
 
-Of processes that start together one reads the file, and the others wait for its store. The system itself lets go of a
-lock when its holder dies, so a killed builder holds nobody up, and the next one removes what it left behind. Whatever
-the locks do, files appear whole or not at all.
+Of several processes that start together one reads the file and the others wait for its store. The
+system releases the lock of a process that dies, so a killed builder holds nobody up, and the next
+one removes what it left. Whatever the locks do, files appear whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from filelock import FileLock
 
 from dnadiff.alphabet import DNA
+from dnadiff.digest import sha256_of_bytes, sha256_of_file
 from dnadiff.errors import InputError
 from dnadiff.files import atomic_path, cache_folder, read_json, write_json
-from dnadiff.genome.records import Record, Share, check_container, chunks, indexed
+from dnadiff.genome.container import check_container, is_twobit
+from dnadiff.genome.fasta_reader import FastaReader
+from dnadiff.genome.records import Record, RecordList, Share
+from dnadiff.genome.text import as_input_errors
+from dnadiff.genome.twobit import TwoBitReader
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes read, bytes to read in all): building a store reads the file thrice."""
+"""Called with (bytes read, bytes to read in all): building a store reads the file twice."""
 
 UNKNOWN = len(DNA)
 """Code of a base that is not a letter; the codes below it are places in ``DNA.letters``."""
@@ -38,17 +43,18 @@ UNKNOWN = len(DNA)
 SOFT_MASK = 0x80
 """Bit that is set in the code of a base written in lower case."""
 
-_VERSION = 2
-_PIECE = 1 << 24  # bytes that are hashed at a time
+_VERSION = 3
 _PAGE = 4096  # bytes
 _PROBED = 256  # pages of a store that are checked whenever it is opened
 _NOT_A_LETTER = 0xFF
-_SETTLED = 2.0  # seconds; a file younger than its clock's tick could change again without its times showing it
+_ASCII = 0x80  # bytes below it are characters that can be quoted
+# Seconds; a file younger than the tick of its clock could change again and keep its times.
+_SETTLED = 2.0
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many bases of a genome are what.
+    """Counts the bases of a genome by kind.
 
     Attributes:
         bases: all of them.
@@ -67,15 +73,16 @@ class Counts:
 
 @dataclass(frozen=True)
 class Store:
-    """A genome's bases, all contigs after one another in file order ("flat" coordinates).
+    """Holds a genome's bases, all contigs in file order ("flat" coordinates).
 
     Attributes:
         digest: SHA-256 of the FASTA file, in hexadecimal.
         records: the contigs.
-        counts: what its bases are.
-        codes: (bases,) uint8, read only: 0..3 a place in ``DNA.letters``, 4 unknown, plus the soft-mask bit.
-        runs: (n, 2) int64, start and end of the runs of scorable bases, in flat coordinates and in order. Each lies in
-            one contig; a long one may be cut into several that touch.
+        counts: the number of bases of each kind.
+        codes: (bases,) uint8, read only: the place of the base in ``DNA.letters``, or `UNKNOWN`,
+            plus the bit `SOFT_MASK`.
+        runs: (n, 2) int64, start and end of the runs of scorable bases, in flat coordinates and in
+            order. Each lies in one contig; a long one may be cut into several that touch.
     """
 
     digest: str
@@ -86,28 +93,25 @@ class Store:
 
 
 def open_store(path: Path, progress: Progress | None = None) -> Store:
-    """The store of a FASTA file, built now if the cache folder has none for this content.
+    """Returns the store of a FASTA file; builds it if the cache folder has none for this content.
 
     Args:
         path: the file.
-        progress: told how far the building is, if there is anything to build.
+        progress: called while the store is built.
 
     Raises:
-        InputError: if the file is not a readable FASTA of DNA, or the cache folder cannot be written.
+        InputError: if the file is not a readable FASTA of DNA, or the cache folder cannot be
+            written.
     """
     check_container(path)
-    note = (
-        _folder()
-        / "paths"
-        / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
-    )
+    note = _folder() / "paths" / f"{_path_digest(path)}.json"
     if store := _noted(note, path):
         return store
-    with _alone(note):
-        # Whoever held the lock has perhaps made the store meanwhile.
-        store = _noted(note, path) or _make(
-            path, note, (lambda done, total: None) if progress is None else progress
-        )
+
+    report = _ignore_progress if progress is None else progress
+    with _locked(note):
+        # Another process may have built the store while this one waited.
+        store = _noted(note, path) or _make(path, note, report)
     if not store:
         raise InputError(
             f"{_folder()}: the store of {path} vanished while it was opened; try again"
@@ -115,23 +119,27 @@ def open_store(path: Path, progress: Progress | None = None) -> Store:
     return store
 
 
+def _ignore_progress(done: int, total: int) -> None:
+    """Ignores progress."""
+
+
 def _make(path: Path, note: Path, progress: Progress) -> Store | None:
-    """Hashes the file, builds its store if there is none, and notes that the two belong together."""
+    """Hashes the file, builds its store if there is none, and notes that both belong together."""
     before = _times(path)
     settled = time.time() - path.stat().st_ctime > _SETTLED
+    size = before[0]
 
-    def reading(number: int) -> Share:
-        return lambda share: progress(int((number + share) * before[0]), 3 * before[0])
-
-    digest = _sha256(path, reading(0))
-    with _alone(_files(digest)[0]) as alone:  # the same content may have two paths
+    with as_input_errors(path):
+        digest = sha256_of_file(path, lambda done, _: progress(done, 2 * size))
+    # The same content may have two paths, so the content has a lock of its own.
+    with _locked(_StoreFiles(digest).codes) as alone:
         if not _load(digest):
-            _clear(
-                *(_folder().glob(f".{digest[:32]}.*.part") if alone else ())
-            )  # of a killed builder
-            _build(path, digest, before, reading(1), reading(2))
+            if alone:
+                _clear(*_folder().glob(f".{digest[:32]}.*.part"))  # left by a killed builder
+            _build(path, digest, before, lambda share: progress(int((1 + share) * size), 2 * size))
             for version in range(1, _VERSION):
                 _clear(*_folder().glob(f"{digest[:32]}.v{version}.*"))
+
     if settled:
         with _writing():
             write_json(note, {"path": str(path), "times": before, "digest": digest})
@@ -139,10 +147,11 @@ def _make(path: Path, note: Path, progress: Progress) -> Store | None:
 
 
 @contextlib.contextmanager
-def _alone(file: Path) -> Iterator[bool]:
-    """Inside, no other process is inside for the same file; gives False where the system has no locks.
+def _locked(file: Path) -> Iterator[bool]:
+    """Keeps other processes out of the block for the same file; yields False without locks.
 
-    The lock is removed at the end. Should that let two others in at once, they find what the first has made.
+    The lock file is removed at the end. Should that let two other processes in at once, they find
+    what the first one has made.
     """
     with _writing():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -164,140 +173,162 @@ def _clear(*files: Path) -> None:
 
 
 def _folder() -> Path:
+    """Returns the folder of all stores."""
     return cache_folder() / "genomes"
 
 
-def _files(digest: str) -> tuple[Path, Path, Path]:
-    stem = f"{digest[:32]}.v{_VERSION}"
-    return _folder() / f"{stem}.codes", _folder() / f"{stem}.runs.npy", _folder() / f"{stem}.json"
+class _StoreFiles:
+    """Names the files of the store of a content."""
+
+    def __init__(self, digest: str) -> None:
+        stem = f"{digest[:32]}.v{_VERSION}"
+        self.codes = _folder() / f"{stem}.codes"
+        self.runs = _folder() / f"{stem}.runs.npy"
+        self.records = _folder() / f"{stem}.records.npy"
+        self.about = _folder() / f"{stem}.json"
+
+
+def _path_digest(path: Path) -> str:
+    """Returns a name for the note of a path, which may hold any bytes."""
+    return sha256_of_bytes(os.fsencode(path.resolve()))[:32]
 
 
 def _times(path: Path) -> list[int]:
+    """Returns size and times of a file, which change whenever its content does."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _noted(note: Path, path: Path) -> Store | None:
-    """The store of a file that has not changed since it was noted."""
+    """Returns the store of a file that has not changed since it was noted."""
     try:
         known = read_json(note)
     except InputError:
         return None
-    digest = known.get("digest") if known.get("times") == _times(path) else None
-    return _load(digest) if digest else None
-
-
-def _sha256(path: Path, report: Share) -> str:
-    digest = hashlib.sha256()
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                report((file.tell() - len(piece)) / size)
-                digest.update(piece)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()
+    if known.get("times") != _times(path):
+        return None
+    return _load(known["digest"]) if known.get("digest") else None
 
 
 def _load(digest: str) -> Store | None:
-    """The store of a content, or None where there is none, or its files do not fit one another or are damaged."""
-    codes, runs, about = _files(digest)
+    """Returns the store of a content; None if there is none, or its files are damaged."""
+    files = _StoreFiles(digest)
     try:
-        known = read_json(about)
+        known = read_json(files.about)
         counts = Counts(**known["counts"])
-        found = np.load(runs)
-        if codes.stat().st_size != counts.bases or _probe(codes, found) != known["probe"]:
+        runs = np.load(files.runs)
+        numbers = np.load(files.records)
+        if files.codes.stat().st_size != counts.bases:
             return None
-        records = [Record(*row) for row in known["records"]]
-        return Store(digest, records, counts, np.asarray(np.memmap(codes, np.uint8, "r")), found)
-    except (OSError, ValueError, KeyError, TypeError):
+        if _probe(files.codes, runs, numbers) != known["probe"]:
+            return None
+        names = known["names"].split("\n")
+        records = [Record(name, *row) for name, row in zip(names, numbers.tolist(), strict=True)]
+        codes = np.asarray(np.memmap(files.codes, np.uint8, "r"))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return Store(digest, records, counts, codes, runs)
 
 
-def _probe(codes: Path, runs: np.ndarray) -> int:
-    """CRC-32 of the runs and of pages spread evenly over the codes: what a disk that lost them would change."""
-    check = zlib.crc32(runs.tobytes())
-    with codes.open(
-        "rb"
-    ) as file:  # read, not mapped: what is mapped would count as this process's memory
-        for place in np.linspace(
-            0, max(0, codes.stat().st_size - _PAGE), _PROBED, dtype=np.int64
-        ).tolist():
+def _probe(codes: Path, *arrays: np.ndarray) -> int:
+    """Returns a CRC-32 of arrays, and of pages spread evenly over the codes.
+
+    A disk that lost some of them would change it.
+    """
+    check = 0
+    for array in arrays:
+        check = zlib.crc32(array.tobytes(), check)
+    last = max(0, codes.stat().st_size - _PAGE)
+    # Read, not mapped: mapped pages would count as this process's memory.
+    with codes.open("rb") as file:
+        for place in np.linspace(0, last, _PROBED, dtype=np.int64).tolist():
             file.seek(place)
             check = zlib.crc32(file.read(_PAGE), check)
     return check
 
 
-def _build(path: Path, digest: str, times: list[int], indexing: Share, encoding: Share) -> None:
+def _build(path: Path, digest: str, times: list[int], report: Share) -> None:
     """Writes the store of a file that had these times before it was hashed.
 
     The description comes last: where it is, the rest is.
     """
-    codes, runs, about = _files(digest)
-    with indexed(path, indexing) as (faidx, records), _writing(), atomic_path(codes) as temporary:
+    files = _StoreFiles(digest)
+    reader = TwoBitReader(path, report) if is_twobit(path) else FastaReader(path, report)
+    with _writing(), atomic_path(files.codes) as temporary:
         with temporary.open("wb") as out:
-            histogram, found = _encode(path, faidx, records, out, encoding)
+            histogram, runs = _encode(path, reader, out)
             out.flush()
             os.fsync(out.fileno())
+        records = reader.records.finish()
         if _times(path) != times:
             raise InputError(f"{path}: changed while it was read; try again when it is complete")
         counts = _count(histogram)
         if not counts.scorable:
             raise InputError(f"{path}: no A, C, G or T in it; a genome with known bases is needed")
-        probe = _probe(temporary, found)
-        with atomic_path(runs) as beside, beside.open("wb") as file:
-            np.save(file, found)
+
+        # An array of numbers and one string: a million records as JSON would take seconds to read.
+        numbers = np.array([record[1:] for record in records], np.int64)
+        probe = _probe(temporary, runs, numbers)
+        _save(files.runs, runs)
+        _save(files.records, numbers)
     facts = {
         "path": str(path),
         "digest": digest,
         "counts": asdict(counts),
-        "records": records,
+        "names": "\n".join(record.name for record in records),
         "probe": probe,
     }
     with _writing():
-        write_json(about, facts)
+        write_json(files.about, facts)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Writes an array, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
+    """Turns the errors of writing into one line that names the folder of the stores."""
     folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); set DNADIFF_CACHE to a folder with space for the genome"
+            f"{folder}: cannot be written ({error.strerror}); "
+            "set the environment variable DNADIFF_CACHE to a folder with space for the genome"
         ) from error
 
 
 def _encode(
-    path: Path, faidx: Any, records: list[Record], out: IO[bytes], report: Share
+    path: Path, reader: FastaReader | TwoBitReader, out: IO[bytes]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Writes the codes of every base; gives the number of each byte (256,) and the scorable runs (n, 2)."""
-    total = sum(record.length for record in records)
+    """Writes the codes of all bases.
+
+    Returns:
+        The number of each byte of the text (256,) int64, and the runs of scorable bases (n, 2)
+        int64.
+    """
     histogram = np.zeros(256, np.int64)
-    runs = []
+    runs = [np.empty((0, 2), np.int64)]
     done = 0
-    for record in records:
-        first = done
-        for text in chunks(path, faidx, record):
-            codes = _CODES[text]
-            _check_letters(path, record, done - first, text, codes)
-            out.write(codes.data)
-            histogram += np.bincount(text, minlength=256)
-            runs.append(done + _runs(codes))
-            done += len(text)
-            report(done / total)
+    for letters in reader.blocks():
+        codes = _CODES[letters.text]
+        _check_letters(path, reader.records, done, letters.text, codes)
+        out.write(codes.data)
+        histogram += np.bincount(letters.text, minlength=len(histogram))
+        runs.append(done + _runs(codes, letters.begins))
+        done += len(codes)
     return histogram, np.concatenate(runs)
 
 
 def _code_table() -> np.ndarray:
-    """Byte of the text -> code."""
+    """Returns the code of each byte of the text, (256,) uint8."""
     table = np.full(256, _NOT_A_LETTER, np.uint8)
-    codes = dict.fromkeys(DNA.ambiguity, UNKNOWN) | {
-        letter: i for i, letter in enumerate(DNA.letters)
-    }
+    codes = dict.fromkeys(DNA.ambiguity, UNKNOWN)
+    codes |= {letter: i for i, letter in enumerate(DNA.letters)}
     for letter, code in codes.items():
         table[ord(letter)] = code
         table[ord(letter.lower())] = code | SOFT_MASK
@@ -308,25 +339,38 @@ _CODES = _code_table()
 
 
 def _check_letters(
-    path: Path, record: Record, start: int, text: np.ndarray, codes: np.ndarray
+    path: Path, records: RecordList, first: int, text: np.ndarray, codes: np.ndarray
 ) -> None:
+    """Refuses a byte that is not a letter of DNA; `first` is the flat position of ``text[0]``."""
     wrong = codes == _NOT_A_LETTER
-    if wrong.any():
-        place = int(np.argmax(wrong))
-        raise InputError(
-            f"{path}: record {record.name}, position {start + place + 1:,}: {chr(text[place])!r} is no letter of DNA "
-            f"and no IUPAC code; correct it, or give another file if this is protein or RNA"
-        )
+    if not wrong.any():
+        return
+    place = int(np.argmax(wrong))
+    byte = int(text[place])
+    shown = repr(chr(byte)) if byte < _ASCII else f"the byte {byte:#x}"
+    name, position = records.locate(first + place)
+    raise InputError(
+        f"{path}: record {name}, position {position + 1:,}: {shown} is not a letter of DNA or an "
+        "IUPAC code; correct it, or give another file if this is protein or RNA"
+    )
 
 
-def _runs(codes: np.ndarray) -> np.ndarray:
-    """Start and end (n, 2) of each run of scorable bases."""
+def _runs(codes: np.ndarray, begins: list[int]) -> np.ndarray:
+    """Returns start and end (n, 2) of each run of scorable bases, cut where a record begins."""
     scorable = np.zeros(len(codes) + 2, np.int8)
     scorable[1:-1] = (codes & ~np.uint8(SOFT_MASK)) < UNKNOWN
-    return np.flatnonzero(np.diff(scorable)).reshape(-1, 2)
+    edges = np.flatnonzero(np.diff(scorable))
+
+    # Between two scorable bases of two records one run ends and another begins.
+    cuts = np.asarray(begins, np.int64)
+    cuts = cuts[(scorable[cuts] > 0) & (scorable[cuts + 1] > 0)]
+    if len(cuts):
+        edges = np.sort(np.concatenate((edges, cuts, cuts)))
+    return edges.reshape(-1, 2)
 
 
 def _count(histogram: np.ndarray) -> Counts:
+    """Counts bases by kind, from the number of each byte of the text (256,)."""
     number = {chr(byte): int(histogram[byte]) for byte in range(256)}
     both = {
         letter: number[letter] + number[letter.lower()] for letter in {*DNA.letters, *DNA.ambiguity}

@@ -1,4 +1,4 @@
-"""Fixtures of the genome room."""
+"""Fixtures of the tests of dnadiff.genome."""
 
 import itertools
 from collections.abc import Callable

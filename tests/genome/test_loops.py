@@ -15,7 +15,7 @@ seeds = st.integers(0, 2**64 - 1)
 
 @settings(max_examples=200, deadline=None)
 @given(seeds, st.sampled_from(Stream), st.integers(0, 2**56 - 1))
-def test_chances_are_the_numbers_of_the_noise(seed, stream, index):
+def test_chances_are_the_numbers_of_rng(seed, stream, index):
     expected = uniform(seed, stream, torch.tensor([index]), 2)[0].tolist()
     assert list(chances(np.uint64(seed), np.uint64(stream), np.uint64(index))) == expected
 

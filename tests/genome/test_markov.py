@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chisquare
 
 from dnadiff.alphabet import DNA, Alphabet
-from dnadiff.genome.markov import MarkovModel
+from dnadiff.genome.markov import MarkovModel, _count, _other_strand
 
 
 def tokens(*texts):
@@ -27,9 +27,19 @@ def text(length, seed, alphabet=DNA):
 def test_counts_written_out_by_hand():
     # ACA and its other strand TGT: pairs AC, CA, TG, GT once each; marginally each last letter once
     model = MarkovModel.fit(tokens("ACA"), 1, prior=1.0)
-    # order 0: (1 + 1/4) / (4 + 1) = 1/4.  p(C | A) = (1 + 1/4) / (1 + 1) = 5/8, p(G | A) = (0 + 1/4) / 2 = 1/8
+    # order 0: (1 + 1/4) / (4 + 1) = 1/4.  p(C | A) = (1 + 1/4) / (1 + 1) = 5/8, p(G | A) = (0 +
+    # 1/4) / 2 = 1/8
     expected = [-math.log(1 / 4 * 5 / 8), -math.log(1 / 4 * 1 / 8), -math.log(1 / 4)]
     assert model.nll(tokens("AC", "AG", "NA")).tolist() == pytest.approx(expected, abs=1e-15)
+
+
+def test_counts_are_whole_numbers_of_64_bits():
+    counts = _count([tokens("ACGTACGT")], 1, DNA)
+    assert counts.dtype == np.int64 and counts.sum() == 7
+    # The next observation would be lost in float32 (above 2^24) and in float64 (above 2^53).
+    for many in (2**24, 2**53):
+        counts[0, 1] = many
+        assert (counts + _other_strand(counts, DNA))[0, 1] == many + counts[2, 3]
 
 
 def test_order_zero_is_the_composition_of_both_strands():
@@ -48,7 +58,8 @@ def test_without_a_prior_an_unseen_context_falls_back_and_an_unseen_letter_is_im
 
 
 def test_agrees_with_a_known_chain():
-    # a symmetric chain that is its own reverse complement: p(same) = 0.7, else 0.1, whatever the letter
+    # a symmetric chain that is its own reverse complement: p(same) = 0.7, else 0.1, whatever the
+    # letter
     chain = np.full((4, 4), 0.1) + 0.6 * np.eye(4)
     draws = np.random.default_rng(0).random(400_000)
     letters = np.empty(len(draws), np.int64)
@@ -110,8 +121,9 @@ def test_the_strand_that_was_read_does_not_matter(order):
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_a_circle_without_a_prior_gives_both_strands_of_a_window_one_probability(order):
-    # On a circle every k-mer is a context as often as it is an ending, so the counted chain is stationary, and with
-    # both strands counted it is its own reverse complement. (A prior, or the ends of a line, disturb this a little.)
+    # On a circle every k-mer is a context as often as it is an ending, so the counted chain is
+    # stationary, and with both strands counted it is its own reverse complement. (A prior, or the
+    # ends of a line, disturb this a little.)
     circle = text(20_000, seed=3)
     model = MarkovModel.fit([torch.cat([circle, circle[:order]])], order, prior=0.0)
     windows = every(6)

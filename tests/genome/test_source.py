@@ -191,15 +191,15 @@ def test_founders_come_from_the_seed():
         (lambda: motif("x", "TATA", 1.9), "x: the rows of emit"),
         (lambda: background(np.full((5, 4), 0.25), 10), r"\(5, 4\)"),
         (lambda: background(np.full((4, 4), 0.25), 0.5), "background: the rows of step"),
-        (lambda: gene({"AAA": 1.0}, STOPS, 3), "each pair of letters"),
+        (lambda: gene({"AAA": 1.0}, STOPS, 3), "each pair of bases"),
         (lambda: gene({**CODONS, "AC": 1.0}, STOPS, 3), "'AC' is not a codon"),
         (lambda: gene({**CODONS, "ACQ": 1.0}, STOPS, 3), "'Q' at position 3"),
         (lambda: gene(CODONS, {"TA": 1.0}, 3), "'TA' is not a codon"),
         (lambda: HiddenMarkovSource([ELEMENTS["motif"]], [1, 2]), "1 elements need"),
         (lambda: HiddenMarkovSource([ELEMENTS["motif"]], [0]), r"positive shares, not \[0\]"),
-        (lambda: Contig("chr1", 0), "'chr1': length 0"),
-        (lambda: Contig("chr1", 10, ((5, 11),)), r"gap \[5, 11\)"),
-        (lambda: Contig("chr1", 10, ((5, 5),)), r"gap \[5, 5\)"),
+        (lambda: Contig("chr1", 0), "'chr1' of length 0"),
+        (lambda: Contig("chr1", 10, ((5, 11),)), r"gap from 5 to 11"),
+        (lambda: Contig("chr1", 10, ((5, 5),)), r"gap from 5 to 5"),
     ],
 )
 def test_refuses(build, message):
@@ -264,7 +264,8 @@ def test_a_window_that_cannot_be(tiny):
             "A",
             0.25,
         ),  # half of the genome, half of it as T
-        # the window's C is the second of a CC (1/8); the next piece is A, T, CC, GG with 1/3, 1/3, 1/6, 1/6
+        # the window's C is the second of a CC (1/8); the next piece is A, T, CC, GG with
+        # 1/3, 1/3, 1/6, 1/6
         ([motif("A", "A", 1.0), motif("CC", "CC", 1.0)], [1, 1], "CA", 1 / 8 * 1 / 3),
         ([motif("A", "A", 1.0), motif("CC", "CC", 1.0)], [1, 1], "CC", 1 / 8 + 1 / 8 * 1 / 6),
     ],
@@ -276,7 +277,8 @@ def test_closed_forms(elements, shares, text, p):
 
 
 def test_a_source_of_background_alone_is_a_markov_chain():
-    # a chain that is its own reverse complement; at a seam between pieces the next letter has the stationary law
+    # a chain that is its own reverse complement; at a seam between pieces the next letter has the
+    # stationary law
     conditional = np.full((4, 4), 0.1) + 0.6 * np.eye(4)
     source = HiddenMarkovSource([background(conditional, mean_length=10)], [1])
     move = 0.9 * conditional + 0.1 / 4
@@ -480,7 +482,7 @@ def test_load_source_refuses(text, message, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("contigs: {chr1: {length: 10, gaps: [[4, 12]]}}", r"gap \[4, 12\)"),
+        ("contigs: {chr1: {length: 10, gaps: [[4, 12]]}}", r"gap from 4 to 12"),
         ("contigs: {chr1: {size: 10}}", "the key 'length' is missing"),
         ("contigs: {chr1: {length: 10, gaps: [4]}}", "not a source of DNA"),
     ],

@@ -1,4 +1,4 @@
-"""A .2bit file is the same genome as its FASTA; a damaged one is refused, or is what the format's description says."""
+"""A .2bit file is the same genome as its FASTA; a damaged one is refused, or read as specified."""
 
 import struct
 import sys
@@ -102,7 +102,7 @@ damage = st.tuples(
 )
 @given(st.lists(damage, min_size=1, max_size=3))
 def test_a_damaged_file_is_refused_or_read(folder, changes):
-    """The format has no checksums: other bases in the packed part are other bases. All else must be an InputError."""
+    """The format has no checksums, so changed bases are read. All else must be an InputError."""
     pytest.importorskip("twobitreader")
     data = twobit(RECORDS)
     for at, cut, insertion in changes:

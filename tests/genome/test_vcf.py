@@ -1,4 +1,4 @@
-"""Variants are what the file says, on the bases that the genome has; everything else is named or counted."""
+"""Variants are those of the file, on the bases of the genome; others are named or counted."""
 
 import gzip
 import logging
@@ -22,7 +22,7 @@ def genome(genome_of):
 
 @pytest.fixture
 def variants(tmp_path, genome):
-    """The variants of a file with these records (columns separated by blanks here, by tabs there)."""
+    """The variants of a file with these records; their columns are separated by blanks here."""
 
     def make(*records, header=HEADER, container="plain", end="\n", **options):
         text = header + "".join("\t".join(record.split(" ")) + "\n" for record in records)
@@ -70,6 +70,15 @@ def test_records_written_out(variants, container, end):
         ("chr1 1 . A N", "with an unknown base"),
         ("chr1 1 . A AR", "with an unknown base"),
         ("chr1 1 . N G", "with an unknown base"),
+        ("chr1 1 . A X", "with an unknown base"),
+        ("chr1 1 . X G", "with an unknown base"),
+        ("chr1 1 . A -", "whose ALT is not an allele of VCF"),
+        ("chr1 1 . A T;G", "whose ALT is not an allele of VCF"),
+        ("chr1 1 . A <DEL", "whose ALT is not an allele of VCF"),
+        ("chr1 1 . A ", "whose ALT is not an allele of VCF"),
+        ("chr1 0 . N T", "at a telomere (POS is before the first base or after the last)"),
+        ("chr1 0 . A T", "at a telomere (POS is before the first base or after the last)"),
+        ("chr1 11 . N T", "at a telomere (POS is before the first base or after the last)"),
         ("chr1 1 . ANG T", "with an unknown base"),
         ("chr1 4 . TTA T", "where the genome has an unknown base"),
         ("chr1 1 . A a", "whose ALT is REF"),
@@ -81,25 +90,25 @@ def test_what_cannot_be_scored_is_counted(variants, record, reason):
     found = variants(record, "chr1 2 . C G")
     assert [variant.line for variant in found] == [4]
     assert found.skipped == {reason: 1}
-    assert found.summary() == f"1 alleles to score; left out: 1 {reason}"
+    assert found.summary() == f"1 alleles to score; left out: 1 {reason} (e.g. line 3)"
 
 
 def test_alleles_of_one_site_are_judged_one_by_one(variants):
-    found = variants("chr1 1 . A T,*,<DEL>,G,A,<CN0>")
+    found = variants("chr1 1 . A T,*,<DEL>,G,A,,<CN0>")
     assert [variant.alt for variant in found] == ["T", "G"]
     assert found.skipped == {
         "with a symbolic allele": 2,
         "with a spanning deletion (*)": 1,
         "whose ALT is REF": 1,
+        "whose ALT is not an allele of VCF": 1,
     }
 
 
 BAD = {
-    "chr1 2 . A T": "the genome (genome.fa) has C there; give the assembly that the file was called on, or skip such",
+    "chr1 2 . A T": "the genome (genome.fa) has C there; give the assembly that the file",
     "chr1 3 . GAC G": "has GTN there",
-    "chr1 0 . A T": "POS 0 is before the first base",
-    "chr1 11 . A T": "it ends behind chr1, which has 10 bases",
-    "chr1 10 . AC A": "it ends behind chr1",
+    "chr1 12 . A T": "it ends after the last base of chr1, which has 10",
+    "chr1 10 . AC A": "it ends after the last base of chr1",
     "chr1 x . A T": "POS 'x' is not a whole number",
     "chr1 -1 . A T": "POS '-1' is not",
     "chr1 1.0 . A T": "POS '1.0' is not",
@@ -108,10 +117,6 @@ BAD = {
     "chr1 1 .  T": "REF '' is not a sequence of bases",
     "chr1 1 . . T": "REF '.' is not",
     "chr1 1 . A,C T": "REF 'A,C' is not",
-    "chr1 1 . A ": "ALT '' is no allele",
-    "chr1 1 . A T,,G": "ALT '' is no allele",
-    "chr1 1 . A T;G": "ALT 'T;G' is no allele",
-    "chr1 1 . A <DEL": "ALT '<DEL' is no allele",
     "chr1 1 . A": "4 column(s); a record has 5 or more",
     "chr1": "1 column(s)",
 }
@@ -175,6 +180,13 @@ def test_a_header_of_another_assembly(variants, line, message):
             list(found)
 
 
+def test_text_that_is_not_read_may_be_in_any_encoding(tmp_path, genome):
+    text = b"\xef\xbb\xbf##source=M\xfcller\n" + HEADER.encode()
+    path = write(tmp_path / "x.vcf", text + b"chr1\t1\trs\xfc\tA\tT\t.\t.\tCLNDN=Sj\xf6gren\n")
+    (variant,) = Variants(path, genome)
+    assert (variant.name, variant.info) == ("rs\\xfc", "CLNDN=Sj\\xf6gren")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -183,11 +195,12 @@ def test_a_header_of_another_assembly(variants, line, message):
         (HEADER.encode(), "no variants in it"),
         (
             f"{HEADER}chr9\t1\t.\tA\tT\n".encode(),
-            "0 alleles to score; left out: 1 on a contig that the genome lacks",
+            "0 alleles to score; left out: 1 on a contig that the genome lacks .e.g. line 3",
         ),
         (b"chr1\t1\t.\tA\tT\n", "line 1: no #CHROM line above it; a VCF file is needed"),
         (b"#chrom\tstart\tend\n", "line 1: '#chrom.*' is not the header"),
-        (b"BCF\2\2\xff\xfe", "not a text file"),
+        (b"BCF\2\2\xff\xfe", "BCF, the binary form of VCF; run: bcftools view"),
+        (b"\0\1\2\xff\xfe", "not a text file; a VCF file is needed"),
         (
             gzip.compress(HEADER.encode() + b"chr1\t1\t.\tA\tT\n" * 999)[:-12],
             "truncated or damaged",

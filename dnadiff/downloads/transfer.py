@@ -1,4 +1,4 @@
-"""One HTTP download that goes on where an earlier one stopped (RFC 9110, range requests)."""
+"""Makes one HTTP download that continues where an earlier one stopped (RFC 9110, ranges)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ _CHUNK = 1 << 20
 
 
 def part_of(target: Path) -> Path:
-    """Where the beginning of a download waits for the rest."""
+    """Returns where the beginning of a download waits for the rest."""
     return target.with_name(f"{target.name}.part")
 
 
 def download(url: str, part: Path, *, pinned: bool, progress: Callable[[int, int], None]) -> None:
-    """Downloads `url` to `part`, going on with what an earlier call left there.
+    """Downloads `url` to `part`, and continues what an earlier call left there.
 
-    Without a checksum to compare the whole with, a part is only continued if the server calls its file what it called
-    it then (If-Range): two versions would be spliced otherwise.
+    Without a checksum of the whole, a part is only continued if the server still has the same
+    version of the file (If-Range). Otherwise two versions would be spliced.
 
     Args:
         url: http or https.
-        part: the file; beside it lies a note of where it came from while it is not whole.
+        part: the file. While it is not whole, a note of its origin lies beside it.
         pinned: the checksum of the whole is known and will be compared.
-        progress: told (bytes done, bytes in all); the latter is 0 where the server does not say.
+        progress: called with (bytes done, bytes in all); the latter is 0 if the server does not
+            say.
 
     Raises:
         requests.HTTPError: if the server answers that it does not have the file.
@@ -41,7 +42,8 @@ def download(url: str, part: Path, *, pinned: bool, progress: Callable[[int, int
 
     done, conditions = _continuation(part, url, pinned=pinned)
     try:
-        # Compression on the way would make bytes of the file and bytes of the answer two things.
+        # Compressed in transit, the bytes of the answer would not be those of the file, and ranges
+        # would mean other bytes.
         headers = {"Accept-Encoding": "identity", **conditions}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
             total = _total(answer)
@@ -52,6 +54,7 @@ def download(url: str, part: Path, *, pinned: bool, progress: Callable[[int, int
                 return download(url, part, pinned=pinned, progress=progress)
     except (urllib3.exceptions.HTTPError, requests.Timeout) as error:
         raise requests.ConnectionError(error) from error
+
     if total and part.stat().st_size != total:
         raise requests.ConnectionError(
             f"broke off after {part.stat().st_size:,} of {total:,} bytes"
@@ -66,9 +69,10 @@ def forget(part: Path) -> None:
 
 
 def _append(answer: Any, url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    """Writes the body of an answer to the end of the part, or in its stead if the answer is the whole file."""
+    """Appends the body of an answer to the part, or replaces the part by a whole file."""
     answer.raise_for_status()
-    start = answer.headers.get("Content-Range", "bytes 0-").removeprefix("bytes ").partition("-")[0]
+    content_range = answer.headers.get("Content-Range", "bytes 0-")
+    start = content_range.removeprefix("bytes ").partition("-")[0]
     write_json(_note(part), {"url": url, "validator": _validator(answer)})
     with part.open("ab" if start != "0" else "wb") as file:
         if start != str(file.tell()):
@@ -79,7 +83,7 @@ def _append(answer: Any, url: str, part: Path, progress: Callable[[int, int], No
 
 
 def _continuation(part: Path, url: str, *, pinned: bool) -> tuple[int, dict[str, str]]:
-    """How many bytes of a part can be kept, and the headers that ask for the rest."""
+    """Returns how many bytes of a part can be kept, and the headers that ask for the rest."""
     try:
         note = read_json(_note(part))
     except InputError:
@@ -88,22 +92,26 @@ def _continuation(part: Path, url: str, *, pinned: bool) -> tuple[int, dict[str,
     validator = note.get("validator") if note.get("url") == url else None
     if not done or not (pinned or validator):
         return 0, {}
-    return done, {"Range": f"bytes={done}-"} | ({"If-Range": validator} if validator else {})
+
+    headers = {"Range": f"bytes={done}-"}
+    if validator:
+        headers["If-Range"] = validator
+    return done, headers
 
 
 def _total(answer: Any) -> int:
-    """Bytes of the whole file, or 0 if the server does not say."""
-    said = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.headers.get(
-        "Content-Length", ""
-    )
-    return int(said) if said.isdecimal() else 0
+    """Returns the bytes of the whole file, or 0 if the server does not say."""
+    of_range = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    stated = of_range or answer.headers.get("Content-Length", "")
+    return int(stated) if stated.isdecimal() else 0
 
 
 def _validator(answer: Any) -> str | None:
-    """What the server calls this version of the file: a strong ETag, or its date."""
+    """Returns the server's name for this version of the file: a strong ETag, or its date."""
     tag = answer.headers.get("ETag", "W/")
     return answer.headers.get("Last-Modified") if tag.startswith("W/") else tag
 
 
 def _note(part: Path) -> Path:
+    """Returns where the origin of a part is noted."""
     return part.with_name(f"{part.name}.json")
