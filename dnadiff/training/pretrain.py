@@ -37,8 +37,9 @@ from dnadiff.files import empty_folder, write_json, write_text
 from dnadiff.genome.audit import Shared, audit_labelled, audit_splits, table, to_csv
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.labelled import LabelledTable, LabelledWindows, read_labelled
+from dnadiff.genome.run_splits import make_splits
 from dnadiff.genome.sources import open_sources
-from dnadiff.genome.splits import Splits, make_splits
+from dnadiff.genome.splits import Splits
 from dnadiff.genome.windows import HeldOut, Windows, held_out
 from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model, load
