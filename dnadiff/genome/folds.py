@@ -105,15 +105,16 @@ def registered_folds(genome: Genome) -> tuple[str, Folds] | None:
     for assembly, known in yaml.safe_load(table).items():
         lengths = known["lengths"]
         named = {name: ucsc[name] for name in lengths if name in ucsc}
-        if any(genome.contigs[chrom] != lengths[name] for name, chrom in named.items()):
+        lengths_differ = any(genome.contigs[chrom] != lengths[name] for name, chrom in named.items())
+        if lengths_differ or not named:
             continue
 
         held = {
             split: [named[name] for name in known[split] if name in named]
             for split in ("valid", "test")
         }
-        taken = {*held["valid"], *held["test"]}
-        train = [chrom for chrom in genome.contigs if _is_main(chrom, named) and chrom not in taken]
+        free = {*named.values()} - {*held["valid"], *held["test"]}
+        train = [chrom for chrom in genome.contigs if chrom in free]
         if train and all(held.values()):
             folds = _whole_contigs(genome, {"train": train, **held})
             how = _describe(folds, f"chromosomes of {assembly}")
@@ -304,11 +305,6 @@ def _whole_contigs(genome: Genome, chroms: Mapping[str, Iterable[str]]) -> Folds
         split: [Interval(chrom, 0, genome.contigs[chrom]) for chrom in names]
         for split, names in chroms.items()
     }
-
-
-def _is_main(chrom: str, named: Mapping[str, str]) -> bool:
-    """Tells whether a contig is one of the chromosomes `named`, UCSC's name -> the genome's."""
-    return named.get(ucsc_name(chrom)) == chrom
 
 
 def _describe(folds: Folds, what: str) -> str:
