@@ -105,7 +105,9 @@ def registered_folds(genome: Genome) -> tuple[str, Folds] | None:
     for assembly, known in yaml.safe_load(table).items():
         lengths = known["lengths"]
         named = {name: ucsc[name] for name in lengths if name in ucsc}
-        lengths_differ = any(genome.contigs[chrom] != lengths[name] for name, chrom in named.items())
+        lengths_differ = any(
+            genome.contigs[chrom] != lengths[name] for name, chrom in named.items()
+        )
         if lengths_differ or not named:
             continue
 

@@ -1,7 +1,7 @@
-"""The loops behind windows, compiled: where window number i lies, and what letters are there.
+"""Compiled loops: where window number i lies, and the token ids of its bases.
 
-A window costs one draw of a few random numbers and one pass over its bases. What remains is moving bytes: one read and
-eight written for each base.
+A window costs a few random numbers and one pass over its bases. The rest is moving bytes: one read
+and eight written for each base.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LETTER = np.uint8(SOFT_MASK - 1)
 LAST_LETTER = np.uint8(len(DNA) - 1)
 """Code of the last letter; what is above it is unknown."""
 
-# The letters of DNA are in an order in which the complement is as far from the end as the letter from the beginning.
-# Arithmetic is vectorised, and a table would not be.
+# The complement of a letter is as far from the end of DNA's letters as the letter is from their
+# beginning. So complements are arithmetic, which compilers vectorise, unlike a table.
 assert DNA.complement == DNA.letters[::-1]
 
 
@@ -44,7 +44,7 @@ def compiled(function: Callable) -> Any:
 
 @compiled
 def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
-    """Four 32-bit words for a counter and a key of 32-bit words, all in uint64; see `dnadiff.rng.philox`."""
+    """Returns four 32-bit words for a counter and a key, all uint64; see `dnadiff.rng.philox`."""
     for _ in range(10):
         p0, p1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
         c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ c3 ^ k1, p0 & _LOW
@@ -54,7 +54,7 @@ def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
 
 @compiled
 def chances(seed: Any, stream: Any, index: Any) -> Any:
-    """The first two numbers of ``dnadiff.rng.uniform(seed, stream, index, 2)``, for uint64 arguments."""
+    """Returns the two numbers of ``dnadiff.rng.uniform(seed, stream, index, 2)``; all uint64."""
     high = (stream << np.uint64(24)) | (index >> _HALF)
     a, b, c, d = philox(np.uint64(0), np.uint64(0), index & _LOW, high, seed & _LOW, seed >> _HALF)
     return _chance(a, b), _chance(c, d)
@@ -62,6 +62,7 @@ def chances(seed: Any, stream: Any, index: Any) -> Any:
 
 @compiled
 def _chance(high: Any, low: Any) -> Any:
+    """Returns a number in (0, 1) made of 52 of the bits of two words; see `dnadiff.rng.uniform`."""
     return (np.float64((high << np.uint64(20)) | (low >> np.uint64(12))) + 0.5) * 2.0**-52
 
 
@@ -93,9 +94,10 @@ def shuffled(place: Any, size: Any, seed: Any, stream: Any, turn: Any) -> Any:
 
     For long orders only: the orders of few numbers that it makes are not equally likely.
 
-    A Feistel network permutes the numbers of 2b bits, b the least for which `size` of them are enough, whatever its
-    round function (Luby and Rackoff 1988). Where it leads beyond the list it is applied again until it leads back
-    (cycle walking, Black and Rogaway 2002), which leaves a permutation of the list. `turn` is the number of the order.
+    A Feistel network permutes the numbers of 2b bits, whatever its round function (Luby and Rackoff
+    1988); b is the smallest for which there are `size` numbers. Where it leads beyond the list it
+    is applied again until it leads back (cycle walking, Black and Rogaway 2002), which leaves a
+    permutation of the list. `turn` is the number of the order.
     """
     bits = np.uint64(1)
     while (size - np.uint64(1)) >> (np.uint64(2) * bits):
@@ -119,23 +121,24 @@ def shuffled(place: Any, size: Any, seed: Any, stream: Any, turn: Any) -> Any:
 def random_starts(
     index: Any, seed: Any, streams: Any, through: Any, density: Any, low: Any, high: Any
 ) -> Any:
-    """Row and start of random windows.
+    """Draws row and start of random windows.
 
     Args:
         index: (B,) uint64, numbers of windows.
         seed: uint64.
         streams: (2,) uint64, streams of places and of strands.
-        through: (n,) float64, mass of the rows up to and with each.
-        density: (n,) float64, mass of each start of a row.
+        through: (n,) float64, total weight of the rows up to and including each.
+        density: (n,) float64, weight of each start of a row.
         low: (n,) int64, first start of each row.
-        high: (n,) int64, first place behind its last start.
+        high: (n,) int64, the position after its last start.
 
     Returns:
-        row (B,) int64, start (B,) int64, reverse (B,) bool, whether the coin of the strand fell on "-".
+        row (B,) int64; start (B,) int64; reverse (B,) bool, whether the strand is "-".
     """
     row, start, reverse = _places(len(index))
     for i in range(len(index)):
         mass = chances(seed, streams[0], index[i])[0] * through[-1]
+        # Rounding may lead just beyond the last row, or beyond the last start of a row.
         j = min(np.searchsorted(through, mass, "right"), len(low) - 1)
         before = through[j - 1] if j else 0.0
         row[i] = j
@@ -156,18 +159,18 @@ def permuted_tiles(
     low: Any,
     high: Any,
 ) -> Any:
-    """Row and start of tiles, each of which comes once in every ``through[-1]`` consecutive numbers.
+    """Draws row and start of tiles; each comes once in every ``through[-1]`` consecutive numbers.
 
     Args:
         index: (B,) uint64, numbers of windows.
         seed: uint64.
         streams: (2,) uint64, streams of places and of strands.
-        through: (n,) int64, number of tiles of the rows up to and with each.
+        through: (n,) int64, number of tiles in the rows up to and including each.
         first: (n,) int64, start of the first tile of each row.
-        step: from one tile of a row to the next.
-        jitter: most bases by which a tile is moved; it stays in low..high-1 of its row.
-        low: (n,) int64.
-        high: (n,) int64.
+        step: bases from one tile of a row to the next.
+        jitter: the most bases by which a tile is moved; it stays in low..high-1 of its row.
+        low: (n,) int64, first start of each row.
+        high: (n,) int64, the position after its last start.
 
     Returns:
         As `random_starts`.
@@ -199,6 +202,7 @@ def permuted_tiles(
 
 @compiled
 def _places(count: int) -> Any:
+    """Returns room for row, start and reverse of windows (count,) each."""
     return np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.bool_)
 
 
@@ -228,7 +232,10 @@ def gather(codes: Any, start: Any, reverse: Any, tokens: Any) -> None:
 
 @compiled
 def gather_weights(codes: Any, start: Any, reverse: Any, masked: Any, weights: Any) -> None:
-    """Writes `masked` where a base is soft-masked and 1 elsewhere into `weights` (B, L) float32; else as `gather`."""
+    """Writes the weights of bases into `weights` (B, L) float32; other arguments as for `gather`.
+
+    A soft-masked base has the weight `masked`, every other base 1.
+    """
     length = weights.shape[1]
     for i in range(len(start)):
         window = codes[start[i] : start[i] + length]

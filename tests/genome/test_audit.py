@@ -1,4 +1,4 @@
-"""The audit: what Python sets say of bases and k-mers, on both strands, whatever the genomes and splits."""
+"""The audit counts bases and k-mers of both strands as Python sets do, for any genomes and splits."""
 
 import csv
 import os

@@ -37,19 +37,26 @@ def test_an_interval_has_a_length_and_the_text_of_samtools():
     assert str(Interval("a", 0, 1)) == "a:1-1"
 
 
+HEADED = "#chrom\tstart\tend\tname\tsplit\n"
+SPLIT_FIRST = "chrom\tstart\tend\tsplit\tname\n"
+FOLDED = "chr\tchromStart\tchromEnd\tfold\tSplit\n"
+REMARKS = "# text\n\ntrack name=x\nbrowser position\n"
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [
         ("chr1\t0\t100\n", [("chr1", 0, 100, "", "", 1)]),
         ("chr1 5 10 test", [("chr1", 5, 10, "test", "test", 1)]),
         ("chr1\t5\t10\tmy name\t.\t+\r\n", [("chr1", 5, 10, "my name", "my name", 1)]),
-        ("# text\n\ntrack name=x\nbrowser position\nchr2\t0\t20\ta\n", [("chr2", 0, 20, "a", "a", 5)]),
-        ("#chrom\tstart\tend\tname\tsplit\nchr1\t0\t4\tx\ttest\n", [("chr1", 0, 4, "x", "test", 2)]),
-        ("chrom\tstart\tend\tsplit\tname\nchr1\t0\t4\ttest\tx\n", [("chr1", 0, 4, "test", "test", 2)]),
-        ("chr\tchromStart\tchromEnd\tfold\tSplit\n3\t0\t4\tfold1\tvalid\n", [("3", 0, 4, "fold1", "valid", 2)]),
-        ("#chrom\tstart\tend\tname\tsplit\nchr1\t0\t4\tx\n", [("chr1", 0, 4, "x", "", 2)]),
+        (REMARKS + "chr2\t0\t20\ta\n", [("chr2", 0, 20, "a", "a", 5)]),
+        (HEADED + "chr1\t0\t4\tx\ttest\n", [("chr1", 0, 4, "x", "test", 2)]),
+        (SPLIT_FIRST + "chr1\t0\t4\ttest\tx\n", [("chr1", 0, 4, "test", "test", 2)]),
+        (FOLDED + "3\t0\t4\tfold1\tvalid\n", [("3", 0, 4, "fold1", "valid", 2)]),
+        (HEADED + "chr1\t0\t4\tx\n", [("chr1", 0, 4, "x", "", 2)]),
+        ("# chrom start end name split\nchr1 0 4 x test\n", [("chr1", 0, 4, "x", "test", 2)]),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("zipped", [False, True])
 def test_rows(genome, tmp_path, text, expected, zipped):
     path = tmp_path / "x.bed"
