@@ -8,7 +8,7 @@ memory. Copies are recognised in time that is linear in the bases:
   kept (FracMinHash; Irber et al. 2022, "Lightweight compositional analysis of metagenomes with
   FracMinHash and minimum metagenome covers"). Two contigs are copies if one of them has at least
   `LINKED_SHARE` of its kept 31-mers in common with the other. With substitutions only, that is an
-  identity of 96 %.
+  identity of 96 %. `_groups` says which copies have to stay together.
 * Contigs too short for that are copies if they are the same base for base, on either strand.
 
 What is not found so: copies of which both have fewer than `MIN_SHARED` kept 31-mers and some
@@ -83,17 +83,14 @@ class Copies:
         sketches: of each genome, at one density.
         near: (m, 2) int64, pairs of contigs that share many k-mers.
         identical: (l, 2) int64, pairs of short contigs that are the same base for base.
+        group: (n,) int64, for each contig the number of its group of copies; see `_groups`.
     """
 
     genomes: tuple[Genome, ...]
     sketches: tuple[Sketch, ...]
     near: np.ndarray
     identical: np.ndarray
-
-    @cached_property
-    def links(self) -> np.ndarray:
-        """(m + l, 2) int64, all pairs of copies."""
-        return np.concatenate((self.near, self.identical))
+    group: np.ndarray
 
     @cached_property
     def first(self) -> list[int]:
@@ -102,18 +99,10 @@ class Copies:
         return [0, *np.cumsum(counts).tolist()]
 
     @cached_property
-    def group(self) -> np.ndarray:
-        """(n,) int64, for each contig the number of its group: copies, and copies of copies."""
-        count = self.first[-1]
-        ones = np.ones(len(self.links), np.int8)
-        graph = coo_matrix((ones, (self.links[:, 0], self.links[:, 1])), (count, count))
-        return connected_components(graph, directed=False)[1].astype(np.int64)
-
-    @cached_property
     def partners(self) -> dict[int, list[int]]:
-        """Contig -> the contigs that it is linked to; contigs without a copy are not in it."""
+        """Contig -> the contigs that it is a copy of; contigs without a copy are not in it."""
         found: dict[int, list[int]] = {}
-        for one, other in self.links.tolist():
+        for one, other in np.concatenate((self.near, self.identical)).tolist():
             found.setdefault(one, []).append(other)
             found.setdefault(other, []).append(one)
         return found
@@ -127,7 +116,7 @@ def no_copies(genome: Genome) -> Copies:
     """Returns what `find_copies` returns for one genome without copies, without looking."""
     empty = Sketch(np.empty(0, np.uint64), np.empty(0, np.int64))
     pairs = np.empty((0, 2), np.int64)
-    return Copies((genome,), (empty,), pairs, pairs)
+    return Copies((genome,), (empty,), pairs, pairs, np.arange(len(genome.contigs)))
 
 
 def find_copies(genomes: Sequence[Genome], progress: Progress | None = None) -> Copies:
@@ -156,7 +145,8 @@ def find_copies(genomes: Sequence[Genome], progress: Progress | None = None) -> 
         np.flatnonzero(shared.sizes[number : number + len(start)] < MIN_SHARED)
         for number, (start, _) in zip(first[:-1], contigs, strict=True)
     ]
-    return Copies(tuple(genomes), sketches, near, _identical(genomes, short, first))
+    identical = _identical(genomes, short, first)
+    return Copies(tuple(genomes), sketches, near, identical, _groups(shared, identical))
 
 
 class SharedKmers(NamedTuple):
@@ -165,11 +155,13 @@ class SharedKmers(NamedTuple):
     Attributes:
         pairs: (m, 2) int64, parts that share at least `MIN_SHARED` kept k-mers; the smaller number
             comes first.
-        share: (m,) float64, how much of the smaller one of the two is shared.
+        number: (m,) int64, how many they share.
+        share: (m,) float64, how much of the smaller one of the two that is.
         sizes: (n,) int64, how many different kept k-mers each part has.
     """
 
     pairs: np.ndarray
+    number: np.ndarray
     share: np.ndarray
     sizes: np.ndarray
 
@@ -215,7 +207,44 @@ def shared_kmers(hashes: np.ndarray, parts: np.ndarray, count: int) -> SharedKme
     enough = number >= MIN_SHARED
     pairs = np.stack(np.divmod(code[enough], max(count, 1)), 1)
     share = number[enough] / np.maximum(sizes[pairs].min(1, initial=2**62), 1)
-    return SharedKmers(pairs, share, sizes)
+    return SharedKmers(pairs, number[enough], share, sizes)
+
+
+def _groups(shared: SharedKmers, identical: np.ndarray) -> np.ndarray:
+    """Groups contigs so that copies are together, but chromosomes that share a repeat are not.
+
+    Two contigs of like size that share much of each are copies. A contig that is contained in a
+    larger one is a copy of a part of it. But a short contig that holds a repeat is contained in
+    many chromosomes, and must not join them: so each cluster of like contigs follows only the
+    larger one that it shares most with.
+
+    Returns:
+        (n,) int64, number of the group of each contig.
+    """
+    count = len(shared.sizes)
+    near = shared.share >= LINKED_SHARE
+    pairs, number = shared.pairs[near], shared.number[near]
+    sizes = shared.sizes[pairs]
+    alike = number >= LINKED_SHARE * sizes.max(1, initial=0)
+    cluster = _components(np.concatenate((pairs[alike], identical)), count)
+
+    # The smaller contig of a pair comes first; then only the best pair of each cluster is kept.
+    pairs, number = pairs[~alike], number[~alike]
+    swapped = sizes[~alike, 0] > sizes[~alike, 1]
+    pairs[swapped] = pairs[swapped][:, ::-1]
+    contained = cluster[pairs]
+    order = np.lexsort((-number, contained[:, 0]))
+    contained = contained[order]
+    best = np.ones(len(contained), bool)
+    best[1:] = contained[1:, 0] != contained[:-1, 0]
+    return _components(contained[best], count)[cluster]
+
+
+def _components(links: np.ndarray, count: int) -> np.ndarray:
+    """Numbers the connected components (count,) of a graph with links (m, 2)."""
+    ones = np.ones(len(links), np.int8)
+    graph = coo_matrix((ones, (links[:, 0], links[:, 1])), (count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 # ---- sampling k-mers -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The audit counts bases and k-mers of both strands as Python sets do, for any genomes and splits."""
+"""The audit counts bases and k-mers of both strands as Python sets do, for any splits."""
 
 import csv
 import os

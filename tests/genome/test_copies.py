@@ -54,7 +54,16 @@ def split_of(splits, chrom):
 
 def linked(genome):
     names = list(genome.contigs)
-    return {frozenset((names[a], names[b])) for a, b in find_copies([genome]).links.tolist()}
+    partners = find_copies([genome]).partners
+    return {frozenset((names[a], names[b])) for a, some in partners.items() for b in some}
+
+
+def grouped(genome):
+    """The groups of two contigs or more."""
+    groups = {}
+    for name, group in zip(genome.contigs, find_copies([genome]).group.tolist(), strict=True):
+        groups.setdefault(group, set()).add(name)
+    return sorted((group for group in groups.values() if len(group) > 1), key=min)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +83,25 @@ def test_a_copy_is_found_whatever_it_is_called(genome_of, change):
     texts = contigs()
     genome = genome_of(texts | {"copy": change(texts["c3"])})
     assert linked(genome) == {frozenset(("c3", "copy"))}
+
+
+def test_a_short_repeat_does_not_join_the_chromosomes_that_have_it(genome_of):
+    repeat = dna(900, "repeat")
+    texts = {name: dna(4000, name) + repeat + dna(5000, f"{name}2") for name in "abc"}
+    texts |= {"r1": repeat[:850], "r2": mutated(repeat, 0.01), "r3": opposite(repeat)}
+    genome = genome_of(texts | {"haplotype": mutated(texts["b"], 0.005), "part": texts["c"][:3000]})
+    groups = grouped(genome)
+    assert [group & set("abc") for group in groups if group & set("abc")] != [set("abc")]
+    assert all(len(group & set("abc")) < 2 for group in groups)
+    assert any({"b", "haplotype"} <= group for group in groups)
+    assert any({"c", "part"} <= group for group in groups)
+    assert sum({"r1", "r2", "r3"} <= group for group in groups) == 1
+
+
+def test_contigs_of_one_haplotype_follow_the_chromosome_of_the_other(genome_of):
+    text = dna(9000, "whole")
+    pieces = {f"p{i}": mutated(text[3000 * i : 3000 * i + 3000], 0.01, seed=i) for i in range(3)}
+    assert grouped(genome_of({"whole": text} | pieces | contigs(5))) == [{"whole", *pieces}]
 
 
 def test_what_shares_little_is_no_copy(genome_of):

@@ -343,7 +343,7 @@ def test_each_tile_comes_once_in_every_round_and_moves_as_far_as_it_may(
             assert (other.chrom, other.start) in legal and abs(other.start - place.start) <= jitter
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_all_orders_of_few_tiles_are_equally_likely(genome_of, count):
     genome = genome_of({"a": "ACGTTGCA" * count})
     sources = [(genome, Splits({"train": [Interval("a", 0, 8 * count)]}, ""))]
