@@ -229,13 +229,14 @@ def _compare(
         k: bases of a k-mer.
         progress: called with (bases done, bases in all).
     """
+    # The set holds the k-mers of the few held-out windows; the other splits only stream past.
     kmers = KmerSet(np.concatenate([text.reshape(-1) for text in texts.values()]), k)
     total = sum(len(piece) for some in pieces.values() for piece in some)
     done = 0
     found = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for other, splits in _COMPARED.items():
-            kmers.forget()
+            kmers.forget()  # what an earlier split had is no longer of interest
             for piece, _ in zip(pieces[other], pool.map(kmers.see, pieces[other]), strict=True):
                 done += len(piece)
                 if progress is not None:

@@ -168,6 +168,7 @@ def _parse(fields: list[str], line: int, columns: _Columns) -> BedRow | None:
             f"{chrom!r} in the column of the contig: separate the columns by tabs, not blanks"
         )
     start, end = _integer(fields[1]), _integer(fields[2])
+    # Browsers write an insertion point as an interval of no bases: not an error, but no use here.
     if start == end >= 0:
         return None
 
@@ -216,6 +217,7 @@ def _check_not_all_absent(
     """
     if not absent or rows:
         return
+    # The genome's own message suggests names that it has.
     try:
         genome.flat(absent[0].interval)
     except ValueError as error:

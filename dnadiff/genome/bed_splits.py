@@ -34,6 +34,7 @@ def split_by_intervals(genome: Genome, bed: str | Path, test_fold: str | None = 
             there are folds, and no such test fold.
         UsageError: if there are no folds, and a test fold is given.
     """
+    # Sorted, because clashes are looked for between neighbours.
     rows = read_bed(bed, genome, partial=True)
     rows.sort(key=lambda row: (row.interval.chrom, row.interval.start, row.interval.end))
     folds = _folds(rows)
@@ -88,10 +89,13 @@ def _folds(rows: list[BedRow]) -> list[str] | None:
 
     Folds are at least three labels, and none of them is a split or empty.
     """
+    # By length first, so that fold10 comes after fold9.
     labels = sorted({row.split for row in rows}, key=lambda label: (len(label), label))
     if len(labels) < 3 or not all(labels):
         return None
-    return None if SPELLINGS.keys() & {label.lower() for label in labels} else labels
+    if SPELLINGS.keys() & {label.lower() for label in labels}:
+        return None
+    return labels
 
 
 def _roles(folds: list[str], bed: str | Path, test_fold: str | None) -> dict[str, str]:
@@ -101,7 +105,7 @@ def _roles(folds: list[str], bed: str | Path, test_fold: str | None) -> dict[str
     """
     chosen = test_fold if test_fold in folds else f"fold{test_fold}"
     if chosen not in folds:
-        labels = f"{', '.join(folds[:10])}{', ...' if len(folds) > 10 else ''}"
+        labels = ", ".join([*folds[:10], *(["..."] if len(folds) > 10 else [])])
         raise InputError(
             f"{bed}: the split column holds neither train, valid nor test, but {labels}; if these "
             f"are folds, give test_fold, the one for test (the next one will be valid)"
@@ -124,8 +128,7 @@ def _merged(intervals: list[Interval]) -> list[Interval]:
 
     merged: list[Interval] = []
     for weight, some in by_weight.items():
-        whole = merge(some)
-        merged += whole if weight == 1 else [replace(one, weight=weight) for one in whole]
+        merged += [replace(one, weight=weight) for one in merge(some)]
     return in_order(merged)
 
 

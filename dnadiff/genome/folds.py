@@ -36,11 +36,13 @@ class Dealt:
     Attributes:
         copies: which contigs are copies of each other.
         split_of: group of copies -> the split that all its contigs go to.
+        placed: number of a contig -> the split that it is in, if it is in one as a whole.
         in_blocks: numbers of the contigs that were cut into blocks of several splits.
     """
 
     copies: Copies
     split_of: dict[int, str] = field(default_factory=dict)
+    placed: dict[int, str] = field(default_factory=dict)
     in_blocks: set[int] = field(default_factory=set)
 
     def is_copy_of_blocks(self, contig: int) -> bool:
@@ -74,15 +76,13 @@ class _Contigs:
         start, end = contig_bounds(genome)
         scorable = genome.scorable(start, end)
         first = dealt.copies.first[number]
-        chosen = [
-            place
-            for place, (name, bases) in enumerate(
-                zip(genome.contigs, scorable.tolist(), strict=True)
-            )
-            if bases and not _COPY_NAME.search(name) and not dealt.is_copy_of_blocks(first + place)
-        ]
-
         names, group = list(genome.contigs), dealt.copies.group
+        chosen = []
+        for place, bases in enumerate(scorable.tolist()):
+            named_copy = _COPY_NAME.search(names[place])
+            if bases and not named_copy and not dealt.is_copy_of_blocks(first + place):
+                chosen.append(place)
+
         return cls(
             [names[place] for place in chosen],
             [first + place for place in chosen],
@@ -101,6 +101,7 @@ def registered_folds(genome: Genome) -> tuple[str, Folds] | None:
         how it was done, and the intervals of each split; None for an unknown genome.
     """
     table = resource("data", "chromosome_folds.yaml").read_text(encoding="utf-8")
+    # Looking up the few names of an assembly costs nothing in a genome of a million contigs.
     ucsc = {ucsc_name(chrom): chrom for chrom in genome.contigs}
     for assembly, known in yaml.safe_load(table).items():
         lengths = known["lengths"]
@@ -165,7 +166,7 @@ def contig_folds(
         if not free and "train" not in split_of.values():
             return None
 
-    # Groups without a window are in no table of sizes; they may still have a place.
+    # Groups without a window have no size here; an earlier genome may still have placed them.
     folds = _deal(contigs, genome, {**dealt.split_of, **split_of})
     how = _describe(folds, "whole contigs")
     return how + _left_out(genome, len(contigs.names)), folds
@@ -195,7 +196,8 @@ def block_folds(
     contigs = _Contigs.of(genome, dealt, number)
     cut = _choose_cut(contigs, window, dealt)
     dealt.in_blocks |= cut
-    kept = _Contigs.of(genome, dealt, number)  # without the copies of what is cut
+    # Listed again, because the copies of what is cut are now left out.
+    kept = _Contigs.of(genome, dealt, number)
 
     folds: Folds = {"train": [], "valid": [], "test": []}
     for name, contig, group, bases in zip(
@@ -217,6 +219,7 @@ def block_folds(
 def _choose_cut(contigs: _Contigs, window: int, dealt: Dealt) -> set[int]:
     """Chooses the contigs that are long enough to be cut into blocks: of copies the largest."""
     chosen: set[int] = set()
+    # Largest first, so that a contig that is contained in another is the one that is left out.
     for place in np.argsort(-contigs.scorable, kind="stable").tolist():
         long = contigs.scorable[place] >= 5 * window
         free = contigs.groups[place] not in dealt.split_of

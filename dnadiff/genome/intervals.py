@@ -65,6 +65,7 @@ def merge(intervals: Iterable[Interval]) -> list[Interval]:
     """Returns sorted intervals in which those that overlap or touch are one, without weights."""
     merged: list[Interval] = []
     for interval in in_order(intervals):
+        # Sorted by start, an interval can only continue the last one.
         last = merged[-1] if merged else None
         if last and last.chrom == interval.chrom and interval.start <= last.end:
             merged[-1] = Interval(last.chrom, last.start, max(last.end, interval.end))

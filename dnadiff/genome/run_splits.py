@@ -69,6 +69,8 @@ def make_all_splits(
         InputError: as `read_bed` and the functions named above.
         UsageError: if options contradict each other.
     """
+    if not genomes:
+        return []
     _check_options(genomes, intervals, split, test_fold, blacklist)
     copies: Copies | None = None
     if intervals is None:
@@ -196,9 +198,9 @@ def _all_train(genome: Genome, dealt: Dealt, number: int) -> tuple[str, Folds] |
     copies = dealt.copies
     contigs = range(copies.first[number], copies.first[number + 1])
     groups = copies.group[copies.of(number)].tolist()
-    if not any(group in dealt.split_of for group in groups) and not any(
-        dealt.is_copy_of_blocks(contig) for contig in contigs
-    ):
+    follows = any(group in dealt.split_of for group in groups)
+    repeats_blocks = any(dealt.is_copy_of_blocks(contig) for contig in contigs)
+    if not follows and not repeats_blocks:
         return None
 
     folds: Folds = {split: [] for split in SPLITS}
@@ -219,6 +221,8 @@ def _remember(dealt: Dealt, number: int, folds: Folds) -> None:
         for interval in intervals:
             contig = contig_of[interval.chrom]
             if contig not in dealt.in_blocks:
+                dealt.placed[contig] = split
+                # The first split stays: two known assemblies may contradict each other.
                 dealt.split_of.setdefault(group[contig], split)
 
 
@@ -228,19 +232,19 @@ def _about_copies(dealt: Dealt, number: int) -> str:
     names = ContigNames(copies, number)
     first, end = copies.first[number], copies.first[number + 1]
 
-    together: dict[int, list[int]] = defaultdict(list)
+    together: dict[tuple[int, str], list[int]] = defaultdict(list)
     left_out = []
     for contig in sorted(copies.partners):
-        if dealt.is_copy_of_blocks(contig):
-            left_out += [contig] if first <= contig < end else []
-        elif contig not in dealt.in_blocks:
-            together[int(copies.group[contig])].append(contig)
+        if contig in dealt.placed:
+            together[int(copies.group[contig]), dealt.placed[contig]].append(contig)
+        elif first <= contig < end and dealt.is_copy_of_blocks(contig):
+            left_out.append(contig)
 
-    kept = [
-        " and ".join(names.of(contig) for contig in some)
-        for some in together.values()
-        if len(some) > 1 and any(first <= contig < end for contig in some)
-    ]
+    kept = []
+    for some in together.values():
+        mine = [contig for contig in some if first <= contig < end]
+        if mine and len(some) > 1:
+            kept.append(" and ".join(map(names.of, some)))
     text = f"; copies of one sequence in one split: {first_few(kept)}" if kept else ""
     if left_out:
         gone = [names.of(contig) for contig in left_out]

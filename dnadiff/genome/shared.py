@@ -38,15 +38,17 @@ class ContigNames:
         first = self._copies.first
         number = int(np.searchsorted(first, contig, "right")) - 1
         name = self._names[number][contig - first[number]]
-        return (
-            name if number == self._home else f"{name} of {self._copies.genomes[number].path.name}"
-        )
+        if number == self._home:
+            return name
+        return f"{name} of {self._copies.genomes[number].path.name}"
 
 
 def first_few(names: list[str]) -> str:
     """Lists the first names and counts the others."""
-    more = len(names) - _NAMED_COPIES
-    return ", ".join([*names[:_NAMED_COPIES], *([f"{more:,} more"] if more > 0 else [])])
+    listed = names[:_NAMED_COPIES]
+    if len(names) > len(listed):
+        listed.append(f"{len(names) - len(listed):,} more")
+    return ", ".join(listed)
 
 
 class _SharedPart(NamedTuple):
@@ -119,7 +121,8 @@ def _shared_parts(found: list[Splits], copies: Copies) -> list[_SharedPart]:
         (one, other): share
         for (one, other), share in zip(shared.pairs.tolist(), shared.share.tolist(), strict=True)
     }
-    for one, other in copies.identical.tolist():  # they have too few k-mers to be counted
+    # Short contigs have too few k-mers to be counted, but were compared base for base.
+    for one, other in copies.identical.tolist():
         for a in splits_of[one]:
             for b in splits_of[other]:
                 pairs.setdefault((len(SPLITS) * one + a, len(SPLITS) * other + b), 1.0)

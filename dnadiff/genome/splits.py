@@ -44,6 +44,7 @@ class Splits(Mapping[str, list[Interval]]):
             raise ValueError(f"split {min(unknown)!r} is not one of {', '.join(SPLITS)}")
         if self.leaky:
             return
+        # Sorted by a key, which is much faster than comparing intervals: there may be a million.
         owned = [(interval, split) for split in SPLITS for interval in self[split]]
         owned.sort(key=_order)
         for i, j in clashes(owned):

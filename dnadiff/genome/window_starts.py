@@ -75,17 +75,16 @@ class WindowStarts:
             _genome_rows(number, genome, splits[split], length, least)
             for number, (genome, splits) in enumerate(genomes)
         ]
-        columns = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("genome", "low", "high", "origin", "weight")
-            if parts
-        }
-        if not parts or not len(columns["low"]):
+        if not any(len(part.low) for part in parts):
             raise InputError(_no_window(genomes, split, length, least))
         return cls(
-            tuple(genome for genome, _ in genomes),
+            genomes=tuple(genome for genome, _ in genomes),
+            genome=np.concatenate([part.genome for part in parts]),
+            low=np.concatenate([part.low for part in parts]),
+            high=np.concatenate([part.high for part in parts]),
+            origin=np.concatenate([part.origin for part in parts]),
+            weight=np.concatenate([part.weight for part in parts]),
             skipped=sum(part.skipped for part in parts),
-            **columns,
         )
 
     def tiles(self, length: int) -> tuple[WindowStarts, np.ndarray, np.ndarray]:

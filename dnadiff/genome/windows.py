@@ -129,6 +129,9 @@ class Windows:
             self._starts = _RandomStarts.of(starts, shares)
         self.total = self._starts.total
 
+    # What is drawn is computed from the index each time, so that workers and devices agree and a
+    # resumed run continues exactly.
+
     def tokens(self, index: Tensor) -> Tensor:
         """Returns token ids (B, length) int64 of the windows `index` (B,), in that order.
 
@@ -161,6 +164,7 @@ class Windows:
     def _place(self, index: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns number of the genome, flat start and whether the strand is "-", each (B,)."""
         row, start, reverse = self._starts.draw(_numbers(index), self._seed)
+        # The strand is drawn in any case, so the positions do not depend on this option.
         if not self.reverse_complement:
             reverse[:] = False
         return self._starts.rows.genome[row], start, reverse
