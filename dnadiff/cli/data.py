@@ -1,4 +1,4 @@
-"""``dnadiff data ...``: genomes fetched, made, indexed and audited."""
+"""``dnadiff data ...``: fetches, makes, indexes and audits genomes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def simulate(
         out: a FASTA file that does not exist yet.
         source: "demo", or a YAML file with the same keys as the shipped data/demo_source.yaml.
         seed: the same seed gives the same bytes.
-        quiet: say nothing.
+        quiet: print nothing.
     """
     from dnadiff.genome.source import load_contigs, load_source, write_genome
 
@@ -31,7 +31,9 @@ def simulate(
 
 
 def index(genome: list[str], quiet: bool = False) -> None:
-    """Reads and checks FASTA files once and keeps their bases in the cache folder, so that later reads are fast.
+    """Reads and checks FASTA files once, so that later commands start at once.
+
+    Their bases are kept in the cache folder.
 
     Args:
         genome: FASTA files, plain or bgzipped.
@@ -45,8 +47,8 @@ def index(genome: list[str], quiet: bool = False) -> None:
             opened = Genome.open(path, progress=progress)
         counts = opened.counts
         print(
-            f"{path}: {len(opened.contigs)} contigs, {counts.bases:,} bases, {counts.scorable:,} of them A, C, G or T"
-            f" ({counts.ambiguous:,} other IUPAC codes are read as N)"
+            f"{path}: {len(opened.contigs)} contigs, {counts.bases:,} bases, {counts.scorable:,} "
+            f"of them A, C, G or T ({counts.ambiguous:,} other IUPAC codes are read as N)"
         )
 
 
@@ -62,7 +64,7 @@ def audit(
     out: str | None = None,
     quiet: bool = False,
 ) -> None:
-    """Says what the splits share that pretrain would make: bases, and exact 31-mers on either strand.
+    """Prints what the splits of a run share: bases, and exact 31-mers on either strand.
 
     Args:
         genome: FASTA files, plain or bgzipped.
@@ -71,29 +73,28 @@ def audit(
         split: as for pretrain.
         blacklist: as for pretrain.
         window: bases of a window.
-        windows: held-out windows of each split whose k-mers are looked for in the other; a seeded sample.
-        seed: of the sample.
-        out: also write the table here, as CSV.
+        windows: the most held-out windows of each split whose 31-mers are compared; a sample.
+        seed: seed of the sample.
+        out: CSV file for the same table.
         quiet: no progress bar.
     """
     from dnadiff.files import write_text
-    from dnadiff.genome.audit import table, to_csv
-    from dnadiff.training.pretrain import audit, read_data
-    from dnadiff.training.recipe import Recipe
+    from dnadiff.genome.audit import audit_files, table, to_csv
+    from dnadiff.progress import bars
 
-    recipe = Recipe(
-        genome=genome,
-        intervals=intervals,
-        test_fold=test_fold,
-        split=split,
-        blacklist=blacklist,
-        window=window,
-        eval_windows=windows,
-        seed=seed,
-        max_steps=1,
-    )
-    data = read_data(recipe, lambda text: print(text, file=sys.stderr), quiet)
-    found = audit(data, windows, quiet)
+    with bars(quiet=quiet) as report:
+        found = audit_files(
+            genome,
+            intervals=intervals,
+            split=split,
+            test_fold=test_fold,
+            blacklist=blacklist,
+            window=window,
+            windows=windows,
+            seed=seed,
+            log=lambda text: print(text, file=sys.stderr),
+            report=report,
+        )
     if out is not None:
         write_text(out, to_csv(found))
     print(table(found))
@@ -106,15 +107,15 @@ def fetch(
     offline: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Downloads a genome, intervals or benchmark coordinates, checks them, and prints where they are.
+    """Downloads and checks a genome, intervals or benchmark coordinates, and prints their path.
 
-    A download that was broken off goes on where it stopped. What is there already is only checked.
+    A download that was interrupted continues where it stopped. Files that are there are checked.
 
     Args:
         name: one of those that dnadiff data list shows.
         out: folder to put it in; by default data/NAME in the cache folder.
-        sha256: the checksum that the file must have as downloaded, instead of the one that dnadiff knows.
-        offline: use no network, only what is there; DNADIFF_OFFLINE=1 does the same.
+        sha256: checksum of the file as downloaded, instead of the one that dnadiff knows.
+        offline: use only files that are there, no network; DNADIFF_OFFLINE=1 does the same.
         quiet: no progress bar and no log.
     """
     from dnadiff import downloads
@@ -128,7 +129,7 @@ def fetch(
 
 
 def show(quiet: bool = False) -> None:
-    """Lists what dnadiff data fetch knows: size, how it is checked, what it is, and where it lies if it was fetched.
+    """Lists what ``data fetch`` knows: size, checksums, description, and path if it was fetched.
 
     Args:
         quiet: names only.
@@ -137,8 +138,9 @@ def show(quiet: bool = False) -> None:
 
     for name, entry in downloads.registry().items():
         kinds = {checksum.partition(":")[0] for checksum in entry.files.values()}
-        at = downloads.fetched(name)
-        line = f"{name:<20}{entry.size:>7}  {', '.join(kinds):<11}{entry.description}{f'; at {at}' if at else ''}"
+        line = f"{name:<20}{entry.size:>7}  {', '.join(kinds):<11}{entry.description}"
+        if at := downloads.fetched(name):
+            line += f"; at {at}"
         print(name if quiet else line)
 
 

@@ -1,7 +1,7 @@
-"""Compiled loops that place windows in a genome and copy their bases.
+"""Compiled loops: where window number i lies, and the token ids of its bases.
 
-A window costs a few random numbers and one pass over its bases. What remains is moving bytes: one
-is read and eight are written for each base.
+A window costs a few random numbers and one pass over its bases. The rest is moving bytes: one read
+and eight written for each base.
 """
 
 from __future__ import annotations
@@ -69,21 +69,38 @@ def _chance(high: Any, low: Any) -> Any:
     return (np.float64((high << np.uint64(20)) | (low >> np.uint64(12))) + 0.5) * 2.0**-52
 
 
+MAX_LISTED = 1024
+"""Size of the longest order that is made as a list: see `random_order` and `shuffled`."""
+
+
+@compiled
+def random_order(order: Any, seed: Any, stream: Any, turn: Any) -> None:
+    """Fills `order` (n,) int64 with 0..n-1 in a random order, each order equally likely.
+
+    This is the shuffle of Fisher and Yates. `turn` is the number of the order.
+    """
+    tag = (stream << np.uint64(24)) | (turn >> _HALF)
+    for i in range(len(order)):
+        order[i] = i
+    for i in range(len(order) - 1, 0, -1):
+        # The second counter is not 0, so no number is one of those of `chances`.
+        high, low, _, _ = philox(
+            np.uint64(0), np.uint64(i), turn & _LOW, tag, seed & _LOW, seed >> _HALF
+        )
+        j = np.int64(_chance(high, low) * (i + 1))
+        order[i], order[j] = order[j], order[i]
+
+
 @compiled
 def shuffled(place: Any, size: Any, seed: Any, stream: Any, turn: Any) -> Any:
-    """Returns the number at `place` in a random order of 0..size-1, without making the list.
+    """Returns what stands at `place` in a random order of 0..size-1, without a list; all uint64.
+
+    For long orders only: the orders of few numbers that it makes are not equally likely.
 
     A Feistel network permutes the numbers of 2b bits, whatever its round function (Luby and Rackoff
-    1988); b is the least for which they are enough. A result beyond the list is permuted again
-    until it is inside (cycle walking, Black and Rogaway 2002), which leaves a permutation of the
-    list.
-
-    Args:
-        place: from 0 to size - 1.
-        size: length of the list.
-        seed: of the run.
-        stream: what the order is for.
-        turn: number of the order. All arguments are uint64.
+    1988); b is the smallest for which there are `size` numbers. Where it leads beyond the list it
+    is applied again until it leads back (cycle walking, Black and Rogaway 2002), which leaves a
+    permutation of the list. `turn` is the number of the order.
     """
     bits = np.uint64(1)
     while (size - np.uint64(1)) >> (np.uint64(2) * bits):
@@ -104,7 +121,7 @@ def shuffled(place: Any, size: Any, seed: Any, stream: Any, turn: Any) -> Any:
 
 
 @compiled
-def draw(
+def random_starts(
     index: Any, seed: Any, streams: Any, through: Any, density: Any, low: Any, high: Any
 ) -> Any:
     """Draws row and start of random windows.
@@ -134,7 +151,7 @@ def draw(
 
 
 @compiled
-def deal(
+def permuted_tiles(
     index: Any,
     seed: Any,
     streams: Any,
@@ -145,27 +162,38 @@ def deal(
     low: Any,
     high: Any,
 ) -> Any:
-    """Draws row and start of tiles, each once in every ``through[-1]`` consecutive numbers.
+    """Draws row and start of tiles; each comes once in every ``through[-1]`` consecutive numbers.
 
     Args:
         index: (B,) uint64, numbers of windows.
         seed: uint64.
         streams: (2,) uint64, streams of places and of strands.
-        through: (n,) int64, cumulative number of tiles of the rows.
+        through: (n,) int64, number of tiles in the rows up to and including each.
         first: (n,) int64, start of the first tile of each row.
-        step: from one tile of a row to the next.
-        jitter: largest shift of a tile, in bases; it stays in low..high-1 of its row.
-        low: (n,) int64, as in `draw`.
-        high: (n,) int64, as in `draw`.
+        step: bases from one tile of a row to the next.
+        jitter: the most bases by which a tile is moved; it stays in low..high-1 of its row.
+        low: (n,) int64, first start of each row.
+        high: (n,) int64, the position after its last start.
 
     Returns:
-        As `draw`.
+        As `random_starts`.
     """
     row, start, reverse = _places(len(index))
     total = np.uint64(through[-1])
+    listed = total <= MAX_LISTED
+    order = np.empty(np.int64(total) if listed else 0, np.int64)
+    last_turn = np.uint64(0)
     for i in range(len(index)):
-        # Each pass over all tiles has an order of its own.
-        rank = np.int64(shuffled(index[i] % total, total, seed, streams[0], index[i] // total))
+        turn, place = index[i] // total, index[i] % total
+        # Consecutive numbers share a turn, so a list is rarely made anew.
+        if listed and (i == 0 or turn != last_turn):
+            random_order(order, seed, streams[0], turn)
+            last_turn = turn
+        if listed:
+            rank = order[place]
+        else:
+            rank = np.int64(shuffled(place, total, seed, streams[0], turn))
+
         j = np.searchsorted(through, rank, "right")
         shift = np.int64(chances(seed, streams[0], index[i])[1] * (2 * jitter + 1)) - jitter
         before = through[j - 1] if j else 0
@@ -208,7 +236,10 @@ def gather(codes: Any, start: Any, reverse: Any, tokens: Any) -> None:
 
 @compiled
 def gather_weights(codes: Any, start: Any, reverse: Any, masked: Any, weights: Any) -> None:
-    """Writes weights (B, L) float32: `masked` for a soft-masked base, else 1; see `gather`."""
+    """Writes the weights of bases into `weights` (B, L) float32; other arguments as for `gather`.
+
+    A soft-masked base has the weight `masked`, every other base 1.
+    """
     length = weights.shape[1]
     for i in range(len(start)):
         window = codes[start[i] : start[i] + length]

@@ -285,10 +285,10 @@ def test_an_interval_of_a_genome_is_redesigned(here, tmp_path):
         == 0
     )
     genome, drawn = fasta("tiny.fa")["one"][1], fasta(tmp_path / "new.fa")
-    assert list(drawn) == ["one:100-120_0", "one:100-120_1"]
+    assert list(drawn) == ["one:101-120_0", "one:101-120_1"]
     for description, sequence in drawn.values():
         assert sequence[:20] == genome[80:100] and sequence[40:] == genome[120:140]
-        assert sequence[20:40] != genome[100:120] and "within=one:80-140" in description
+        assert sequence[20:40] != genome[100:120] and "within=one:81-140" in description
 
 
 @pytest.mark.parametrize(

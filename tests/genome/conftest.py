@@ -1,4 +1,4 @@
-"""Fixtures of the tests of dnadiff.genome."""
+"""Fixtures for the tests of dnadiff.genome."""
 
 import itertools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from dnadiff.genome import Genome
 
 @pytest.fixture(scope="session")
 def fasta(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes records to a FASTA file in a folder of its own; bgzipped if the name ends in .gz."""
+    """Returns a function that writes records to a FASTA file, bgzipped if its name ends in .gz."""
     number = itertools.count()
 
     def make(records: Records, name: str = "genome.fa", width: int = 60, end: str = "\n") -> Path:
@@ -28,5 +28,5 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def genome_of(fasta: Callable[..., Path]) -> Callable[..., Genome]:
-    """The opened genome of some records."""
+    """Returns a function that writes records to a FASTA file and opens it as a genome."""
     return lambda records, **options: Genome.open(fasta(records, **options))

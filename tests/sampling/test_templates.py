@@ -70,14 +70,14 @@ def test_intervals_of_a_genome_are_redesigned_between_what_stands_beside_them(tm
     bed.write_text("one\t8\t12\tenhancer\none\t0\t3\none\t160\t164\none\t76\t80\ntwo\t2\t6\n")
     middle, left, right, gap, short = read_templates(str(bed), genome=genome, length=16)
     assert (middle.name, str(middle.window), text(middle)) == (
-        "one:8-12",
-        "one:2-18",
+        "one:9-12",
+        "one:3-18",
         "GTTGCA....TGCAAC",
     )
-    assert (str(left.window), text(left)) == ("one:0-16", "...TTGCAACGTTGCA")
-    assert (str(right.window), text(right)) == ("one:148-164", "GATTACATGATT....")
+    assert (str(left.window), text(left)) == ("one:1-16", "...TTGCAACGTTGCA")
+    assert (str(right.window), text(right)) == ("one:149-164", "GATTACATGATT....")
     assert text(gap) == "CAACGT....NNNNGA"
-    assert (str(short.window), text(short)) == ("two:0-10", "AC....CAGG")
+    assert (str(short.window), text(short)) == ("two:1-10", "AC....CAGG")
     assert [t.number for t in (middle, left, right, gap, short)] == list(range(5))
     (whole,) = read_templates(str(write(tmp_path, "two\t0\t10\n")), genome=genome)
     assert text(whole) == "." * 10
@@ -96,15 +96,15 @@ def write(folder, rows):
             "one\t0\t50\n",
             {"length": 40},
             InputError,
-            r"more.bed, line 1: one:0-50 has 50 bases, .* only 40; raise --length",
+            r"more.bed, line 1: one:1-50 has 50 bases, .* only 40; raise --length",
         ),
-        ("one\t0\t500\n", {}, InputError, "more.bed, line 1: interval one:0-500 is out of range"),
+        ("one\t0\t500\n", {}, InputError, "more.bed, line 1: interval one:1-500 is out of range"),
         ("six\t0\t5\n", {}, InputError, "more.bed, line 1: .* no chromosome 'six'"),
         (
             "one\t0\t5\none\t2\t7\none\t0\t5\tagain\n",
             {},
             InputError,
-            "more.bed, line 3: one:0-5 is on line 1 already",
+            "more.bed, line 3: one:1-5 is on line 1 already",
         ),
         ("one\t0\t5\n", {"genome": None}, UsageError, "more.bed: a BED file needs the genome"),
         ("one\t0\t5\n", {"source": "ACGN"}, UsageError, "--genome goes with a BED file"),
