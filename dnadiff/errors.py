@@ -9,3 +9,15 @@ class InputError(ValueError):
 
 class UsageError(InputError):
     """The command itself was wrong (a flag, a combination of flags). The command line exits with 2."""
+
+
+class Interrupted(Exception):
+    """A signal ended a run, which had time to save what is needed to go on.
+
+    Attributes:
+        code: the exit status of the process: 128 + the number of the signal.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
