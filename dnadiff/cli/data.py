@@ -77,23 +77,22 @@ def audit(
         quiet: no progress bar.
     """
     from dnadiff.files import write_text
-    from dnadiff.genome.audit import table, to_csv
-    from dnadiff.training.pretrain import audit, read_data
-    from dnadiff.training.recipe import Recipe
+    from dnadiff.genome.audit import audit_files, table, to_csv
+    from dnadiff.progress import bars
 
-    recipe = Recipe(
-        genome=genome,
-        intervals=intervals,
-        test_fold=test_fold,
-        split=split,
-        blacklist=blacklist,
-        window=window,
-        eval_windows=windows,
-        seed=seed,
-        max_steps=1,
-    )
-    data = read_data(recipe, lambda text: print(text, file=sys.stderr), quiet)
-    found = audit(data, windows, quiet)
+    with bars(quiet=quiet) as report:
+        found = audit_files(
+            genome,
+            intervals=intervals,
+            split=split,
+            test_fold=test_fold,
+            blacklist=blacklist,
+            window=window,
+            windows=windows,
+            seed=seed,
+            log=lambda text: print(text, file=sys.stderr),
+            report=report,
+        )
     if out is not None:
         write_text(out, to_csv(found))
     print(table(found))

@@ -1,118 +1,237 @@
-"""Three ways to hold out a part of a genome when nobody has said which. Each gives the intervals of each split."""
+"""Holds out a part of a genome that comes without a split: three ways, tried in this order."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import yaml
 
 from dnadiff.files import resource
+from dnadiff.genome.contigs import ucsc_name
+from dnadiff.genome.copies import Copies, no_copies
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.intervals import Interval
+from dnadiff.genome.segments import contig_bounds, find_segments
 
 Folds = dict[str, list[Interval]]
 """Split -> its intervals."""
 
 _SHARE = 10  # per cent of the scorable bases that valid and test should have, each
-_LEAST, _MOST = 5, 20  # and what is still a sensible share
+_MIN_SHARE, _MAX_SHARE = 5, 20  # per cent that still make a sensible split
 _WINDOWS_PER_CYCLE = 100
-_MOST_CYCLES = 10
-_COPY = re.compile(
-    r"_(alt|fix|hap\d+)$"
-)  # UCSC's names of contigs that repeat a region of a chromosome
+_MAX_CYCLES = 10
+_NAMED_CONTIGS = 20  # contigs that the description of a split names before it only counts
+
+# UCSC's names of contigs that repeat a region of a chromosome.
+_COPY_NAME = re.compile(r"_(alt|fix|hap\d+)$")
+
+
+@dataclass(eq=False)
+class Dealt:
+    """What is known of the contigs of a run while its genomes are split one after another.
+
+    Attributes:
+        copies: which contigs are copies of each other.
+        split_of: group of copies -> the split that all its contigs go to.
+        in_blocks: numbers of the contigs that were cut into blocks of several splits.
+    """
+
+    copies: Copies
+    split_of: dict[int, str] = field(default_factory=dict)
+    in_blocks: set[int] = field(default_factory=set)
+
+    def is_copy_of_blocks(self, contig: int) -> bool:
+        """Tells whether a contig repeats one that is in several splits, so that it fits in none."""
+        partners = self.copies.partners.get(contig, [])
+        return not self.in_blocks.isdisjoint(partners)
+
+
+@dataclass(frozen=True, eq=False)
+class _Contigs:
+    """The contigs of a genome that can be in a split, in file order.
+
+    Left out are contigs without a scorable base, contigs whose name says that they repeat a part
+    of another, and copies of contigs that are in several splits.
+
+    Attributes:
+        names: of the contigs.
+        numbers: of the contigs in the run; see `Copies`.
+        groups: of copies that they belong to.
+        scorable: (n,) int64, their scorable bases.
+    """
+
+    names: list[str]
+    numbers: list[int]
+    groups: list[int]
+    scorable: np.ndarray
+
+    @classmethod
+    def of(cls, genome: Genome, dealt: Dealt, number: int) -> _Contigs:
+        """Lists the contigs of the genome `number` of a run."""
+        start, end = contig_bounds(genome)
+        scorable = genome.scorable(start, end)
+        first = dealt.copies.first[number]
+        chosen = [
+            place
+            for place, (name, bases) in enumerate(
+                zip(genome.contigs, scorable.tolist(), strict=True)
+            )
+            if bases and not _COPY_NAME.search(name) and not dealt.is_copy_of_blocks(first + place)
+        ]
+
+        names, group = list(genome.contigs), dealt.copies.group
+        return cls(
+            [names[place] for place in chosen],
+            [first + place for place in chosen],
+            group[first + np.array(chosen, np.int64)].tolist(),
+            scorable[chosen],
+        )
 
 
 def registered_folds(genome: Genome) -> tuple[str, Folds] | None:
-    """The chromosomes that data/chromosome_folds.yaml holds out of a known assembly, and how that was done.
+    """Holds out the chromosomes that data/chromosome_folds.yaml names for a known assembly.
 
-    A genome is recognised if all its contigs that bear the name of a chromosome of the assembly have its length, and
-    each split gets one. Other contigs are in no split.
+    A genome is recognised if all its contigs that bear the name of a chromosome of the assembly
+    have its length, and each split gets one. Other contigs are in no split.
+
+    Returns:
+        how it was done, and the intervals of each split; None for an unknown genome.
     """
-    assemblies = yaml.safe_load(
-        resource("data", "chromosome_folds.yaml").read_text(encoding="utf-8")
-    )
-    for assembly, known in assemblies.items():
+    table = resource("data", "chromosome_folds.yaml").read_text(encoding="utf-8")
+    ucsc = {ucsc_name(chrom): chrom for chrom in genome.contigs}
+    for assembly, known in yaml.safe_load(table).items():
         lengths = known["lengths"]
-        named = {_ucsc(chrom): chrom for chrom in genome.contigs if _ucsc(chrom) in lengths}
-        if any(genome.contigs[chrom] != lengths[ucsc] for ucsc, chrom in named.items()):
+        named = {name: ucsc[name] for name in lengths if name in ucsc}
+        if any(genome.contigs[chrom] != lengths[name] for name, chrom in named.items()):
             continue
+
         held = {
-            split: [named[ucsc] for ucsc in known[split] if ucsc in named]
+            split: [named[name] for name in known[split] if name in named]
             for split in ("valid", "test")
         }
-        train = [chrom for chrom in named.values() if chrom not in held["valid"] + held["test"]]
+        taken = {*held["valid"], *held["test"]}
+        train = [chrom for chrom in genome.contigs if _is_main(chrom, named) and chrom not in taken]
         if train and all(held.values()):
-            folds = {
-                split: _whole(genome, chroms) for split, chroms in {"train": train, **held}.items()
-            }
-            return (
-                f"{_how(genome, folds, f'chromosomes of {assembly}')}{_left_out(genome, len(named))}",
-                folds,
-            )
+            folds = _whole_contigs(genome, {"train": train, **held})
+            how = _describe(folds, f"chromosomes of {assembly}")
+            return how + _left_out(genome, len(named)), folds
     return None
 
 
-def contig_folds(genome: Genome, window: int) -> tuple[str, Folds] | None:
-    """Whole contigs, about a tenth of the scorable bases each for valid and test; None if there is no such choice.
+def contig_folds(
+    genome: Genome, window: int, dealt: Dealt | None = None, number: int = 0
+) -> tuple[str, Folds] | None:
+    """Holds out whole contigs, about a tenth of the scorable bases each for valid and test.
 
-    Test takes the largest contigs that fit into its tenth, then valid takes the largest of the others that fit. A split
-    that would have less than half of its tenth takes the smallest contig instead. Contigs in which no window fits are
-    train.
+    Test takes the largest contigs that fit into its tenth, then valid takes the largest of the
+    others that fit. A split that would have less than half of its tenth takes the smallest contig
+    instead. Contigs in which no window fits are train. Copies of one sequence are taken together,
+    and go where an earlier genome has put one of them.
+
+    Args:
+        genome: the genome.
+        window: bases of a window.
+        dealt: copies, and the splits of earlier genomes; None if there are neither.
+        number: of the genome in the run.
+
+    Returns:
+        how it was done, and the intervals of each split; None if no contigs have such sizes.
     """
-    chroms = own_contigs(genome)
-    sizes = {
-        chrom: _scorable(genome, chrom) for chrom in chroms if _has_window(genome, chrom, window)
-    }
+    dealt = dealt or Dealt(no_copies(genome))
+    contigs = _Contigs.of(genome, dealt, number)
+    sizes = _group_sizes(genome, contigs, window)
+    if not sizes:
+        return None
     total = sum(sizes.values())
-    free = sorted(sizes, key=lambda chrom: (-sizes[chrom], chrom))
-    held: dict[str, list[str]] = {}
+    split_of = {group: dealt.split_of[group] for group in sizes if group in dealt.split_of}
+    free = _largest_first(sizes, contigs, split_of)
+
     for split in ("test", "valid"):
-        held[split] = _pick(free, sizes, total)
-        free = [chrom for chrom in free if chrom not in held[split]]
-        if (
-            not free
-            or not _LEAST * total
-            <= 100 * sum(sizes[chrom] for chrom in held[split])
-            <= _MOST * total
-        ):
+        has = sum(sizes[group] for group, fixed in split_of.items() if fixed == split)
+        if not free or 100 * has >= _MIN_SHARE * total:
+            continue  # earlier genomes have decided
+        chosen = _pick(free, sizes, total, has)
+        held = has + sum(sizes[group] for group in chosen)
+        split_of.update(dict.fromkeys(chosen, split))
+        free = [group for group in free if group not in split_of]
+        if not _MIN_SHARE * total <= 100 * held <= _MAX_SHARE * total:
             return None
-    train = [chrom for chrom in chroms if chrom not in held["test"] + held["valid"]]
-    folds = {split: _whole(genome, names) for split, names in {"train": train, **held}.items()}
-    return f"{_how(genome, folds, 'whole contigs')}{_left_out(genome, len(chroms))}", folds
+        if not free and "train" not in split_of.values():
+            return None
+
+    # Groups without a window are in no table of sizes; they may still have a place.
+    folds = _deal(contigs, genome, {**dealt.split_of, **split_of})
+    how = _describe(folds, "whole contigs")
+    return how + _left_out(genome, len(contigs.names)), folds
 
 
-def block_folds(genome: Genome, window: int) -> tuple[str, Folds] | None:
-    """Blocks along each contig, about a tenth of it each for valid and test; None if every contig is too short.
+def block_folds(
+    genome: Genome, window: int, dealt: Dealt | None = None, number: int = 0
+) -> tuple[str, Folds] | None:
+    """Holds out blocks along each contig, about a tenth of it each for valid and test.
 
-    Blocks of different splits have at least `window` scorable bases between them that are in no split. Contigs with
-    fewer than five windows of scorable bases are train.
+    Blocks of different splits have at least `window` scorable bases between them that are in no
+    split. Contigs with fewer than five windows of scorable bases are train. Of copies of one
+    sequence only the largest is used, because its blocks have no counterpart in a copy that is
+    longer or shorter.
+
+    Args:
+        genome: the genome.
+        window: bases of a window.
+        dealt: copies, and the splits of earlier genomes; the contigs that are cut are added to
+            `Dealt.in_blocks`.
+        number: of the genome in the run.
+
+    Returns:
+        how it was done, and the intervals of each split; None if every contig is too short.
     """
+    dealt = dealt or Dealt(no_copies(genome))
+    contigs = _Contigs.of(genome, dealt, number)
+    cut = _choose_cut(contigs, window, dealt)
+    dealt.in_blocks |= cut
+    kept = _Contigs.of(genome, dealt, number)  # without the copies of what is cut
+
     folds: Folds = {"train": [], "valid": [], "test": []}
-    chroms = own_contigs(genome)
-    for chrom in chroms:
-        for split, low, high in _blocks(_scorable(genome, chrom), window):
-            folds[split].append(genome.part(chrom, low, high))
+    for name, contig, group, bases in zip(
+        kept.names, kept.numbers, kept.groups, kept.scorable.tolist(), strict=True
+    ):
+        if contig in cut:
+            blocks = _blocks(bases, window)
+        else:
+            blocks = [(dealt.split_of.get(group, "train"), 0, bases)]
+        for split, low, high in blocks:
+            folds[split].append(genome.part(name, low, high))
     if not folds["test"]:
         return None
+
     how = f"blocks along each contig, at least {window:,} bases apart"
-    return f"{how}{_left_out(genome, len(chroms))}", folds
+    return how + _left_out(genome, len(kept.names)), folds
 
 
-def own_contigs(genome: Genome) -> list[str]:
-    """Contigs that are no alternative copy of a part of another, judged by name, and have a scorable base."""
-    return [
-        chrom for chrom in genome.contigs if not _COPY.search(chrom) and _scorable(genome, chrom)
-    ]
+def _choose_cut(contigs: _Contigs, window: int, dealt: Dealt) -> set[int]:
+    """Chooses the contigs that are long enough to be cut into blocks: of copies the largest."""
+    chosen: set[int] = set()
+    for place in np.argsort(-contigs.scorable, kind="stable").tolist():
+        long = contigs.scorable[place] >= 5 * window
+        free = contigs.groups[place] not in dealt.split_of
+        partners = dealt.copies.partners.get(contigs.numbers[place], [])
+        if long and free and chosen.isdisjoint(partners):
+            chosen.add(contigs.numbers[place])
+    return chosen
 
 
 def _blocks(bases: int, window: int) -> list[tuple[str, int, int]]:
-    """Split, start and end of the blocks of a contig, counted in scorable bases.
+    """Returns split, start and end of the blocks of a contig, counted in scorable bases.
 
-    The contig is cut into cycles of train, gap, valid, gap, test, gap; the last needs no gap behind it.
+    The contig is cut into cycles of train, gap, valid, gap, test, gap; the last cycle needs no gap
+    at its end.
     """
     if bases < 5 * window:
         return [("train", 0, bases)] if bases else []
-    cycles = min(max(bases // (_WINDOWS_PER_CYCLE * window), 1), _MOST_CYCLES)
+    cycles = min(max(bases // (_WINDOWS_PER_CYCLE * window), 1), _MAX_CYCLES)
     blocks = []
     for cycle in range(cycles):
         low, high = bases * cycle // cycles, bases * (cycle + 1) // cycles
@@ -127,45 +246,86 @@ def _blocks(bases: int, window: int) -> list[tuple[str, int, int]]:
     return blocks
 
 
-def _pick(free: list[str], sizes: dict[str, int], total: int) -> list[str]:
-    """The largest contigs that together fit into a tenth, or the smallest one if they stay far below."""
-    chosen: list[str] = []
-    room = total * _SHARE / 100
-    for chrom in free:
-        if sizes[chrom] <= room:
-            chosen.append(chrom)
-            room -= sizes[chrom]
-    if 100 * sum(sizes[chrom] for chrom in chosen) < _LEAST * total:
+def _group_sizes(genome: Genome, contigs: _Contigs, window: int) -> dict[int, int]:
+    """Returns, for each group of copies, the scorable bases of its contigs in which a window fits."""
+    start, end = contig_bounds(genome)
+    segments = find_segments(genome, start, end, window)
+    fits = np.zeros(len(start), bool)
+    fits[segments.owner[segments.end - segments.start >= window]] = True
+
+    place = {name: i for i, name in enumerate(genome.contigs)}
+    sizes: dict[int, int] = {}
+    for name, group, bases in zip(
+        contigs.names, contigs.groups, contigs.scorable.tolist(), strict=True
+    ):
+        if fits[place[name]]:
+            sizes[group] = sizes.get(group, 0) + bases
+    return sizes
+
+
+def _largest_first(
+    sizes: Mapping[int, int], contigs: _Contigs, split_of: Mapping[int, str]
+) -> list[int]:
+    """Returns the groups without a split, the largest first; among equals by their first name."""
+    name: dict[int, str] = {}
+    for group, chrom in zip(contigs.groups, contigs.names, strict=True):
+        name[group] = min(name.get(group, chrom), chrom)
+    free = [group for group in sizes if group not in split_of]
+    return sorted(free, key=lambda group: (-sizes[group], name[group]))
+
+
+def _pick(free: list[int], sizes: Mapping[int, int], total: int, has: int) -> list[int]:
+    """Returns the largest groups that together fit into a tenth, or the smallest one if they do not.
+
+    `has` are the bases that the split has already.
+    """
+    chosen: list[int] = []
+    left = total * _SHARE / 100 - has
+    for group in free:
+        if sizes[group] <= left:
+            chosen.append(group)
+            left -= sizes[group]
+    if 100 * (has + sum(sizes[group] for group in chosen)) < _MIN_SHARE * total:
         return free[-1:]
     return chosen
 
 
-def _scorable(genome: Genome, chrom: str) -> int:
-    offset = genome.offsets[chrom]
-    return int(genome.scorable(offset, offset + genome.contigs[chrom]))
+def _deal(contigs: _Contigs, genome: Genome, split_of: Mapping[int, str]) -> Folds:
+    """Returns whole contigs as the intervals of the split of their group; train without one."""
+    chroms: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
+    for name, group in zip(contigs.names, contigs.groups, strict=True):
+        chroms[split_of.get(group, "train")].append(name)
+    return _whole_contigs(genome, chroms)
 
 
-def _has_window(genome: Genome, chrom: str, window: int) -> bool:
-    segments = genome.segments(Interval(chrom, 0, genome.contigs[chrom]), window)
-    return bool((segments[:, 1] - segments[:, 0] >= window).any())
+def _whole_contigs(genome: Genome, chroms: Mapping[str, Iterable[str]]) -> Folds:
+    """Returns whole contigs as the intervals of each split."""
+    return {
+        split: [Interval(chrom, 0, genome.contigs[chrom]) for chrom in names]
+        for split, names in chroms.items()
+    }
 
 
-def _whole(genome: Genome, chroms: list[str]) -> list[Interval]:
-    return [Interval(chrom, 0, genome.contigs[chrom]) for chrom in chroms]
+def _is_main(chrom: str, named: Mapping[str, str]) -> bool:
+    """Tells whether a contig is one of the chromosomes `named`, UCSC's name -> the genome's."""
+    return named.get(ucsc_name(chrom)) == chrom
 
 
-def _ucsc(chrom: str) -> str:
-    return chrom if chrom.startswith("chr") else f"chr{chrom}"
-
-
-def _how(genome: Genome, folds: Folds, what: str) -> str:
-    held = (
-        f"{split} {', '.join(interval.chrom for interval in folds[split])}"
-        for split in ("test", "valid")
-    )
+def _describe(folds: Folds, what: str) -> str:
+    """Says which contigs are held out."""
+    held = [f"{split} {_listed(folds[split])}" for split in ("test", "valid")]
     return f"{what}: {', '.join(held)}; train the other {len(folds['train'])}"
 
 
+def _listed(intervals: list[Interval]) -> str:
+    """Names the contigs of intervals, the first of many, or says that there are none."""
+    names = [interval.chrom for interval in intervals[:_NAMED_CONTIGS]]
+    if len(intervals) > _NAMED_CONTIGS:
+        names.append(f"and {len(intervals) - _NAMED_CONTIGS:,} more")
+    return ", ".join(names) or "none"
+
+
 def _left_out(genome: Genome, used: int) -> str:
+    """Says how many contigs are in no split."""
     others = len(genome.contigs) - used
     return f"; {others} other contig(s) in no split" if others else ""

@@ -39,7 +39,7 @@ def compiled(function: Callable) -> Any:
         return numba.njit(nogil=True)(function)
 
 
-# ---- random numbers --------------------------------------------------------------------------------------------------
+# ---- random numbers ------------------------------------------------------------------------------
 
 
 @compiled
@@ -65,9 +65,33 @@ def _chance(high: Any, low: Any) -> Any:
     return (np.float64((high << np.uint64(20)) | (low >> np.uint64(12))) + 0.5) * 2.0**-52
 
 
+MAX_LISTED = 1024
+"""Size of the longest order that is made as a list: see `random_order` and `shuffled`."""
+
+
+@compiled
+def random_order(order: Any, seed: Any, stream: Any, turn: Any) -> None:
+    """Fills `order` (n,) int64 with 0..n-1 in a random order, each order equally likely.
+
+    This is the shuffle of Fisher and Yates. `turn` is the number of the order.
+    """
+    tag = (stream << np.uint64(24)) | (turn >> _HALF)
+    for i in range(len(order)):
+        order[i] = i
+    for i in range(len(order) - 1, 0, -1):
+        # The second counter is not 0, so no number is one of those of `chances`.
+        high, low, _, _ = philox(
+            np.uint64(0), np.uint64(i), turn & _LOW, tag, seed & _LOW, seed >> _HALF
+        )
+        j = np.int64(_chance(high, low) * (i + 1))
+        order[i], order[j] = order[j], order[i]
+
+
 @compiled
 def shuffled(place: Any, size: Any, seed: Any, stream: Any, turn: Any) -> Any:
-    """What stands at `place` in a random order of 0..size-1, without making the list; all uint64.
+    """Returns what stands at `place` in a random order of 0..size-1, without a list; all uint64.
+
+    For long orders only: the orders of few numbers that it makes are not equally likely.
 
     A Feistel network permutes the numbers of 2b bits, b the least for which `size` of them are enough, whatever its
     round function (Luby and Rackoff 1988). Where it leads beyond the list it is applied again until it leads back
@@ -88,11 +112,11 @@ def shuffled(place: Any, size: Any, seed: Any, stream: Any, turn: Any) -> Any:
             return place
 
 
-# ---- windows ---------------------------------------------------------------------------------------------------------
+# ---- windows -------------------------------------------------------------------------------------
 
 
 @compiled
-def draw(
+def random_starts(
     index: Any, seed: Any, streams: Any, through: Any, density: Any, low: Any, high: Any
 ) -> Any:
     """Row and start of random windows.
@@ -121,7 +145,7 @@ def draw(
 
 
 @compiled
-def deal(
+def permuted_tiles(
     index: Any,
     seed: Any,
     streams: Any,
@@ -146,12 +170,24 @@ def deal(
         high: (n,) int64.
 
     Returns:
-        As `draw`.
+        As `random_starts`.
     """
     row, start, reverse = _places(len(index))
     total = np.uint64(through[-1])
+    listed = total <= MAX_LISTED
+    order = np.empty(np.int64(total) if listed else 0, np.int64)
+    last_turn = np.uint64(0)
     for i in range(len(index)):
-        rank = np.int64(shuffled(index[i] % total, total, seed, streams[0], index[i] // total))
+        turn, place = index[i] // total, index[i] % total
+        # Consecutive numbers share a turn, so a list is rarely made anew.
+        if listed and (i == 0 or turn != last_turn):
+            random_order(order, seed, streams[0], turn)
+            last_turn = turn
+        if listed:
+            rank = order[place]
+        else:
+            rank = np.int64(shuffled(place, total, seed, streams[0], turn))
+
         j = np.searchsorted(through, rank, "right")
         shift = np.int64(chances(seed, streams[0], index[i])[1] * (2 * jitter + 1)) - jitter
         before = through[j - 1] if j else 0

@@ -1,4 +1,7 @@
-"""Windows of a split: random ones or tiles for training, a fixed sample of tiles for evaluation. None keeps state."""
+"""Windows of a split: random ones or tiles for training, a fixed sample of tiles for evaluation.
+
+All are stateless: a window is a function of the seed and its number.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,27 @@ from torch import Tensor
 from dnadiff.errors import InputError
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.intervals import Interval, merge
-from dnadiff.genome.loops import deal, draw
+from dnadiff.genome.loops import permuted_tiles, random_starts
+from dnadiff.genome.splits import Splits
 from dnadiff.genome.window_starts import Sources, WindowStarts
 from dnadiff.rng import Stream, uniform
 
+MAX_INDEX = 2**56
+"""Numbers of windows are below this, as those of all random numbers; see `dnadiff.rng.uniform`."""
+
+_STREAMS = np.array([Stream.WINDOW, Stream.STRAND], np.uint64)
+
 
 class Location(NamedTuple):
-    """Where a window lies: name of the genome, contig, 0-based start, 0-based end (not included), "+" or "-"."""
+    """Where a window lies.
+
+    Attributes:
+        genome: name of the genome.
+        chrom: name of the contig.
+        start: 0-based position of the first base.
+        end: 0-based position after the last base.
+        strand: "+" or "-".
+    """
 
     genome: str
     chrom: str
@@ -30,7 +47,13 @@ class Location(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Windows for training: tokens (B, length); weights (B, length) of their bases, or None; labels (B,), or None."""
+    """Windows for training.
+
+    Attributes:
+        tokens: (B, length) int64 token ids.
+        weight: (B, length) float32, weights of the bases in the loss; None if all are 1.
+        label: (B,) int64 classes; None without classes.
+    """
 
     tokens: Tensor
     weight: Tensor | None = None
@@ -40,31 +63,36 @@ class Drawn(NamedTuple):
 class Windows:
     """Training windows of a split, as a pure function of (seed, index).
 
-    A window lies where `WindowStarts` says that it may. A random one begins at a place that is uniform over all legal ones of
-    all genomes, but for weights. If `tiled`, each interval is cut into windows from its first known base on, and a
-    window is one of those: each comes once in every `total` consecutive numbers, in an order that is random and another
-    one each time. The strand is a fair coin. Any number of workers or devices that ask for the same index get the same
+    A window lies where `WindowStarts` allows it. The start of a random window is uniform over all
+    legal starts of all genomes, apart from weights. If `tiled`, each segment is cut into windows
+    from its first known base on, and a window is one of these: each comes once in every `total`
+    consecutive numbers, in a random order that differs from one such round to the next. Each strand
+    has probability one half. Any number of workers or devices that ask for one index get one
     window, and no list of windows is ever made.
 
     Args:
-        genomes: genomes and their splits; each weighs what it has of legal starts, times the weights of intervals.
+        genomes: genomes and their splits. The chance of each is proportional to its legal starts,
+            times the weights of their intervals.
         split: "train", "valid" or "test".
         length: bases of a window.
         seed: seed of the run.
         reverse_complement: whether half of the windows are taken from the opposite strand.
-        tiled: tiles in a random order instead of random windows; intervals must not have weights then.
-        jitter: most bases by which a tile is moved to either side, as far as it stays legal.
-        shares: how many of the random windows are of each genome, up to a factor, instead of what it weighs.
-        min_scorable: least share of scorable bases in a window; one base is the least in any case.
+        tiled: tiles in a random order instead of random windows; intervals must not have weights.
+        jitter: the most bases by which a tile is moved to either side, while it stays legal.
+        shares: proportions of the random windows that are of each genome, instead of by its size.
+        min_scorable: least share of scorable bases in a window; at least one base is scorable in
+            any case.
         soft_mask_weight: weight of soft-masked bases in the loss.
 
     Attributes:
         total: number of legal starts, or of tiles, each strand counted once.
-        skipped: number of intervals in which no window fits, for want of length or of sequence.
+        skipped: number of intervals in which no window fits: too short, or without sequence.
 
     Raises:
-        InputError: if no interval has room for a window, or tiles are asked of intervals with weights.
-        ValueError: if the split, length or share is none, or jitter or shares are given where they have no meaning.
+        InputError: if no interval has room for a window, or tiles are asked of intervals with
+            weights.
+        ValueError: if the split is unknown, a length or share is out of range, or jitter or shares
+            are given where they have no meaning.
     """
 
     def __init__(
@@ -81,116 +109,157 @@ class Windows:
         min_scorable: float = 0.0,
         soft_mask_weight: float = 1.0,
     ) -> None:
-        if jitter < 0 or (jitter and not tiled) or (shares and tiled):
-            raise ValueError(
-                f"jitter {jitter} is for tiles, and shares {shares} for random windows"
-            )
-        places = WindowStarts.of(genomes, split, length, min_scorable)
+        if jitter < 0:
+            raise ValueError(f"jitter must be 0 or more, got {jitter}")
+        if jitter and not tiled:
+            raise ValueError(f"jitter {jitter} is for tiles: set tiled, or leave jitter out")
+        if shares and tiled:
+            raise ValueError(f"shares {shares} are for random windows: leave out tiled, or shares")
+
+        starts = WindowStarts.of(genomes, split, length, min_scorable)
         self.length = length
         self._seed = np.uint64(seed % 2**64)
         self.reverse_complement = reverse_complement
         self.soft_mask_weight = soft_mask_weight
-        self.skipped = places.skipped
-        self._permuted_tiles = (
-            _TiledStarts.of(places, length, jitter) if tiled else _RandomStarts.of(places, shares)
-        )
-        self.total = self._permuted_tiles.total
+        self.skipped = starts.skipped
+        self._starts: _RandomStarts | _TiledStarts
+        if tiled:
+            self._starts = _TiledStarts.of(starts, length, jitter)
+        else:
+            self._starts = _RandomStarts.of(starts, shares)
+        self.total = self._starts.total
 
     def tokens(self, index: Tensor) -> Tensor:
-        """Token ids (B, length) int64 of the windows `index` (B,) int64, in that order.
+        """Returns token ids (B, length) int64 of the windows `index` (B,), in that order.
 
         Raises:
-            ValueError: if an index is negative.
+            ValueError: if an index is not a whole number, negative, or too large.
         """
-        return _tokens(self._permuted_tiles.places.genomes, *self._place(index), self.length)
+        return _tokens(self._starts.rows.genomes, *self._place(index), self.length)
 
     def draw(self, index: Tensor) -> Drawn:
-        """Windows, and the weights of their bases in the loss: float32, or None where all are 1. They have no labels.
+        """Returns the windows `index` (B,) and the weights of their bases; they have no labels.
 
         Raises:
-            ValueError: if an index is negative.
+            ValueError: if an index is not a whole number, negative, or too large.
         """
-        genomes, place = self._permuted_tiles.places.genomes, self._place(index)
+        genomes, place = self._starts.rows.genomes, self._place(index)
         weights = None
         if self.soft_mask_weight != 1:
             weights = _weights(genomes, *place, self.length, self.soft_mask_weight)
         return Drawn(_tokens(genomes, *place, self.length), weights)
 
     def locate(self, index: Tensor) -> list[Location]:
-        """Where the windows `index` (B,) lie."""
-        places = zip(*(column.tolist() for column in self._place(index)), strict=True)
-        genomes = self._permuted_tiles.places.genomes
+        """Returns where the windows `index` (B,) lie."""
+        genomes = self._starts.rows.genomes
+        columns = [column.tolist() for column in self._place(index)]
         return [
-            _location(genomes[g], start, self.length, "-" if minus else "+")
-            for g, start, minus in places
+            _location(genomes[number], start, self.length, "-" if reverse else "+")
+            for number, start, reverse in zip(*columns, strict=True)
         ]
 
     def _place(self, index: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Genome, flat start and whether the strand is "-", each (B,)."""
-        numbers = (
-            index.cpu().numpy()
-        )  # what little is done here has NumPy do it: a batch should cost its bytes
-        if len(numbers) and numbers.min() < 0:
-            raise ValueError(f"window {numbers.min()}: an index cannot be negative")
-        row, start, reverse = self._permuted_tiles.draw(numbers.view(np.uint64), self._seed)
+        """Returns number of the genome, flat start and whether the strand is "-", each (B,)."""
+        row, start, reverse = self._starts.draw(_numbers(index), self._seed)
         if not self.reverse_complement:
             reverse[:] = False
-        return self._permuted_tiles.places.genome[row], start, reverse
+        return self._starts.rows.genome[row], start, reverse
 
 
-_STREAMS = np.array([Stream.WINDOW, Stream.STRAND], np.uint64)
+def _numbers(index: Tensor) -> np.ndarray:
+    """Returns numbers of windows (B,) as uint64.
+
+    Raises:
+        ValueError: if one is not a whole number, negative, or too large.
+    """
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise ValueError(f"an index of windows must have integers, not {index.dtype}")
+    # NumPy does the rest, because a batch should cost little more than its bytes. The conversion to
+    # int64 comes first: the bytes of narrower integers are not those of uint64.
+    numbers = index.cpu().numpy().astype(np.int64, copy=False)
+    if len(numbers) and numbers.min() < 0:
+        raise ValueError(f"window {numbers.min()}: an index cannot be negative")
+    if len(numbers) and numbers.max() >= MAX_INDEX:
+        raise ValueError(f"window {numbers.max()}: an index must be below 2^56")
+    return numbers.view(np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
 class _RandomStarts:
-    """Random windows: `through` (n,) is the mass of the rows up to and with each, `density` (n,) that of a start."""
+    """Random windows: uniform over the starts of the rows, times their weights.
 
-    places: WindowStarts
+    Attributes:
+        rows: of starts.
+        through: (n,) float64, total weight of the rows up to and including each.
+        density: (n,) float64, weight of one start of each row.
+        total: number of starts.
+    """
+
+    rows: WindowStarts
     through: np.ndarray
     density: np.ndarray
     total: int
 
     @classmethod
-    def of(cls, places: WindowStarts, shares: Sequence[float] | None) -> _RandomStarts:
-        density = places.weight.copy()
-        count = places.high - places.low
+    def of(cls, rows: WindowStarts, shares: Sequence[float] | None) -> _RandomStarts:
+        """Weighs the rows by their intervals, or so that genomes have the given shares."""
+        density = rows.weight.copy()
+        count = rows.high - rows.low
         if shares is not None:
-            mass = np.bincount(places.genome, count * density, len(places.genomes))
-            density *= (np.array(shares, float) / np.maximum(mass, 1))[places.genome]
-        return cls(places, np.cumsum(count * density), density, int(count.sum()))
+            by_genome = np.bincount(rows.genome, count * density, len(rows.genomes))
+            # A genome without starts has no row whose density could be wrong.
+            factor = np.array(shares, float) / np.maximum(by_genome, 1)
+            density *= factor[rows.genome]
+        return cls(rows, np.cumsum(count * density), density, int(count.sum()))
 
     def draw(self, index: np.ndarray, seed: np.uint64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return draw(
-            index, seed, _STREAMS, self.through, self.density, self.places.low, self.places.high
-        )
+        """Returns row, flat start and whether the strand is "-" of windows (B,) uint64."""
+        low, high = self.rows.low, self.rows.high
+        return random_starts(index, seed, _STREAMS, self.through, self.density, low, high)
 
 
 @dataclass(frozen=True, eq=False)
 class _TiledStarts:
-    """Tiles in random order: `first` (n,) is that of each row, `through` (n,) how many there are up to and with it."""
+    """Tiles in a random order.
 
-    places: WindowStarts
+    Attributes:
+        rows: of starts.
+        first: (n,) int64, flat start of the first tile of each row.
+        through: (n,) int64, number of tiles in the rows up to and including each.
+        step: bases from one tile to the next.
+        jitter: the most bases by which a tile is moved.
+    """
+
+    rows: WindowStarts
     first: np.ndarray
     through: np.ndarray
     step: int
     jitter: int
 
     @classmethod
-    def of(cls, places: WindowStarts, length: int, jitter: int) -> _TiledStarts:
-        if (places.weight != 1).any():
+    def of(cls, rows: WindowStarts, length: int, jitter: int) -> _TiledStarts:
+        """Cuts the rows into tiles.
+
+        Raises:
+            InputError: if intervals have weights.
+        """
+        if (rows.weight != 1).any():
             raise InputError(
-                "intervals with weights are for random windows: leave --tiled or the weight column out"
+                "intervals with weights are for random windows: leave out tiled, or the column "
+                "weight"
             )
-        some, first, count = places.tiles(length)
+        some, first, count = rows.tiles(length)
         return cls(some, first, np.cumsum(count), length, jitter)
 
     @property
     def total(self) -> int:
+        """Number of tiles."""
         return int(self.through[-1])
 
     def draw(self, index: np.ndarray, seed: np.uint64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        low, high = self.places.low, self.places.high
-        return deal(
+        """Returns row, flat start and whether the strand is "-" of windows (B,) uint64."""
+        low, high = self.rows.low, self.rows.high
+        return permuted_tiles(
             index, seed, _STREAMS, self.through, self.first, self.step, self.jitter, low, high
         )
 
@@ -202,7 +271,8 @@ class HeldOut:
     Attributes:
         genomes: the genomes.
         length: bases of a window.
-        total: how many eligible tiles the split has; the sample is all of them, or as many as were asked for.
+        total: number of eligible tiles of the split; the sample is all of them, or as many as were
+            asked for.
         bases: scorable bases in the sample.
     """
 
@@ -219,12 +289,11 @@ class HeldOut:
         return len(self._start)
 
     def tokens(self, rows: Tensor | slice) -> Tensor:
-        """Token ids (B, length) int64 of the windows `rows` (B,) of the sample."""
+        """Returns token ids (B, length) int64 of the windows `rows` (B,) of the sample."""
         chosen = rows if isinstance(rows, slice) else rows.cpu().numpy()
         start = self._start[chosen]
-        return _tokens(
-            self.genomes, self._genome[chosen], start, np.zeros(len(start), bool), self.length
-        )
+        forward = np.zeros(len(start), bool)
+        return _tokens(self.genomes, self._genome[chosen], start, forward, self.length)
 
     @property
     def tokens_all(self) -> Tensor:
@@ -234,8 +303,10 @@ class HeldOut:
     @cached_property
     def locations(self) -> list[Location]:
         """Where the windows lie."""
-        places = zip(self._genome.tolist(), self._start.tolist(), strict=True)
-        return [_location(self.genomes[g], start, self.length, "+") for g, start in places]
+        return [
+            _location(self.genomes[number], start, self.length, "+")
+            for number, start in zip(self._genome.tolist(), self._start.tolist(), strict=True)
+        ]
 
     @property
     def intervals(self) -> list[Interval]:
@@ -246,11 +317,11 @@ class HeldOut:
 def held_out(
     genomes: Sources, *, split: str, length: int, limit: int, seed: int, min_scorable: float = 0.5
 ) -> HeldOut:
-    """A sample of the windows of a split, for a bound that can be reported.
+    """Samples windows of a split, for a bound that can be reported.
 
-    The segments of the split that have sequence are tiled from their first base on. A tile is eligible if at least half
-    of its bases are scorable, or what is asked for. At most `limit` of them are drawn without replacement; those of a
-    smaller limit are the first of those of a larger one.
+    The segments of the split are tiled from their first base on. A tile is eligible if at least a
+    share `min_scorable` of its bases is scorable. At most `limit` of them are drawn without
+    replacement; a smaller sample is the beginning of a larger one.
 
     Args:
         genomes: genomes and their splits.
@@ -258,34 +329,41 @@ def held_out(
         length: bases of a window.
         limit: the most windows to take.
         seed: seed of the sample.
-        min_scorable: least share of scorable bases in a window.
+        min_scorable: least share of scorable bases in a window, 0 to 1.
 
     Raises:
         InputError: if no tile is eligible.
-        ValueError: if the split, length, limit or share is none.
+        ValueError: if the split is unknown, or the length, limit or share is out of range.
     """
     if limit < 1:
-        raise ValueError(f"a sample of {limit} windows is none")
-    apart = [
-        (genome, replace(splits, intervals={s: _apart(splits[s]) for s in splits}))
-        for genome, splits in genomes
-    ]
-    places, first, count = WindowStarts.of(apart, split, length, min_scorable).tiles(length)
+        raise ValueError(f"limit must be at least 1 window, got {limit}")
+    apart = [(genome, _without_overlaps(splits)) for genome, splits in genomes]
+    rows, first, count = WindowStarts.of(apart, split, length, min_scorable).tiles(length)
+
+    # Sorting by one random number each is a sample without replacement. The number of a tile does
+    # not depend on the limit, so a larger sample continues a smaller one.
     total = int(count.sum())
     chance = uniform(seed, Stream.EVAL, torch.arange(total), 1)[:, 0].numpy()
     chosen = np.argsort(chance, kind="stable")[:limit]
     row = np.searchsorted(np.cumsum(count), chosen, "right")
     start = first[row] + (chosen - (np.cumsum(count) - count)[row]) * length
-    genome = places.genome[row]
+
+    genome = rows.genome[row]
     bases = 0
-    for g, source in enumerate(places.genomes):
-        mine = start[genome == g]
+    for number, source in enumerate(rows.genomes):
+        mine = start[genome == number]
         bases += int(source.scorable(mine, mine + length).sum())
-    return HeldOut(places.genomes, length, total, bases, genome, start)
+    return HeldOut(rows.genomes, length, total, bases, genome, start)
+
+
+def _without_overlaps(splits: Splits) -> Splits:
+    """Merges intervals that overlap, as weighted and published ones may, so bases count once."""
+    intervals = {split: _apart(splits[split]) for split in splits}
+    return replace(splits, intervals=intervals)
 
 
 def _apart(intervals: list[Interval]) -> list[Interval]:
-    """The same bases in intervals that do not overlap, as weighted and published ones may."""
+    """Returns the same bases in intervals that do not overlap; the same list if none did."""
     merged = merge(intervals)
     return intervals if sum(map(len, merged)) == sum(map(len, intervals)) else merged
 
@@ -297,13 +375,16 @@ def _tokens(
     reverse: np.ndarray,
     length: int,
 ) -> Tensor:
-    """Token ids (B, length) of windows of several genomes."""
+    """Returns token ids (B, length) int64 of windows of several genomes."""
     if len(genomes) == 1:
         return genomes[0].gather(start, length, reverse)
+
+    # Each genome has its own store, so its windows are gathered together.
     tokens = torch.empty(len(start), length, dtype=torch.int64)
-    for g in np.unique(genome):
-        rows = np.flatnonzero(genome == g)
-        tokens[torch.from_numpy(rows)] = genomes[g].gather(start[rows], length, reverse[rows])
+    for number in np.unique(genome):
+        rows = np.flatnonzero(genome == number)
+        gathered = genomes[number].gather(start[rows], length, reverse[rows])
+        tokens[torch.from_numpy(rows)] = gathered
     return tokens
 
 
@@ -315,16 +396,16 @@ def _weights(
     length: int,
     masked: float,
 ) -> Tensor:
-    """Weights (B, length) of the bases of windows of several genomes."""
+    """Returns weights (B, length) float32 of the bases of windows of several genomes."""
     weights = torch.empty(len(start), length)
-    for g in np.unique(genome):
-        rows = np.flatnonzero(genome == g)
-        weights[torch.from_numpy(rows)] = genomes[g].mask_weights(
-            start[rows], length, reverse[rows], masked
-        )
+    for number in np.unique(genome):
+        rows = np.flatnonzero(genome == number)
+        gathered = genomes[number].mask_weights(start[rows], length, reverse[rows], masked)
+        weights[torch.from_numpy(rows)] = gathered
     return weights
 
 
 def _location(genome: Genome, start: int, length: int, strand: str) -> Location:
+    """Returns where a window of a genome with a flat start lies."""
     place = genome.locate(start, start + length)
     return Location(genome.name, place.chrom, place.start, place.end, strand)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.errors import InputError, UsageError
+from dnadiff.genome.bed import BedRow, read_bed
 from dnadiff.genome.fasta import Genome
-from dnadiff.genome.intervals import BedRow, Interval, read_bed
+from dnadiff.genome.intervals import Interval
 from dnadiff.genome.records import parse_fasta
 from dnadiff.genome.text import lines
 

@@ -37,12 +37,13 @@ from dnadiff.files import empty_folder, write_json, write_text
 from dnadiff.genome.audit import Shared, audit_labelled, audit_splits, table, to_csv
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.labelled import LabelledTable, LabelledWindows, read_labelled
-from dnadiff.genome.splits import Splits, make_splits, summary
+from dnadiff.genome.sources import open_sources
+from dnadiff.genome.splits import Splits, make_splits
 from dnadiff.genome.windows import HeldOut, Windows, held_out
 from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model, load
 from dnadiff.ops.backend import prefers_bf16
-from dnadiff.progress import bar
+from dnadiff.progress import bar, bars
 from dnadiff.training.batches import Batch, Steps
 from dnadiff.training.budget import Budget
 from dnadiff.training.callbacks import Bar, Clock, Ema, MetricsLog
@@ -120,15 +121,17 @@ def pretrain(
 
 def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
     """Opens the genomes, splits them, and lays out the windows."""
-    sources = []
-    for path in recipe.genome:
-        with bar(f"index {Path(path).name}", quiet=quiet) as progress:
-            genome = Genome.open(path, progress=progress)
-        for note in genome.notes:
-            log(f"note: {note}")
-        splits = splits_of(recipe, genome)
-        log(summary(genome, splits))
-        sources.append((genome, splits))
+    with bars(quiet=quiet) as report:
+        sources = open_sources(
+            recipe.genome,
+            recipe.window,
+            intervals=recipe.intervals,
+            split=recipe.split,
+            test_fold=recipe.test_fold,
+            blacklist=recipe.blacklist,
+            log=log,
+            report=report,
+        )
     if recipe.labels is not None:
         return _labelled(recipe, sources, log)
     size, seed = recipe.window, recipe.seed

@@ -185,7 +185,7 @@ def test_the_published_split_leaks_and_the_audit_says_how_much(genome_of, tmp_pa
 
 
 def test_an_audit_of_nothing():
-    with pytest.raises(ValueError, match="an audit of 0 windows"):
+    with pytest.raises(ValueError, match="windows must be at least 1, got 0"):
         audit_splits([], {}, windows=0)
 
 

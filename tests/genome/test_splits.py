@@ -1,8 +1,10 @@
 """Splits: no base in two of them, whatever the genome, the window or the BED file."""
 
 import itertools
+import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import assume, given, settings
@@ -15,6 +17,8 @@ from dnadiff.genome import (
     Genome,
     Interval,
     Splits,
+    Windows,
+    held_out,
     make_splits,
     published_splits,
     split_by_intervals,
@@ -22,6 +26,8 @@ from dnadiff.genome import (
     summary,
 )
 from dnadiff.genome.folds import _blocks, block_folds, contig_folds, registered_folds
+from dnadiff.genome.records import Record
+from dnadiff.genome.store import Counts, Store
 
 ASSEMBLIES = {
     "hg38": 3_088_269_832,
@@ -37,6 +43,11 @@ HG38 = {"chr1": 248956422, "chr15": 101991189, "chr16": 90338345, "chr19": 58617
 
 def bases(intervals):
     return {(i.chrom, base) for i in intervals for base in range(i.start, i.end)}
+
+
+def dna(size, seed):
+    """Letters that no other seed has."""
+    return "".join(random.Random(seed).choices("ACGT", k=size))
 
 
 def random_letters(draw, length):
@@ -55,7 +66,7 @@ def genomes(draw):
     return {f"c{i}": random_letters(draw, length) for i, length in enumerate(lengths)}
 
 
-# ---- what a Splits object promises -----------------------------------------------------------------------------------
+# ---- what a Splits object promises ---------------------------------------------------------------
 
 
 def test_splits_is_a_mapping():
@@ -70,14 +81,14 @@ def test_splits_is_a_mapping():
     [
         (
             {"train": [Interval("a", 0, 5)], "test": [Interval("a", 4, 6)]},
-            "train a:0-5 and test a:4-6 share bases",
+            "train a:1-5 and test a:5-6 share bases",
         ),
         (
             {"train": [Interval("a", 0, 9), Interval("a", 1, 2)], "valid": [Interval("a", 8, 9)]},
-            "a:0-9 and valid a:8-9",
+            "a:1-9 and valid a:9-9",
         ),
         ({"train": [Interval("a", 3, 4)], "valid": [Interval("a", 0, 9)]}, "share bases"),
-        ({"validate": []}, "split 'validate' is none of"),
+        ({"validate": []}, "split 'validate' is not one of"),
     ],
 )
 def test_splits_checks_itself(intervals, message):
@@ -93,7 +104,7 @@ def test_neighbours_share_nothing():
     assert splits["test"] == [Interval("a", 5, 6)]
 
 
-# ---- from a BED file -------------------------------------------------------------------------------------------------
+# ---- from a BED file -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +137,11 @@ def test_split_by_intervals(small, tmp_path):
     [
         (
             "chr1\t0\t10\ttrain\nchr1\t9\t20\ttest\n",
-            "lines 1 (train) and 2 (test): overlap at chr1:9",
+            "lines 1 (train) and 2 (test): they overlap at chr1:10",
         ),
         (
             "chr1\t9\t20\ttest\nchr2\t0\t3\tvalid\nchr1\t0\t10\ttrain\n",
-            "lines 3 (train) and 1 (test): overlap at chr1:9",
+            "lines 3 (train) and 1 (test): they overlap at chr1:10",
         ),
         (
             "chr1\t0\t90\ttrain\nchr1\t5\t6\ttrain\nchr1\t50\t51\tvalid\n",
@@ -213,7 +224,7 @@ def test_folds_that_are_not_chosen(small, folded, tmp_path):
     for fold in (None, "fold3"):
         with pytest.raises(
             InputError,
-            match="but fold0, fold1, fold2, fold10; if these are folds, say with --test-fold",
+            match="but fold0, fold1, fold2, fold10; if these are folds, give test_fold",
         ):
             split_by_intervals(small, folded, fold)
     bed = tmp_path / "split.bed"
@@ -243,8 +254,8 @@ def test_intervals_of_one_weight_are_merged(small, tmp_path):
     bed.write_text("chrom\tstart\tend\tsplit\tweight\n" + "".join(f"chr1\t{row}\n" for row in rows))
     splits = split_by_intervals(small, bed)
     assert [(str(i), i.weight) for i in splits["train"]] == [
-        ("chr1:0-20", 2.0),
-        ("chr1:15-30", 1.0),
+        ("chr1:1-20", 2.0),
+        ("chr1:16-30", 1.0),
     ]
     assert "train           1              30" in summary(small, splits)
 
@@ -292,7 +303,7 @@ def test_a_blacklist_is_counted(small, tmp_path):
     assert splits.how.endswith("; without 25 bases of black.bed")
 
 
-# ---- the published intervals -----------------------------------------------------------------------------------------
+# ---- the published intervals ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +333,7 @@ def test_published_intervals_reach_into_other_splits(long_genome, tmp_path):
         Splits({"dev": []}, "by hand", leaky=True)
 
 
-# ---- without a BED file ----------------------------------------------------------------------------------------------
+# ---- without a BED file --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("assembly", ASSEMBLIES)
@@ -405,7 +416,7 @@ def test_yeast_is_known(shared_data):
     ],
 )
 def test_whole_contigs_near_a_tenth(genome_of, sizes, test, valid):
-    genome = genome_of({chrom: ("ACGT" * size)[:size] for chrom, size in sizes.items()})
+    genome = genome_of({chrom: dna(size, chrom) for chrom, size in sizes.items()})
     made = contig_folds(genome, 10)
     if valid is None:
         assert made is None
@@ -430,6 +441,39 @@ def test_whole_contigs_near_a_tenth(genome_of, sizes, test, valid):
 )  # fmt: skip
 def test_blocks_written_out(length, window, expected):
     assert _blocks(length, window) == expected
+
+
+class CountedName(str):
+    """A name that counts how often it is compared with another."""
+
+    comparisons = 0
+
+    def __eq__(self, other):
+        CountedName.comparisons += 1
+        if CountedName.comparisons > 2_000_000:
+            raise AssertionError("too many comparisons of names")
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_hundred_thousand_contigs_take_a_bounded_number_of_comparisons(tmp_path):
+    count, length = 100_000, 60
+    codes = np.random.default_rng(0).integers(0, 4, count * length, np.uint8)
+    starts = np.arange(count) * length
+    records = [Record(CountedName(f"contig{i}"), length, 0, 60, 61) for i in range(count)]
+    counts = Counts(len(codes), len(codes), 0, 0, 0)
+    runs = np.stack((starts, starts + length), 1)
+    genome = Genome(tmp_path / "many.fa", Store("0" * 64, records, counts, codes, runs))
+
+    CountedName.comparisons = 0
+    splits = split_genome(genome, 20)
+    windows = Windows([(genome, splits)], split="train", length=20, seed=0)
+    sample = held_out([(genome, splits)], split="test", length=20, limit=100, seed=0)
+    assert [len(splits[split]) for split in SPLITS] == [80_000, 10_000, 10_000]
+    assert windows.total == 80_000 * 41 and sample.total == 10_000 * 3
+    assert "contig99980" not in splits.how and "and 9,980 more" in splits.how
+    assert len(splits.how) < 1000
 
 
 def test_one_contig_is_split_by_blocks_of_its_known_bases(genome_of):

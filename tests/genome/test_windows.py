@@ -1,9 +1,11 @@
 """Windows: a pure function of (seed, index), uniform over the legal places of a split, and never outside it."""
 
+import itertools
 import os
 import pickle
 import re
 import time
+from collections import Counter
 
 import numpy as np
 import pyfaidx
@@ -24,6 +26,9 @@ from dnadiff.genome import (
     split_by_intervals,
     split_genome,
 )
+from dnadiff.genome.loops import MAX_LISTED
+from dnadiff.genome.windows import MAX_INDEX
+from dnadiff.rng import Stream, uniform
 
 TEXTS = {"a": "NNNNACGTNNACGATTTNNNNNNGATTACANN", "b": "ACG", "c": "ACGTTGCATTGANNNNNNNNN"}
 TRAIN = [Interval("a", 1, 32), Interval("b", 0, 3), Interval("c", 2, 21)]
@@ -156,11 +161,11 @@ def test_genomes_weigh_what_they_have_of_legal_starts(genome_of):
         (
             {"length": 30},
             InputError,
-            r"a window of 30 bases .* none of the 3 train intervals .the longest, a:1-32, has 31",
+            r"a window of 30 bases .* none of the 3 train intervals .the longest, a:2-32, has 31",
         ),
         ({"split": "valid"}, InputError, r"the valid split has no interval \(by hand\)"),
-        ({"split": "dev"}, ValueError, "split 'dev' is none of"),
-        ({"length": 0}, ValueError, "a window of 0 bases is none"),
+        ({"split": "dev"}, ValueError, "split 'dev' is not one of"),
+        ({"length": 0}, ValueError, "window must be at least 1 base, got 0"),
     ],
 )
 def test_windows_that_cannot_be(sources, options, error, message):
@@ -229,7 +234,7 @@ def test_any_window_is_what_pyfaidx_gives(fasta, case, tiled, seed):
             assert row.tolist() == pyfaidx_window(oracle, place).tolist()
 
 
-# ---- the floor, the blacklist, tiles, weights ------------------------------------------------------------------------
+# ---- the floor, the blacklist, tiles, weights ----------------------------------------------------
 
 
 def known(text, start, length):
@@ -338,6 +343,89 @@ def test_each_tile_comes_once_in_every_round_and_moves_as_far_as_it_may(
             assert (other.chrom, other.start) in legal and abs(other.start - place.start) <= jitter
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_all_orders_of_few_tiles_are_equally_likely(genome_of, count):
+    genome = genome_of({"a": "ACGTTGCA" * count})
+    sources = [(genome, Splits({"train": [Interval("a", 0, 8 * count)]}, ""))]
+    options = {"split": "train", "length": 8, "tiled": True}
+    orders = Counter()
+    turns = 200
+    for seed in range(60):
+        places = Windows(sources, seed=seed, **options).locate(first(turns * count))
+        tile = np.array([place.start // 8 for place in places]).reshape(turns, count)
+        orders.update(map(tuple, tile.tolist()))
+    assert set(orders) == set(itertools.permutations(range(count)))
+    assert chisquare(list(orders.values())).pvalue > 0.001
+
+
+def test_the_orders_of_two_rounds_are_independent(genome_of):
+    sources = [(genome_of({"a": "ACGTTGCA" * 3}), Splits({"train": [Interval("a", 0, 24)]}, ""))]
+    windows = Windows(sources, split="train", length=8, seed=5, tiled=True)
+    tile = np.array([place.start // 8 for place in windows.locate(first(6 * 3000))])
+    pairs = Counter(map(tuple, tile.reshape(3000, 6).tolist()))
+    assert len(pairs) == 36 and chisquare(list(pairs.values())).pvalue > 0.001
+
+
+@pytest.mark.parametrize("tiles", [MAX_LISTED, MAX_LISTED + 1])
+@pytest.mark.parametrize("turn", [0, 10**9])
+def test_a_round_of_many_tiles_is_whole_in_any_order_of_asking(genome_of, tiles, turn):
+    sources = [
+        (genome_of({"a": "AC" * tiles}), Splits({"train": [Interval("a", 0, 2 * tiles)]}, ""))
+    ]
+    windows = Windows(sources, split="train", length=2, seed=0, tiled=True)
+    numbers = turn * tiles + torch.arange(2 * tiles)
+    starts = np.array([place.start for place in windows.locate(numbers)])
+    for part in (starts[:tiles], starts[tiles:]):
+        assert sorted(part) == list(range(0, 2 * tiles, 2))
+    assert (starts[:tiles] != starts[tiles:]).any()
+    mixed = torch.tensor(np.random.default_rng(0).permutation(2 * tiles)[:100])
+    assert [p.start for p in windows.locate(numbers[mixed])] == starts[mixed.numpy()].tolist()
+
+
+# ---- numbers of windows --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_windows_are_spread_and_exact_for_any_number(genome_of, tiled):
+    genome = genome_of({"a": "ACGTTGCA" * 4000})
+    sources = [(genome, Splits({"train": [Interval("a", 0, 32_000)]}, ""))]
+    windows = Windows(sources, split="train", length=4, seed=7, tiled=tiled)
+    for origin in (0, 2**24, 10**8, 10**12, MAX_INDEX - 8000):
+        origin -= origin % windows.total if tiled else 0
+        numbers = origin + torch.arange(8000)
+        places = windows.locate(numbers)
+        starts = np.array([place.start for place in places])
+        if tiled:
+            assert len(set(starts.tolist())) == 8000  # a whole round
+        else:
+            assert chisquare(np.bincount(starts * 10 // windows.total)).pvalue > 1e-4
+            chance = uniform(7, Stream.WINDOW, numbers, 1)[:, 0].numpy()
+            assert starts.tolist() == (chance * windows.total).astype(int).tolist()
+        strands = Counter(place.strand for place in places)
+        assert chisquare(list(strands.values())).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int16, torch.uint8])
+def test_narrow_integers_are_the_same_numbers(sources, kind):
+    windows = Windows(sources, split="train", length=LENGTH, seed=1)
+    assert windows.locate(first(100).to(kind)) == windows.locate(first(100))
+    assert torch.equal(windows.tokens(first(100).to(kind)), windows.tokens(first(100)))
+    assert windows.locate(first(100)[::3]) == windows.locate(first(100))[::3]
+
+
+@pytest.mark.parametrize(
+    "index, message",
+    [
+        (torch.tensor([1.0]), "must have integers, not torch.float32"),
+        (torch.tensor([True]), "must have integers, not torch.bool"),
+        (torch.tensor([2**56]), r"window 72057594037927936: an index must be below 2\^56"),
+    ],
+)
+def test_an_index_that_is_no_number_of_a_window(sources, index, message):
+    with pytest.raises(ValueError, match=message):
+        Windows(sources, split="train", length=LENGTH, seed=1).tokens(index)
+
+
 def test_tiles_in_the_open_are_moved_evenly(genome_of):
     genome = genome_of({"a": "ACGTTGCA" * 50})
     sources = [(genome, Splits({"train": [Interval("a", 0, 400)]}, ""))]
@@ -421,7 +509,10 @@ def test_weights_of_one_are_none(sources):
     ],
 )
 def test_options_without_a_meaning(sources, options):
-    with pytest.raises(ValueError, match=r"is for tiles|is none"):
+    with pytest.raises(
+        ValueError,
+        match=r"jitter (3 is for tiles|must be)|are for random windows|min_scorable must be",
+    ):
         Windows(sources, split="train", length=LENGTH, seed=1, **options)
 
 
@@ -435,7 +526,7 @@ def test_many_intervals_cost_no_memory_for_windows(genome_of):
         assert torch.equal(again.tokens(first(9)), windows.tokens(first(9)))
 
 
-# ---- the fixed sample ------------------------------------------------------------------------------------------------
+# ---- the fixed sample ----------------------------------------------------------------------------
 
 
 def tiles(text, interval, length, floor=0.5):
@@ -513,7 +604,7 @@ def test_a_sample_of_intervals_that_overlap_has_every_base_once(genome_of):
 
 
 def test_a_sample_of_nothing(sources):
-    with pytest.raises(ValueError, match="a sample of 0 windows"):
+    with pytest.raises(ValueError, match="limit must be at least 1 window, got 0"):
         held_out(sources, split="train", length=5, limit=0, seed=0)
 
 
@@ -534,7 +625,7 @@ def test_a_split_without_an_eligible_tile(genome_of):
         held_out(sources, split="test", length=8, limit=4, seed=0)
 
 
-# ---- real genomes ----------------------------------------------------------------------------------------------------
+# ---- real genomes --------------------------------------------------------------------------------
 
 
 def check_real(genome, splits, length):
