@@ -1,4 +1,4 @@
-"""Writes files that appear whole or not at all, and finds shipped resources and the cache folder."""
+"""Writes files that appear whole or not at all; finds shipped resources and the cache folder."""
 
 from __future__ import annotations
 
@@ -141,10 +141,8 @@ def empty_folder(path: str | os.PathLike[str]) -> Path:
         InputError: if there is anything in it, or if it cannot be written.
     """
     folder = Path(path)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder}: not empty; choose another folder, or remove it")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, a folder is needed; choose another name")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise not_empty(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "writable") as probe:
@@ -155,3 +153,10 @@ def empty_folder(path: str | os.PathLike[str]) -> Path:
             f"{folder}: cannot be written ({error.strerror}); choose another folder"
         ) from error
     return folder
+
+
+def not_empty(folder: Path) -> InputError:
+    """Returns the error for a path where an empty folder is needed."""
+    if folder.is_dir():
+        return InputError(f"{folder}: not empty; choose another folder, or remove it")
+    return InputError(f"{folder}: is a file, a folder is needed; choose another name")

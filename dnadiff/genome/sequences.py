@@ -16,9 +16,7 @@ from dnadiff.errors import InputError, UsageError
 from dnadiff.genome.records import parse_fasta
 from dnadiff.genome.text import lines
 
-Sequences = (
-    Iterable[str | Seq | SeqRecord] | Mapping[Any, str | Seq | SeqRecord] | pd.Series | Path
-)
+Sequences = Iterable[str | Seq | SeqRecord] | Mapping[Any, str | Seq | SeqRecord] | pd.Series | Path
 """What `read_sequences` takes; not one bare string."""
 
 _UNNAMED = {"", "<unknown id>"}  # ids that Biopython gives to a record without one
@@ -92,7 +90,9 @@ def _check_type(given: Any) -> None:
     if isinstance(given, np.ndarray) and given.ndim != 1:
         raise UsageError(f"an array of sequences must have one dimension, not {given.ndim}")
     if not isinstance(given, Iterable):
-        raise UsageError(f"sequences cannot be of type {type(given).__name__}: give a list of strings")
+        raise UsageError(
+            f"sequences cannot be of type {type(given).__name__}: give a list of strings"
+        )
 
 
 def _is_default(index: pd.Index) -> bool:
@@ -113,7 +113,7 @@ def _text(item: Any, i: int) -> str:
         if not text:
             raise InputError(f"sequence {i + 1} is empty")
         return text
-    if item is None or (np.isscalar(item) and pd.isna(item)) or item is pd.NA:  # type: ignore[call-overload]
+    if item is None or (np.isscalar(item) and pd.isna(item)) or item is pd.NA:  # type: ignore[arg-type]
         raise InputError(f"sequence {i + 1} is missing ({item}): leave it out")
     raise InputError(
         f"sequence {i + 1} is of type {type(item).__name__}; a string, Seq or SeqRecord is needed"

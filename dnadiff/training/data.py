@@ -11,9 +11,11 @@ from torch import Tensor
 from dnadiff.genome.audit import Shared, audit_labelled, audit_splits
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.labelled import LabelledTable, LabelledWindows, read_labelled
-from dnadiff.genome.splits import Splits, make_splits, summary
+from dnadiff.genome.run_splits import make_splits
+from dnadiff.genome.sources import open_sources
+from dnadiff.genome.splits import Splits
 from dnadiff.genome.windows import HeldOut, Windows, held_out
-from dnadiff.progress import bar
+from dnadiff.progress import bar, bars
 from dnadiff.training.recipe import Recipe
 
 Log = Callable[[str], None]
@@ -44,38 +46,37 @@ class Data:
         return () if self.table is None else self.table.names
 
 
-def open_genomes(recipe: Recipe, log: Log, quiet: bool) -> list[Genome]:
-    """Opens the genomes of a run, which reads each file once; see `Genome.open` for errors."""
+def open_genomes(recipe: Recipe, quiet: bool) -> list[Genome]:
+    """Opens the genomes of a run, which reads each new file once; see `Genome.open` for errors."""
     genomes = []
     for path in recipe.genome:
         with bar(f"index {Path(path).name}", quiet=quiet) as progress:
-            genome = Genome.open(path, progress=progress)
-        for note in genome.notes:
-            log(f"note: {note}")
-        genomes.append(genome)
+            genomes.append(Genome.open(path, progress=progress))
     return genomes
 
 
-def read_data(
-    recipe: Recipe, log: Log, quiet: bool, genomes: list[Genome] | None = None
-) -> Data:
-    """Splits the genomes and lays out the windows.
+def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
+    """Opens the genomes, splits them and lays out the windows.
 
     Args:
         recipe: of the run.
-        log: called with the lines of the splits.
+        log: called with the notes on the genomes and the table of the splits.
         quiet: no progress bar.
-        genomes: those of the recipe, if they are open already.
 
     Raises:
         InputError: naming the file that cannot be used.
     """
-    genomes = open_genomes(recipe, log, quiet) if genomes is None else genomes
-    sources = []
-    for genome in genomes:
-        splits = splits_of(recipe, genome)
-        log(summary(genome, splits))
-        sources.append((genome, splits))
+    with bars(quiet=quiet) as report:
+        sources = open_sources(
+            recipe.genome,
+            recipe.window,
+            intervals=recipe.intervals,
+            split=recipe.split,
+            test_fold=recipe.test_fold,
+            blacklist=recipe.blacklist,
+            log=log,
+            report=report,
+        )
     if recipe.labels is not None:
         return _labelled(recipe, sources, log)
 

@@ -78,7 +78,9 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> 
         )
 
 
-def check_end(recipe: Recipe, before: Mapping[str, Any], step: int, spent: float, run: Path) -> None:
+def check_end(
+    recipe: Recipe, before: Mapping[str, Any], step: int, spent: float, run: Path
+) -> None:
     """Checks that a run which is resumed with another end has not passed it.
 
     Args:

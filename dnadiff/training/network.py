@@ -69,8 +69,8 @@ def _continued(
 
     if before.self_conditioned == denoiser.self_conditioned:
         denoiser.self_cond = before.self_cond
-    trained, new = (type(model.objective), model.objective.options), (type(objective), objective.options)
-    if trained == new:
+    same_type = type(model.objective) is type(objective)
+    if same_type and model.objective.options == objective.options:
         objective.load_state_dict(model.objective.state_dict())
     return denoiser
 

@@ -19,6 +19,7 @@ _COUNTS = (
     "eval_draws", "checkpoint_every", "log_every", "devices", "num_nodes",
 )  # fmt: skip
 
+
 @dataclass
 class Recipe:
     """A training run.
@@ -258,16 +259,14 @@ class Recipe:
 
     def with_absolute_paths(self) -> Recipe:
         """Returns the same recipe with absolute paths, which holds in any working directory."""
-        paths = {
-            name: _absolute(getattr(self, name))
-            for name in ("labels", "intervals", "blacklist")
-            if getattr(self, name) is not None
-        }
-        init = self.init
+        paths: dict[str, Any] = {"genome": [_absolute(path) for path in self.genome]}
+        for name in ("labels", "intervals", "blacklist"):
+            if getattr(self, name) is not None:
+                paths[name] = _absolute(getattr(self, name))
         # Other names of models, such as hf:OWNER/NAME, are no paths.
-        if init is not None and Path(init).exists():
-            init = _absolute(init)
-        return replace(self, genome=[_absolute(path) for path in self.genome], init=init, **paths)
+        if self.init is not None and Path(self.init).exists():
+            paths["init"] = _absolute(self.init)
+        return replace(self, **paths)
 
     def to_yaml(self) -> str:
         """Returns the text of config.yaml."""
@@ -313,7 +312,9 @@ def seconds(text: str | float) -> float:
     # YAML itself reads an unquoted 00:10:00 as the number 600.
     written = "" if isinstance(text, bool) else str(text).strip().lower()
     clock = re.fullmatch(r"(?:(\d+):)?(\d+):(\d{1,2}):(\d{1,2})", written)
-    units = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", written)
+    if re.fullmatch(r"[\d.]+", written):
+        written += "s"
+    units = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", written)
     found = clock or units
     try:
         parts = [float(part or 0) for part in found.groups()] if found and written else []

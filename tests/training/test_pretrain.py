@@ -16,7 +16,7 @@ from dnadiff.rng import Stream, uniform
 from dnadiff.training.batches import Steps
 from dnadiff.training.callbacks import ema
 from dnadiff.training.module import decay_groups
-from dnadiff.training.pretrain import _precision as precision_of
+from dnadiff.training.fit import precision_of
 from dnadiff.training.pretrain import build, pretrain
 from dnadiff.training.recipe import Recipe
 
@@ -48,7 +48,14 @@ def test_a_run_folder_holds_what_is_promised(run, genome):
     }
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert summary["steps"] == 6 and summary["bases_seen"] == 6 * 4 * 64
-    assert set(summary["test"]) == {"nats_per_base", "se", "ppl", "bound", "windows", "bases"}
+    keys = {"nats_per_base", "se", "se_blocks", "ppl", "bound", "windows", "blocks", "bases"}
+    assert set(summary["test"]) == keys
+    assert summary["skipped_steps"] == 0
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        "last.ckpt",
+        "previous.ckpt",
+        "best.ckpt",
+    }
     assert summary["test"]["bound"] == "upper" and summary["test"]["windows"] == 8
     assert 1.3 < summary["test"]["nats_per_base"] < 1.5 and summary["test"]["se"] > 0
     assert Recipe.read(folder / "config.yaml") == tiny_recipe(genome)
@@ -162,11 +169,11 @@ def test_a_killed_run_resumes_bit_for_bit(run, genome, tmp_path):
     assert logs[0] == logs[1]
 
 
-def test_a_run_killed_behind_its_last_step_ends_with_the_same_average(
+def test_a_run_killed_after_its_last_step_ends_with_the_same_average(
     run, genome, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr("dnadiff.training.pretrain._finish", lambda *args, **options: 1 / 0)
+        patch.setattr("dnadiff.training.pretrain.finish", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pretrain(tiny_recipe(genome), tmp_path / "cut", quiet=True)
     resumed = pretrain(tiny_recipe(genome), tmp_path / "cut", resume=True, quiet=True)
@@ -200,11 +207,11 @@ def test_what_is_saved_of_an_objective_gives_its_figures_again(genome, tmp_path)
     assert plain.conditioning is None and plain.self_cond is None
 
 
-def test_nothing_is_told_to_a_left_to_right_model(genome):
+def test_a_left_to_right_model_has_no_noise_level(genome):
     recipe = tiny_recipe(
         genome, objective="autoregressive", backbone="mamba", time_conditioning=True
     )
-    with pytest.raises(UsageError, match="no noise level to tell"):
+    with pytest.raises(UsageError, match="no noise level to condition on"):
         build(recipe, Autoregressive())
 
 
@@ -221,7 +228,7 @@ def test_bfloat16_is_another_arithmetic_for_the_same_run(genome, tmp_path):
 
 @pytest.mark.parametrize(("pays", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_precision_is_that_of_the_machine(monkeypatch, genome, pays, expected):
-    monkeypatch.setattr("dnadiff.training.pretrain.bfloat16_pays", lambda device: pays)
+    monkeypatch.setattr("dnadiff.training.fit.prefers_bf16", lambda device: pays)
     assert precision_of(tiny_recipe(genome)) == expected
     assert precision_of(tiny_recipe(genome, precision="32-true")) == "32-true"
 
@@ -267,7 +274,7 @@ def test_bad_data_leaves_no_folder_behind(tmp_path):
 
 
 def test_a_diverging_run_says_what_to_do(genome, tmp_path):
-    with pytest.raises(InputError, match="lower --learning-rate"):
+    with pytest.raises(InputError, match="lower learning_rate"):
         pretrain(
             tiny_recipe(genome, learning_rate=1e30, warmup=0.0, clip=1e30),
             tmp_path / "nan",

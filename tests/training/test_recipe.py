@@ -21,7 +21,6 @@ from dnadiff.training.recipe import Recipe, read_settings, seconds
         ("10m", 600),
         ("1h", 3600),
         ("1H30M", 5400),
-        ("1h30", 3630),
         ("1.5h", 5400),
         ("2d", 172800),
         ("1d2h3m4s", 93784),
@@ -32,7 +31,7 @@ def test_times(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["10:00", "00:00:00", "0", "0m", "1x", "-1:00:00", "-5", "", "1.2.3", "m", True]
+    "text", ["10:00", "00:00:00", "0", "0m", "1x", "-1:00:00", "-5", "", "1.2.3", "m", "1h30", True]
 )
 def test_what_is_not_a_time_is_refused(text):
     with pytest.raises(UsageError, match="is not a time"):
@@ -99,7 +98,8 @@ def test_paths_may_be_path_objects(tmp_path, monkeypatch):
     ).with_absolute_paths()
     assert recipe.genome == [str(tmp_path / "x.fa")]
     assert recipe.intervals == str(tmp_path / "x.bed") and recipe.init == str(tmp_path / "model")
-    assert Recipe(genome=["/x.fa"], init="hf:a/b", max_steps=1).with_absolute_paths().init == "hf:a/b"
+    other = Recipe(genome=["/x.fa"], init="hf:a/b", max_steps=1).with_absolute_paths()
+    assert other.init == "hf:a/b"
 
 
 @pytest.mark.parametrize("name", ["demo", "laptop", "smoke", "caduceus-ps-118"])
