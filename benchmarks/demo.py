@@ -29,8 +29,8 @@ from dnadiff.errors import InputError
 from dnadiff.files import read_json, write_text
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.markov import MarkovModel
+from dnadiff.genome.run_splits import split_genome
 from dnadiff.genome.source import HiddenMarkovSource, load_source
-from dnadiff.genome.splits import split_genome
 from dnadiff.report.plots import training_curve
 
 SEED = 0

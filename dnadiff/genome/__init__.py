@@ -2,23 +2,15 @@
 
 from dnadiff.genome.audit import Shared, audit_files, audit_labelled, audit_splits
 from dnadiff.genome.bed import BedRow, read_bed
+from dnadiff.genome.bed_splits import published_splits, split_by_intervals
 from dnadiff.genome.contigs import find_contig
 from dnadiff.genome.copies import Copies, find_copies
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.intervals import Interval, merge, overlap, subtract
 from dnadiff.genome.labelled import LabelledTable, LabelledWindows, read_labelled
+from dnadiff.genome.run_splits import make_all_splits, make_splits, split_genome, split_genomes
 from dnadiff.genome.sources import open_sources
-from dnadiff.genome.splits import (
-    SPLITS,
-    Splits,
-    make_all_splits,
-    make_splits,
-    published_splits,
-    split_by_intervals,
-    split_genome,
-    split_genomes,
-    summary,
-)
+from dnadiff.genome.splits import SPLITS, Splits, summary
 from dnadiff.genome.vcf import Variant, Variants
 from dnadiff.genome.windows import Drawn, HeldOut, Location, Windows, held_out
 

@@ -25,6 +25,6 @@ def find_contig(name: str, contigs: Container[str]) -> str | None:
 
 
 def ucsc_name(name: str) -> str:
-    """Returns the name of a contig as UCSC writes it: with "chr", and chrM for the mitochondrion."""
+    """Returns the name of a contig as UCSC writes it: with "chr", chrM for the mitochondrion."""
     bare = name.removeprefix("chr")
     return "chrM" if bare in _MITOCHONDRION else f"chr{bare}"

@@ -247,7 +247,7 @@ def _blocks(bases: int, window: int) -> list[tuple[str, int, int]]:
 
 
 def _group_sizes(genome: Genome, contigs: _Contigs, window: int) -> dict[int, int]:
-    """Returns, for each group of copies, the scorable bases of its contigs in which a window fits."""
+    """Counts, for each group of copies, the scorable bases of its contigs that hold a window."""
     start, end = contig_bounds(genome)
     segments = find_segments(genome, start, end, window)
     fits = np.zeros(len(start), bool)
@@ -275,7 +275,7 @@ def _largest_first(
 
 
 def _pick(free: list[int], sizes: Mapping[int, int], total: int, has: int) -> list[int]:
-    """Returns the largest groups that together fit into a tenth, or the smallest one if they do not.
+    """Returns the largest groups that together fit into a tenth, else the smallest group.
 
     `has` are the bases that the split has already.
     """

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from dnadiff.genome.fasta import Genome
-from dnadiff.genome.splits import Splits, make_all_splits, summary
+from dnadiff.genome.run_splits import make_all_splits
+from dnadiff.genome.splits import Splits, summary
 
 Log = Callable[[str], None]
 """Called with each line for the log."""

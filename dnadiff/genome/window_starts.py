@@ -170,8 +170,8 @@ def _rich_rows(genome: Genome, low: int, high: int, length: int, least: int) -> 
     """Finds the starts in low..high-1 whose windows have at least `least` scorable bases.
 
     The number of scorable bases of a window is a piecewise linear function of its start, with slope
-    1, 0 or -1. It can bend only where an end of the window meets an end of a run. So a piece between
-    two bends is legal up to some start, or from some start on.
+    1, 0 or -1. It can bend only where an end of the window meets an end of a run. So a piece
+    between two bends is legal up to some start, or from some start on.
 
     Returns:
         (n, 2) int64, first start and position after the last start of each legal stretch.
