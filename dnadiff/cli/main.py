@@ -24,7 +24,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from dnadiff import __version__
-from dnadiff.errors import UsageError
+from dnadiff.errors import Interrupted, UsageError
 from dnadiff.files import resource
 from dnadiff.memory import keep_freed_memory
 
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _dispatch([word for word in words if word != "--debug"])
     except KeyboardInterrupt:
         return _fail("interrupted", FAILED)
+    except Interrupted as stop:
+        return _fail(str(stop), stop.code)
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dnadiff.errors import UsageError
 from dnadiff.training.recipe import Recipe
 
 
@@ -19,15 +20,22 @@ def pretrain(
 
     Args:
         out: the run folder, absent or empty; by default runs/GENOME-OBJECTIVE-DATE.
-        resume: go on with this interrupted run, from its last checkpoint; its config.yaml gives all other flags.
+        resume: go on with this interrupted run, from its last checkpoint; its config.yaml gives
+            all other flags. "auto" goes on with the run in --out if it has a checkpoint, and starts
+            it otherwise, so that the same command can be given again after every interruption.
         quiet: print nothing but the summary.
         **settings: see `dnadiff.training.recipe.Recipe`.
     """
     recipe = Recipe(**settings)
-    folder = Path(resume or out or _new_run(recipe))
+    if resume == "auto":
+        if out is None:
+            raise UsageError("--resume auto needs --out, the folder of the run")
+        folder, goes_on = Path(out), "auto"
+    else:
+        folder, goes_on = Path(resume or out or _new_run(recipe)), resume is not None
     from dnadiff.training.pretrain import pretrain as train
 
-    summary = train(recipe, folder, resume=resume is not None, quiet=quiet)
+    summary = train(recipe, folder, resume=goes_on, quiet=quiet)
     if summary:
         test = summary["test"]
         sign = {"upper": "<=", "exact": "="}[test["bound"]]
@@ -49,6 +57,8 @@ def prepare(words: list[str]) -> list[str]:
             return words
         if word == "--resume" or word.startswith("--resume="):
             run = word.partition("=")[2] or (words[i + 1] if i + 1 < len(words) else "")
+            if run == "auto":
+                continue
             return ["--config", f"{run}/config.yaml", *words]
     import torch
 

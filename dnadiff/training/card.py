@@ -56,15 +56,14 @@ average.
 
 ## Held-out bounds
 
-| split | nats per base | error, windows | error, 1 Mb blocks | perplexity | kind | windows | blocks \
-| bases |
+| split | nats per base | se, windows | se, blocks | perplexity | kind | windows | blocks | bases |
 |---|---|---|---|---|---|---|---|---|
 {chr(10).join(bounds)}
 
-The errors are standard errors. That over windows takes windows for independent. Neighbouring ones
-are not, so as an error of a property of the genome it is too small; that over blocks of 1 Mb allows
-for it, and is uncertain itself with fewer than 20 blocks. "upper" says that the true value is at or
-below the figure. No choice was made by looking at the test split.
+The errors (se) are standard errors. That over windows takes windows for independent. Neighbouring
+ones are not, so as an error of a property of the genome it is too small; that over blocks of 1 Mb
+allows for it, and is uncertain itself with fewer than 20 blocks. "upper" says that the true value
+is at or below the figure. No choice was made by looking at the test split.
 
 ## Limits
 

@@ -130,7 +130,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def keep_best(folder: Path) -> None:
-    """Copies the last checkpoint to the best one; a copy, so that damage to one spares the other."""
+    """Copies the last checkpoint to the best one; damage to one then spares the other."""
     with atomic_path(folder / BEST) as temporary:
         shutil.copyfile(folder / LAST, temporary)
         flush_to_disk(temporary)

@@ -208,7 +208,8 @@ def _say(log: Log, split: str, bound: CorpusBound, sample: HeldOut | LabelledWin
 
 def _warn_if_not_learned(test: dict[str, Any], letters: int, log: Log) -> None:
     """Says so if the model is worse than drawing every base with equal probability."""
-    if test["nats_per_base"] > math.log(letters):
+    # Two standard errors, so that a bound which is as good as uniform does not warn by chance.
+    if test["nats_per_base"] > math.log(letters) + 2 * (test["se"] or 0.0):
         log(
             f"WARNING: the test bound {test['nats_per_base']:.4f} is worse than that of uniform "
             f"bases, {math.log(letters):.4f}: this model has learned nothing; train longer or "

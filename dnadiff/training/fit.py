@@ -14,7 +14,6 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from dnadiff.errors import InputError
 from dnadiff.ops.backend import prefers_bf16
 from dnadiff.training.batches import Batch, Steps
 from dnadiff.training.callbacks import Bar, Checkpoints, Clock, Ema, MetricsLog
@@ -34,6 +33,7 @@ _ON_PURPOSE = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ".*GPU available but not used.*",
     ".*reload_dataloaders_every_n_epochs.*",
+    "Grad strides do not match bucket view strides.*",  # of convolutions, on several devices
     ".*Total length of `\\w+` across ranks is zero.*",  # resumed after the last step
 )
 
@@ -179,13 +179,15 @@ class _Loaders(lightning.LightningDataModule):
 @contextmanager
 def _lightning_quiet() -> Iterator[None]:
     """Silences Lightning's log and its remarks on what is done on purpose."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             for remark in _ON_PURPOSE:
                 warnings.filterwarnings("ignore", message=remark)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -83,7 +83,7 @@ class Pretraining(lightning.LightningModule):
         self.valid_nats.append(torch.stack([bound.nats.sum(), bound.bases.sum()]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Returns AdamW as Caduceus was trained: betas (0.9, 0.95), weight decay on matrices only."""
+        """Returns AdamW as Caduceus had it: betas (0.9, 0.95), weight decay on matrices only."""
         decayed, free = decay_groups(self)
         groups = [
             {"params": decayed, "weight_decay": self.recipe.weight_decay},
@@ -156,8 +156,8 @@ class Pretraining(lightning.LightningModule):
             return
         raise InputError(
             f"the loss or a gradient was not finite in {MAX_SKIPPED} steps in a row, up to step "
-            f"{self.global_step + 1:,}; none of them has changed a weight. Start again with a lower "
-            f"learning_rate (it was {self.recipe.learning_rate:g})"
+            f"{self.global_step + 1:,}; none of them has changed a weight. Start again with a "
+            f"lower learning_rate (it was {self.recipe.learning_rate:g})"
         )
 
 

@@ -200,9 +200,14 @@ def _plan(recipe: Recipe, denoiser: LMDenoiser, precision: str) -> str:
     ends = [f"{recipe.max_steps:,} steps"] if recipe.max_steps else []
     ends += [f"{recipe.max_time} of training"] if recipe.max_time else []
     batch = recipe.batch_size * recipe.accumulate
+    several = recipe.devices != 1 or recipe.num_nodes > 1
+    devices = (
+        f" on each of {recipe.devices} devices" if several and recipe.devices != "auto" else ""
+    )
     return (
         f"{recipe.objective} on {recipe.backbone}, {size:,} parameters, {batch} x "
-        f"{recipe.window:,} bases a step in {precision}; ends after {' or '.join(ends)}, then "
+        f"{recipe.window:,} bases a step{devices} in {precision}; ends after "
+        f"{' or '.join(ends)}, then "
         f"final bounds of {recipe.eval_max_time} at most"
     )
 

@@ -61,7 +61,8 @@ def check_startable(folder: Path) -> None:
     if state is RunState.STARTED:
         raise InputError(
             f"{folder}: holds a run that was ended before its first checkpoint; start it again "
-            f"there with resume='auto' (dnadiff pretrain --out {folder} --resume auto), or remove it"
+            f"there with resume='auto' (dnadiff pretrain --out {folder} --resume auto), or remove "
+            "the folder"
         )
     if state is not RunState.NEW:
         raise not_empty(folder)
