@@ -268,7 +268,7 @@ def test_what_is_not_a_model_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no config\.json"):
         dnadiff.load(tmp_path)
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(InputError, match="has not finished.*--resume"):
+    with pytest.raises(InputError, match=r"has not finished.*--resume"):
         dnadiff.load(tmp_path)
     held = model()
     held.save(tmp_path)

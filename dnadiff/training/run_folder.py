@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -66,6 +67,11 @@ def check_startable(folder: Path) -> None:
         )
     if state is not RunState.NEW:
         raise not_empty(folder)
+
+    # Long work comes before the folder is made, so look now whether it can be.
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: cannot be written, because of {parent}; choose another folder")
 
 
 def check_resumable(folder: Path) -> None:

@@ -316,7 +316,7 @@ def test_an_interval_of_a_genome_is_redesigned(here, tmp_path):
         (["--genome", "tiny.fa"], 2, "--genome goes with a BED file"),
         (["--out", "tiny.fa"], 1, "tiny.fa: exists already"),
         (["--out", "new.fa.gz"], 2, "leave .gz out"),
-        (["--out", "tiny.fa/x"], 1, "choose another --out"),
+        (["--out", "tiny.fa/x"], 1, "choose another"),
     ],
 )
 def test_generate_says_what_is_wrong_and_writes_nothing(here, capsys, flags, code, message):

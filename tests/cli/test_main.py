@@ -41,7 +41,7 @@ def test_every_verb_has_help_with_dashes_and_descriptions(capsys, verb):
             ["generate", "--sampler", "magic"],
             "--sampler: one of ['auto', 'ancestral', 'first_hitting', 'analytic'",
         ),
-        (["pretrain", "--config", "smoke"], "give --genome"),
+        (["pretrain", "--config", "smoke"], "give genome"),
         (
             ["pretrain", "--config", "smoke", "--genome", "x", "--max-steps", "0"],
             "--max-steps must be at least 1",

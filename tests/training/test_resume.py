@@ -22,7 +22,7 @@ BED = "one\t0\t6000\ttrain\ntwo\t0\t5000\tvalid\nthree\t0\t900\ttest\n"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A recipe, and a run of it that was killed at step 5 of 8; its last checkpoint is of step 3."""
+    """A recipe, and a run of it killed at step 5 of 8, whose last checkpoint is of step 3."""
     folder = tmp_path_factory.mktemp("resume")
     genome = write_fasta(folder / "tiny.fa", CONTIGS)
     (folder / "split.bed").write_text(BED)
