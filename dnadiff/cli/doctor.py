@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from dnadiff import __version__
+from dnadiff.cli.flags import command
 from dnadiff.files import cache_folder
 from dnadiff.memory import system_memory
 
 EXTRAS = {
     "triton": ("kernels on a GPU", "comes with torch for CUDA, or pip install triton"),
-    "mamba_ssm": ("scan of that package", "pip install 'dnadiff[mamba]'"),
+    "mamba_ssm": (
+        "scan of that package",
+        "pip install --no-build-isolation 'dnadiff[mamba]', since its build needs your torch",
+    ),
     "causal_conv1d": ("convolution of that package", "pip install causal-conv1d"),
     "genomic_benchmarks": ("data of benchmark tasks", "pip install 'dnadiff[benchmarks]'"),
     "twobitreader": ("genomes in .2bit files", "pip install 'dnadiff[twobit]'"),
@@ -28,7 +32,8 @@ EXTRAS = {
 """Packages that dnadiff does without: what each is for, and how to get it."""
 
 
-def doctor(json: bool = False, quiet: bool = False) -> int:
+@command
+def doctor(*, json: bool = False, quiet: bool = False) -> int:
     """Says what this machine has, and checks every kernel that it can run against the reference.
 
     Args:
@@ -220,6 +225,3 @@ def _verdict(check: dict[str, Any]) -> str:
     if check["failure"]:
         return f"WRONG: {check['failure']}"
     return f"{check['error']:.1e} {'WRONG' if check['wrong'] else 'ok'}"
-
-
-COMMANDS = {"doctor": doctor}
