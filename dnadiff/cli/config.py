@@ -13,7 +13,7 @@ import yaml
 from cyclopts import Argument, ArgumentCollection, Token
 
 from dnadiff.cli.flags import SESSION
-from dnadiff.errors import UsageError
+from dnadiff.errors import InputError, UsageError
 from dnadiff.files import resource
 from dnadiff.yaml_file import read_node, values
 
@@ -63,7 +63,11 @@ class ConfigFile:
 
 def _fill_in(flags: dict[str, Argument], path: Path) -> None:
     """Gives each flag without a value that of the file; see `ConfigFile` for errors."""
-    for key, node in read_node(path).value:
+    try:
+        root = read_node(path)
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    for key, node in root.value:
         setting, place = key.value.replace("-", "_"), f"{path}, line {key.start_mark.line + 1}"
         if setting not in flags or setting in SESSION:
             raise UsageError(f"{place}: no setting {key.value!r}{_near(setting, flags)}")

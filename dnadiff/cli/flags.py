@@ -129,7 +129,8 @@ def _annotated(function: str, parameter: inspect.Parameter, names: set[str]) -> 
         # Verbs that train nothing have one model to start from, whatever it is called.
         settings["alias"] = "--init"
     if parameter.default == "-":
-        settings["allow_leading_hyphen"] = True  # "-" is stdout
+        # "-" is stdout. cyclopts then takes any word for a value, even the next flag.
+        settings |= {"allow_leading_hyphen": True, "validator": _not_a_flag}
 
     if get_origin(bare) is dict:
         settings |= {"converter": _table, "accepts_keys": False, "n_tokens": 1}
@@ -158,6 +159,16 @@ def _members(hint: Any) -> tuple[Any, ...]:
     """Returns the types that a union joins, or the type itself."""
     union = get_origin(hint) not in (None, list, dict, tuple, Literal)
     return get_args(hint) if union else (hint,)
+
+
+def _not_a_flag(hint: Any, value: str) -> None:
+    """Refuses the next flag where a file name is missing.
+
+    Raises:
+        ValueError: if it begins with a dash and is more than that.
+    """
+    if value.startswith("-") and value != "-":
+        raise ValueError(f"a file or - is needed, not {value!r}; write ./{value} for such a file")
 
 
 def _whole_number(hint: Any, tokens: Sequence[Token]) -> Any:

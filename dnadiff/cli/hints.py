@@ -8,12 +8,15 @@ from typing import Literal, get_args, get_origin
 
 from cyclopts import (
     Argument,
+    ArgumentCollection,
     CoercionError,
     CycloptsError,
     MissingArgumentError,
     RepeatArgumentError,
+    UnknownCommandError,
     UnknownOptionError,
     UnusedCliTokensError,
+    ValidationError,
 )
 
 OTHER_FLAGS = {
@@ -41,7 +44,7 @@ OTHER_FLAGS = {
     "n_layer": "layers num-layers n-layers depth",
     "out": "output output-dir output-file outdir out-dir output-folder save save-dir logdir dir",
     "length": "len seq-len seqlen seq-length sequence-length bp size",
-    "window": "context context-length ctx seq-len seqlen seq-length sequence-length max-length",
+    "window": "length context context-length ctx seq-len seqlen seq-length sequence-length max-length",
     "num": "n num-samples n-samples num-sequences count number samples",
     "steps": "num-steps n-steps sampling-steps nfe diffusion-steps",
     "temperature": "temp t",
@@ -80,32 +83,35 @@ _NOTES = {
 def explain(error: CycloptsError, verb: str) -> str:
     """Returns one line that says what is wrong with a command line, and what to type."""
     if isinstance(error, UnknownOptionError):
-        text = _unknown_flag(error)
+        text = _unknown_flag(error.token.keyword or error.token.value, error.argument_collection)
     elif isinstance(error, MissingArgumentError):
         text = _missing(error)
     elif isinstance(error, RepeatArgumentError):
-        text = f"{error.token.keyword} is given twice, under this name or another; once is enough"
+        text = _repeated(error)
     elif isinstance(error, UnusedCliTokensError):
         text = _unused((error.unused_tokens or [""])[0])
+    elif isinstance(error, UnknownCommandError):
+        text = f"{(error.unused_tokens or [''])[0]} stands before a verb: flags follow it"
     elif isinstance(error, CoercionError) and error.argument is not None:
         text = _wrong_value(error, error.argument)
+    elif isinstance(error, ValidationError) and error.argument is not None:
+        text = f"{error.argument.name}: {error.exception_message}"
     else:
         text = str(error)
     return f"{text} (see {' '.join(('dnadiff', verb)).strip()} --help)"
 
 
-def _unknown_flag(error: UnknownOptionError) -> str:
+def _unknown_flag(typed: str, flags: ArgumentCollection) -> str:
     """Explains a flag that does not exist."""
-    typed = error.token.keyword or error.token.value
-    known = {argument.field_info.name: argument.name for argument in error.argument_collection}
-    word = typed.lstrip("-").lower().replace("_", "-")
+    known = {argument.field_info.name: argument.name for argument in flags}
+    word = typed.strip("-+").lower().replace("_", "-")
     for name, others in OTHER_FLAGS.items():
         if name in known and word in others.split():
             note = f" ({_NOTES[name]})" if name in _NOTES else ""
             return f"no flag {typed}; did you mean {known[name]}?{note}"
 
-    flags = [flag for argument in error.argument_collection for flag in argument.names]
-    near = difflib.get_close_matches(typed.removesuffix("+"), flags, 1, 0.6)
+    names = [name for argument in flags for name in argument.names]
+    near = difflib.get_close_matches(f"--{word}", names, 1, 0.7)
     return f"no flag {typed}{f'; did you mean {near[0]}?' if near else ''}"
 
 
@@ -113,9 +119,28 @@ def _missing(error: MissingArgumentError) -> str:
     """Explains a flag that is needed, or one that was given without its value."""
     assert error.argument is not None
     if error.keyword is None and not error.argument.tokens:
-        return f"{error.argument.name} is needed"
+        # What is missing may be there under a name that does not exist.
+        unknown = [word for word in error.unused_tokens or [] if word.startswith("--")]
+        if unknown and error.app is not None:
+            flags = error.app.assemble_argument_collection()
+            return _unknown_flag(unknown[0].split("=")[0], flags)
+        name = error.argument.name
+        needed = name if error.argument.index is None else name.strip("-").upper()
+        return f"{needed} is needed"
     flag = error.keyword or error.argument.name
     return f"{flag} needs a value; one that begins with a dash is written {flag}=-VALUE"
+
+
+def _repeated(error: RepeatArgumentError) -> str:
+    """Explains a flag with one value that was given twice."""
+    typed = error.token.keyword
+    flags = [] if error.app is None else error.app.assemble_argument_collection()
+    names = next((argument.names for argument in flags if typed in argument.names), ())
+    given = {word.split("=")[0] for word in error.root_input_tokens or []}
+    both = [name for name in names if name in given]
+    if len(both) > 1:
+        return f"{' and '.join(both)} are two names of one flag: give one of them"
+    return f"{typed} is given twice; it takes one value"
 
 
 def _unused(word: str) -> str:

@@ -90,7 +90,7 @@ def build_app(asked: str | None = None, config: ConfigFile | None = None) -> App
         name="dnadiff",
         help="Diffusion language models of DNA.",
         help_epilogue="dnadiff VERB --help describes the flags of each verb.",
-        version=__version__,
+        version=f"dnadiff {__version__}",
         default_parameter=Parameter(negative_iterable=(), json_list=False, json_dict=False),
         config=ConfigFile() if config is None else config,
         exit_on_error=False,

@@ -30,11 +30,11 @@ EXAMPLES = {
     ),
     "generate": (
         "dnadiff generate --length 1024 -n 10 --out new.fa",
-        "dnadiff generate --checkpoint runs/first --template NNNNTATAWAAGNNNN --avoid BsaI",
+        "dnadiff generate --template NNNNTATAWAAGNNNN --avoid BsaI",
     ),
     "benchmark": (
         "dnadiff benchmark --task human_enhancers",
-        "dnadiff benchmark --task all --checkpoint runs/first --checkpoint runs/second --out table",
+        "dnadiff benchmark --task all --checkpoint runs/a --checkpoint runs/b",
     ),
     "report": (
         "dnadiff report runs/first",
