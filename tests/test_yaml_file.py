@@ -15,7 +15,8 @@ def test_a_table_is_read(tmp_path):
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n"
+    for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
@@ -52,5 +53,5 @@ def test_what_is_no_table_of_settings_is_refused_at_once(tmp_path, text, message
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="none.yaml: No such file"):
+    with pytest.raises(InputError, match=r"none\.yaml: No such file"):
         read_yaml(tmp_path / "none.yaml")

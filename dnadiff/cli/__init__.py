@@ -1,1 +1,1 @@
-"""The command line: one file per verb, each a typed function whose docstring describes its flags."""
+"""The command line: one typed function per verb, whose docstring describes its flags."""

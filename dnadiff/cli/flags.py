@@ -32,6 +32,7 @@ _GROUPS = {
     "Output": "out resume checkpoint_every log_every json quiet",
     "General": "seed config print_config debug",
 }
+"""Headings of --help and their flags; VERB.FLAG where a flag means something else for one verb."""
 
 _SHORT = {"num": "-n", "out": "-o", "learning_rate": "--lr"}
 """Second names of flags that other programs have taught people to type."""
@@ -143,16 +144,11 @@ def _annotated(function: str, parameter: inspect.Parameter, names: set[str]) -> 
 
 def _group(function: str, name: str) -> Group:
     """Returns the group of a flag in --help, in the order of the table."""
-    found = ["General", "General"]
+    titles: dict[str, str] = {}
     for title, members in _GROUPS.items():
-        words = members.split()
-        if f"{function}.{name}" in words:
-            found[0] = title
-            break
-        if name in words:
-            found[1] = title
-    title = found[0] if found[0] != "General" else found[1]
-    return Group(title, sort_key=list(_GROUPS).index(title))
+        titles |= dict.fromkeys(members.split(), title)
+    found = titles.get(f"{function}.{name}") or titles.get(name, "General")
+    return Group(found, sort_key=list(_GROUPS).index(found))
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -11,7 +11,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-
 _OFF = "False"
 """What cyclopts shows as the default of a switch that is off."""
 

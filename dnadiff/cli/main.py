@@ -8,6 +8,7 @@ asked for is imported.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path may hold bytes or letters that stdout cannot encode: escape them, do not fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _sigterm_raises():
             code = _run(words)

@@ -91,8 +91,9 @@ OTHER_WORDS = {
 
 
 def find_verb(words: list[str]) -> str:
-    """Returns the verb that a command line begins with, or "" where --help or a flag comes
-    first.
+    """Returns the verb that a command line begins with, or "" where it begins with a flag.
+
+    So does `data --help`, which is about several verbs.
 
     Raises:
         UsageError: if it begins with another word, naming the verbs that may have been meant.

@@ -7,6 +7,7 @@ import sys
 from signal import SIGTERM
 
 import pytest
+from small import write_fasta
 
 import dnadiff
 from dnadiff.cli.main import VERBS, main
@@ -102,9 +103,9 @@ def test_without_a_run_generate_says_how_to_make_one(capsys, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, "generate")
     assert code == 1 and out == ""
-    assert (
-        err
-        == "dnadiff: no model under ./runs: make one with dnadiff pretrain --genome FILE, or give --checkpoint\n"
+    assert err == (
+        "dnadiff: no model under ./runs: make one with dnadiff pretrain --genome FILE, or give "
+        "--checkpoint\n"
     )
 
 
@@ -251,3 +252,10 @@ def test_debug_is_one_word_of_the_command_line(capsys):
     for words in (["generate", "--num", "x", "--debug"], ["generate", "--debug=true", "--num=x"]):
         assert "Traceback" in run(capsys, *words)[2]
     assert "Traceback" not in run(capsys, "generate", "--checkpoint", "x", "--label=--debug")[2]
+
+
+def test_a_path_that_stdout_cannot_encode_is_escaped(tmp_path):
+    path = write_fasta(tmp_path / "g\udcff.fa", {"a": 500})
+    words = [sys.executable, "-m", "dnadiff", "data", "index", "--quiet", str(path)]
+    done = subprocess.run(words, capture_output=True, check=True)
+    assert rb"g\udcff.fa: 1 contigs, 500 bases" in done.stdout

@@ -48,7 +48,9 @@ def test_a_model_that_no_run_wrote_counts():
     assert newest_run() == copied
 
 
-@pytest.mark.parametrize("words", [["generate"], ["export", "--out", "x"], ["benchmark", "--task", "x"]])
+@pytest.mark.parametrize(
+    "words", [["generate"], ["export", "--out", "x"], ["benchmark", "--task", "x"]]
+)
 def test_unfinished_runs_are_named_with_what_to_type(words, capsys):
     run_folder("b", "config.yaml", "model/config.json")
     assert main(words) == 1
