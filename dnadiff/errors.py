@@ -29,4 +29,5 @@ def printable(text: str) -> str:
 
 def _escaped(char: str) -> str:
     """Returns one character as Python would write it in a string."""
+    # Lone surrogates, which stand for undecodable bytes, have an escape here as well.
     return char.encode("unicode_escape").decode("ascii")

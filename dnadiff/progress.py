@@ -77,6 +77,7 @@ class Display:
         if left is None and rate and total:
             left = (total - done) / rate
 
+        # What is not known is left out.
         speed = f"{rate:,.0f}{unit}/s" if rate else ""
         remaining = f"{clock(left)} left" if left is not None else ""
         count = f"{done:,}/{total:,}" if total else f"{done:,}"
@@ -95,6 +96,7 @@ class Display:
 
     def _begin(self, title: str, done: int, now: float) -> None:
         """Starts a step, in place of the one before."""
+        # The first line comes after a whole interval: short steps print nothing to a file.
         self._title, self._began, self._first, self._last_line = title, now, done, now
         if not self._terminal:
             return
@@ -108,6 +110,7 @@ class Display:
                 transient=True,
             )
             self._bar.start()
+        # The bar of the step before would otherwise stay above.
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(printable(title), total=None, numbers="")

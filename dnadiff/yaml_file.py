@@ -55,7 +55,7 @@ def read_node(path: str | Path) -> yaml.MappingNode:
     """
     try:
         with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)  # of an endless device, too, no more
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     if len(data) > MAX_BYTES:
@@ -67,6 +67,7 @@ def read_node(path: str | Path) -> yaml.MappingNode:
 
 def _checked(data: str | bytes, name: str) -> yaml.MappingNode:
     """Parses and checks one YAML document; see `read_yaml` for errors."""
+    # Composing makes nodes of the text without making values of them: aliases stay shared.
     try:
         node = yaml.compose(data, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeError) as error:
@@ -125,6 +126,7 @@ def _expanded_size(node: yaml.Node, known: dict[int, int], open_: set[int]) -> i
     """
     if id(node) in open_:
         raise RecursionError
+    # Each node is counted once and remembered, so that the time is that of the file's size.
     if id(node) not in known:
         open_.add(id(node))
         children: list[yaml.Node] = []

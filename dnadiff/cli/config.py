@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +53,7 @@ class ConfigFile:
             _check_one_name(argument)
         name = _value(flags["config"])
         if name is None and commands == ("pretrain",):
+            # Imports torch to look for a GPU, so only where the answer matters.
             from dnadiff.cli.pretrain import default_config
 
             name, self.note = default_config(_value(flags["resume"]))
@@ -68,11 +68,11 @@ def _fill_in(flags: dict[str, Argument], path: Path) -> None:
     except InputError as error:
         raise UsageError(str(error)) from error
     for key, node in root.value:
-        setting, place = key.value.replace("-", "_"), f"{path}, line {key.start_mark.line + 1}"
+        setting, place = key.value, f"{path}, line {key.start_mark.line + 1}"
         if setting not in flags or setting in SESSION:
-            raise UsageError(f"{place}: no setting {key.value!r}{_near(setting, flags)}")
+            raise UsageError(f"{place}: no setting {setting!r}{_near(setting, flags)}")
         if flags[setting].tokens:
-            continue
+            continue  # the command line wins
         for token in _tokens(flags[setting], node, place):
             flags[setting].append(token)
 
@@ -89,6 +89,7 @@ def _check_one_name(argument: Argument) -> None:
         UsageError: naming both.
     """
     given = dict.fromkeys(token.keyword for token in argument.tokens if token.keyword)
+    # --x with --no-x is a repeated flag, which cyclopts refuses.
     names = [name for name in given if not name.startswith("--no-")]
     if len(names) > 1:
         raise UsageError(f"{' and '.join(names)} are two names of one flag: give one of them")
@@ -127,14 +128,15 @@ def _tokens(argument: Argument, node: yaml.Node, place: str) -> Iterator[Token]:
     elif is_table:
         if not isinstance(node, yaml.MappingNode):
             raise UsageError(f"{place}: {name} must be a table, such as {{steps: 1000}}")
-        yield token(json.dumps(values(node, place)))
+        # As one word, which the converter of tables reads.
+        yield token(yaml.safe_dump(values(node, place), default_flow_style=True))
     elif isinstance(node, yaml.SequenceNode) and many:
+        if any(not isinstance(item, yaml.ScalarNode) or _is_null(item) for item in node.value):
+            raise UsageError(f"{place}: {name} must be a plain list of values")
         if not node.value:
             # An empty list is a value of its own where the default means "all".
             yield token("").evolve(implicit_value=[])
         for index, item in enumerate(node.value):
-            if not isinstance(item, yaml.ScalarNode) or _is_null(item):
-                raise UsageError(f"{place}: {name} must be a plain list of values")
             yield token(item.value, index)
     elif isinstance(node, yaml.ScalarNode):
         # Only a switch may be written on or off; for text these are words like others.
@@ -150,7 +152,8 @@ def _is_null(node: yaml.Node) -> bool:
 
 
 def to_yaml(bound: inspect.BoundArguments) -> str:
-    """Returns the flags of a command as YAML that `read_config` reads back."""
+    """Returns the flags of a command as YAML that `ConfigFile` reads back."""
+    # apply_defaults() below adds all the others.
     given = set(bound.arguments)
     bound.apply_defaults()
     settings = {

@@ -62,6 +62,7 @@ def command(function: Callable[..., Any], settings: type | None = None) -> Calla
             parameters.append(parameter.replace(annotation=hints[parameter.name]))
     parameters += inspect.signature(_session).parameters.values()
 
+    # Whether --init is a flag of its own decides on an alias below.
     names = {parameter.name for parameter in parameters}
     annotated = [
         parameter.replace(annotation=_annotated(function.__name__, parameter, names))
@@ -137,6 +138,7 @@ def _annotated(function: str, parameter: inspect.Parameter, names: set[str]) -> 
         settings |= {"converter": _table, "accepts_keys": False, "n_tokens": 1}
     elif int in _members(bare):
         settings["converter"] = _whole_number
+    # cyclopts would show "None" and "[]".
     if parameter.default is None or parameter.default in ([], {}):
         settings["show_default"] = False  # the description says what happens
     return Annotated[hint, Parameter(**settings)]
@@ -173,6 +175,7 @@ def _whole_number(hint: Any, tokens: Sequence[Token]) -> Any:
     Raises:
         ValueError: if it is neither.
     """
+    # ASCII only: int() also reads digits of other scripts, and blanks around them.
     text = tokens[0].value
     members = _members(hint)
     words = [word for one in members if get_origin(one) is Literal for word in get_args(one)]

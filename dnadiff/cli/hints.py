@@ -44,7 +44,8 @@ OTHER_FLAGS = {
     "n_layer": "layers num-layers n-layers depth",
     "out": "output output-dir output-file outdir out-dir output-folder save save-dir logdir dir",
     "length": "len seq-len seqlen seq-length sequence-length bp size",
-    "window": "length context context-length ctx seq-len seqlen seq-length sequence-length max-length",
+    "window": "length context context-length ctx seq-len seqlen seq-length sequence-length"
+    " max-length",
     "num": "n num-samples n-samples num-sequences count number samples",
     "steps": "num-steps n-steps sampling-steps nfe diffusion-steps",
     "temperature": "temp t",
@@ -104,12 +105,14 @@ def explain(error: CycloptsError, verb: str) -> str:
 def _unknown_flag(typed: str, flags: ArgumentCollection) -> str:
     """Explains a flag that does not exist."""
     known = {argument.field_info.name: argument.name for argument in flags}
+    # "--max_steps+" and "-MaxSteps" are compared without their decoration.
     word = typed.strip("-+").lower().replace("_", "-")
     for name, others in OTHER_FLAGS.items():
         if name in known and word in others.split():
             note = f" ({_NOTES[name]})" if name in _NOTES else ""
             return f"no flag {typed}; did you mean {known[name]}?{note}"
 
+    # Below 0.7, three letters resemble half of all flags.
     names = [name for argument in flags for name in argument.names]
     near = difflib.get_close_matches(f"--{word}", names, 1, 0.7)
     return f"no flag {typed}{f'; did you mean {near[0]}?' if near else ''}"
@@ -134,6 +137,7 @@ def _missing(error: MissingArgumentError) -> str:
 def _repeated(error: RepeatArgumentError) -> str:
     """Explains a flag with one value that was given twice."""
     typed = error.token.keyword
+    # The error names only the second flag; an alias such as --init may be what came first.
     flags = [] if error.app is None else error.app.assemble_argument_collection()
     names = next((argument.names for argument in flags if typed in argument.names), ())
     given = {word.split("=")[0] for word in error.root_input_tokens or []}
@@ -152,9 +156,11 @@ def _unused(word: str) -> str:
 
 def _wrong_value(error: CoercionError, argument: Argument) -> str:
     """Explains a value that has not the type of its flag, naming the file if it comes from one."""
+    # A value from a file has the file and line as its source.
     token = error.token or argument.tokens[0]
     name = token.keyword or argument.name
     where = name if token.source in ("", "cli") else f"{token.source}: {name}"
+    # Our own converters say what they want; cyclopts' messages name Python types.
     if error.msg is not None and get_origin(error.target_type) is not Literal:
         wanted = str(error.msg)
     else:

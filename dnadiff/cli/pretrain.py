@@ -44,6 +44,7 @@ def pretrain(
     if resume is not None and out is not None:
         raise UsageError("--resume writes to the run's own folder: leave --out out")
     recipe = Recipe(**settings)
+    # Imports torch, so only once the recipe is known to be right.
     from dnadiff.training.pretrain import pretrain as train
 
     with _run_folder(recipe, resume or out) as folder:

@@ -16,6 +16,7 @@ def chosen_model(checkpoint: str | None) -> Path:
     """
     if checkpoint is None:
         return newest_run()
+    # Names such as hf:OWNER/NAME are no folders here, and `load` judges them.
     path = Path(checkpoint)
     if is_unfinished(path):
         raise InputError(
@@ -32,6 +33,7 @@ def newest_run(folder: Path = Path("runs")) -> Path:
         InputError: if there is none, saying how to make or finish one.
     """
     runs = [path.parents[1] for path in folder.glob("*/model/config.json")]
+    # A run that was killed in its final bounds may have a model already.
     finished = [run for run in runs if not is_unfinished(run)]
     if not finished:
         begun = [path.parent for path in folder.glob("*/config.yaml")]

@@ -184,6 +184,8 @@ def test_tables(capsys, recipe):
     path = recipe("objective_options:\n  gamma: [-5.0, 9]\n  steps: 7\n")
     found = settings(capsys, "pretrain", "--config", path)
     assert found["objective_options"] == {"gamma": [-5.0, 9], "steps": 7}
+    found = settings(capsys, "pretrain", "--config", recipe("objective_options: {a: .inf, b: '1'}"))
+    assert found["objective_options"] == {"a": float("inf"), "b": "1"}
     message = refused(capsys, "pretrain", "--config", recipe("objective_options: 5"))
     assert "must be a table" in message
 
@@ -220,6 +222,7 @@ def test_second_names(capsys):
         ("window: 5\nd_model: 3\nwindow: 6\n", "line 3: window is set in line 1 already"),
         ("objective_options: {steps: 1, steps: 2}\n", "line 1: steps is set in line 1 already"),
         ("windw: 5\n", "line 1: no setting 'windw'; did you mean window?"),
+        ("max_steps: 1\nmax-steps: 2\n", "line 2: no setting 'max-steps'; did you mean max_steps?"),
         ("print_config: true\n", "line 1: no setting 'print_config'"),
         ("window: [1, 2]\n", "line 1: window must be one value"),
         ("genome: [[a], b]\n", "line 1: genome must be a plain list"),
