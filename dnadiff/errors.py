@@ -1,4 +1,4 @@
-"""The one exception that users meet: a line that names the file or record, what was wrong, and what to do."""
+"""The exceptions that users meet, and the text that may be shown on a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ class InputError(ValueError):
 
 
 class UsageError(InputError):
-    """The command itself was wrong (a flag, a combination of flags). The command line exits with 2."""
+    """The command itself is wrong: a flag, or a combination of flags. It exits with 2."""
+
+
+class Terminated(BaseException):
+    """The process was asked to end by SIGTERM, as SLURM and Kubernetes do before they kill it.
+
+    Not an `Exception`, so that no handler of ordinary errors catches it on the way.
+    """
 
 
 class Interrupted(Exception):
@@ -21,3 +28,18 @@ class Interrupted(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def printable(text: str) -> str:
+    r"""Returns `text` with each character that a terminal would act on as an escape, `\x1b`.
+
+    File names and records may hold control characters, which could clear the screen or forge a
+    line, and bytes that are no UTF-8, which no stream can encode.
+    """
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    """Returns one character as Python would write it in a string."""
+    # Lone surrogates, which stand for undecodable bytes, have an escape here as well.
+    return char.encode("unicode_escape").decode("ascii")

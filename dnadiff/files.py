@@ -108,7 +108,9 @@ def flush_to_disk(path: Path) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A file name may hold bytes that are no UTF-8; they are written as escapes, since the
+        # file itself must be readable.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from dnadiff.cli.flags import command
 from dnadiff.errors import InputError
 
 
+@command
 def simulate(
-    out: str = "demo_genome.fa", source: str = "demo", seed: int = 0, quiet: bool = False
+    *, out: str = "demo_genome.fa", source: str = "demo", seed: int = 0, quiet: bool = False
 ) -> None:
     """Writes a genome drawn from a hidden Markov source, whose exact likelihood is known.
 
@@ -30,7 +32,8 @@ def simulate(
         print(f"{out}: {len(contigs)} contigs, {sum(contig.length for contig in contigs):,} bases")
 
 
-def index(genome: list[str], quiet: bool = False) -> None:
+@command
+def index(genome: list[str], *, quiet: bool = False) -> None:
     """Reads and checks FASTA files once and keeps their bases in the cache folder, so that later reads are fast.
 
     Args:
@@ -50,8 +53,10 @@ def index(genome: list[str], quiet: bool = False) -> None:
         )
 
 
+@command
 def audit(
     genome: list[str],
+    *,
     intervals: str | None = None,
     test_fold: str | None = None,
     split: Literal["auto", "legacy"] = "auto",
@@ -98,8 +103,10 @@ def audit(
     print(table(found))
 
 
+@command
 def fetch(
     name: str,
+    *,
     out: str | None = None,
     sha256: str | None = None,
     offline: bool = False,
@@ -126,7 +133,8 @@ def fetch(
     print(path)
 
 
-def show(quiet: bool = False) -> None:
+@command
+def show(*, quiet: bool = False) -> None:
     """Lists what dnadiff data fetch knows: size, how it is checked, what it is, and where it lies if it was fetched.
 
     Args:
@@ -139,13 +147,3 @@ def show(quiet: bool = False) -> None:
         at = downloads.fetched(name)
         line = f"{name:<20}{entry.size:>7}  {', '.join(kinds):<11}{entry.description}{f'; at {at}' if at else ''}"
         print(name if quiet else line)
-
-
-COMMANDS = {
-    "data simulate": simulate,
-    "data index": index,
-    "data audit": audit,
-    "data fetch": fetch,
-    "data list": show,
-}
-BARE = {"data index": "genome", "data audit": "genome", "data fetch": "name"}

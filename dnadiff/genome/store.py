@@ -99,7 +99,7 @@ def open_store(path: Path, progress: Progress | None = None) -> Store:
     note = (
         _folder()
         / "paths"
-        / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+        / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
     )
     if store := _noted(note, path):
         return store
