@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from dnadiff.errors import InputError
 from dnadiff.files import atomic_path
+from dnadiff.progress import Display
 from dnadiff.training.budget import Budget
 from dnadiff.training.checkpoints import LAST, keep_best
 from dnadiff.training.interruption import Interruption
@@ -143,56 +141,40 @@ class MetricsLog(Callback):
 
 
 class Bar(Callback):
-    """Shows progress on stderr, with bases per second and the time left, on a terminal only."""
+    """Shows the progress of training on stderr: steps, bases per second, loss and time left."""
 
     def __init__(self, recipe: Recipe, budget: Budget, *, quiet: bool) -> None:
         self.recipe, self.budget = recipe, budget
-        self.progress = Progress(
-            TextColumn("pretrain"),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f} %"),
-            TextColumn("step {task.fields[step]}"),
-            TextColumn("{task.fields[nats]} nats/base"),
-            TextColumn("{task.fields[rate]} bases/s"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]} left"),
-            console=Console(stderr=True),
-            disable=quiet or not sys.stderr.isatty(),
-        )
-        self.task: TaskID | None = None
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Shows the bar."""
-        if trainer.is_global_zero:
-            self.progress.start()
-            self.task = self.progress.add_task("", total=1.0, step=0, nats="-", rate="-", left="-")
+        self.display = Display(quiet=quiet)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Moves the bar."""
-        if self.task is None:
+        if not trainer.is_global_zero:
             return
+        # The time of earlier processes of this run counts, and so do their steps.
         done = self.budget.progress(trainer.global_step)
         elapsed = self.budget.elapsed
         seen = trainer.global_step * self.recipe.bases_per_step(trainer.world_size)
-        left = elapsed * (1 - done) / max(done, 1e-9)
-        self.progress.update(
-            self.task,
-            completed=done,
-            step=trainer.global_step,
-            rate=f"{seen / max(elapsed, 1e-9):,.0f}",
-            left=f"{int(left // 60)}:{int(left % 60):02d}",
-            nats=f"{pl_module.latest.item():.3f}",
+        self.display.move(
+            "pretrain",
+            trainer.global_step,
+            self.recipe.max_steps or 0,
+            unit=" bases",
+            note=f"{pl_module.latest.item():.3f} nats/base",
+            share=done,
+            rate=seen / max(elapsed, 1e-9),
+            left=elapsed * (1 - done) / max(done, 1e-9),
         )
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Removes the bar."""
-        self.progress.stop()
+        self.display.stop()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Removes the bar, so that the error is readable."""
-        self.progress.stop()
+        self.display.stop()
 
 
 class Checkpoints(Checkpoint):

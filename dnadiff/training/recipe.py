@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from dnadiff.errors import InputError, UsageError
+from dnadiff.yaml_file import read_yaml
 
 _COUNTS = (
     "d_model", "n_layer", "window", "batch_size", "accumulate", "max_steps", "eval_windows",
@@ -284,15 +285,7 @@ class Recipe:
 
 def read_settings(path: str | Path) -> dict[str, Any]:
     """Returns the fields that a YAML file sets; see `Recipe.read` for errors."""
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
-
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: not a recipe (a YAML table of settings)")
+    raw = read_yaml(path)
     unknown = set(raw) - set(Recipe.__dataclass_fields__)
     if unknown:
         raise InputError(f"{path}: unknown setting {min(map(str, unknown))!r}")

@@ -122,7 +122,11 @@ def test_yaml_round_trip(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not a YAML file"), ("- 1", "not a recipe"), ("speed: 3", "unknown setting 'speed'")],
+    [
+        ("a: [", "not a YAML file"),
+        ("- 1", "not a YAML table"),
+        ("speed: 3", "unknown setting 'speed'"),
+    ],
 )
 def test_a_bad_file_is_named(tmp_path, text, message):
     path = tmp_path / "config.yaml"
