@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
@@ -21,6 +20,7 @@ from dnadiff.backbones.hub import local_folder
 from dnadiff.backbones.published import load_pretrained
 from dnadiff.backbones.weights import find_weights, read_tensors
 from dnadiff.diffusion import Objective, make_objective, name_of
+from dnadiff.digest import sha256_of_bytes
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
 from dnadiff.genome.sequences import Sequences, read_sequences
@@ -76,11 +76,12 @@ class Model:
     @property
     def digest(self) -> str:
         """The first 12 hexadecimal digits of a SHA-256 over all weights and their names."""
-        sha = hashlib.sha256()
         weights = self.denoiser.state_dict() | own_state(self.denoiser, self.objective)
-        for name, weight in sorted(weights.items()):
-            sha.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
-        return sha.hexdigest()[:12]
+        parts = (
+            name.encode() + weight.detach().cpu().contiguous().numpy().tobytes()
+            for name, weight in sorted(weights.items())
+        )
+        return sha256_of_bytes(parts)[:12]
 
     def save(self, folder: str | Path) -> None:
         """Writes config.json and model.safetensors into `folder`.

@@ -141,9 +141,12 @@ def _make_folder(recipe: Recipe) -> Path:
 def _result(folder: Path, test: dict[str, Any]) -> str:
     """Returns the line that a finished run prints: its bound on the test set, with its error."""
     sign = {"upper": "<=", "exact": "="}[test["bound"]]
+    error = f"+- {test['se'] or float('nan'):.4f}"
+    if test["se_blocks"] is not None:
+        error += f" (over windows; {test['se_blocks']:.4f} over blocks of 1 Mb)"
     line = (
-        f"{folder}: test {sign} {test['nats_per_base']:.4f} +- {test['se'] or float('nan'):.4f} "
-        f"nats per base, perplexity {test['ppl']:.3f} ({test['windows']:,} windows)"
+        f"{folder}: test {sign} {test['nats_per_base']:.4f} {error} nats per base, "
+        f"perplexity {test['ppl']:.3f} ({test['windows']:,} windows)"
     )
     if "unconditional" in test:
         line += f"; unconditional {sign} {test['unconditional']['nats_per_base']:.4f}"
