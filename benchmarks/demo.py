@@ -1,8 +1,9 @@
-"""The whole of dnadiff on a genome whose true answer is known: ``make demo``.
+"""Runs all of dnadiff on a genome whose exact likelihood is known: ``make demo``.
 
-A hidden Markov source writes a small genome. The three commands are run on it as a user would run them. At the end the
-model's bound is compared, window by window, with the exact likelihood under the source, which no model can beat, and
-with Markov chains fitted to the same training chromosomes, which a language model must beat.
+A hidden Markov source writes a small genome. The commands are run on it as a user would run them.
+At the end the bound of the model is compared, window by window, with the exact likelihood under the
+source, which no model can beat, and with Markov chains fitted to the same training chromosomes,
+which a language model must beat.
 """
 
 from __future__ import annotations
@@ -39,7 +40,16 @@ TASK, TASK_LENGTH, TASK_ITEMS = "demo_genes", 200, 400
 
 
 class Verdict(NamedTuple):
-    """What the demo found, in nats per base: the exact figure, the model's bound, Markov fits, and the paired error."""
+    """What the demo found on the test windows, in nats per base.
+
+    Attributes:
+        exact: negative log-likelihood under the source.
+        bound: of the model.
+        markov: of Markov chains, by order.
+        gap: bound - exact.
+        gap_se: its paired standard error.
+        bound_se: standard error of the bound.
+    """
 
     exact: float
     bound: float
@@ -50,12 +60,12 @@ class Verdict(NamedTuple):
 
     @property
     def sound(self) -> bool:
-        """Not better than the truth, beyond chance."""
+        """Whether the bound is not below the exact figure, beyond chance."""
         return self.gap > -3 * self.gap_se
 
     @property
     def learned(self) -> bool:
-        """Better than an order-3 Markov chain, beyond chance."""
+        """Whether the model is better than an order-3 Markov chain, beyond chance."""
         return self.bound + 2 * self.bound_se < self.markov[3]
 
 
@@ -66,7 +76,7 @@ def main() -> int:
         "--out", type=Path, default=Path("demo"), help="folder, replaced if it is there"
     )
     parser.add_argument("--config", default="demo", help="recipe of the training")
-    parser.add_argument("--max-time", help="training time, HH:MM:SS; the recipe's by default")
+    parser.add_argument("--max-time", help="training time, such as 2m; the recipe's by default")
     options = parser.parse_args()
     began = time.monotonic()
     folder: Path = options.out
@@ -93,21 +103,20 @@ def main() -> int:
     text = describe(verdict)
     write_text(folder / "verdict.txt", text)
     picture(run, verdict).savefig(folder / "curve.png", dpi=150)
-    print(
-        f"\n{text}\n{time.monotonic() - began:.0f} seconds in all; the report is {(folder / 'report.html').resolve()}"
-    )
+    report = (folder / "report.html").resolve()
+    print(f"\n{text}\n{time.monotonic() - began:.0f} seconds in all; the report is {report}")
     return 0 if verdict.sound and verdict.learned else 1
 
 
 def command(line: str) -> None:
-    """Runs a dnadiff command in this process, showing it as it would be typed."""
+    """Prints a dnadiff command as it would be typed, and runs it in this process."""
     print(f"\n$ dnadiff {line}", flush=True)
     if dnadiff(shlex.split(line)):
         raise SystemExit(1)
 
 
 def judge(run: Path, fasta: Path) -> Verdict:
-    """Compares the run's test bounds with the source's exact figures on the same windows."""
+    """Compares the test bounds of the run with the exact figures on the same windows."""
     bounds = pd.read_csv(run / "bounds.csv").query("split == 'test'")
     genome = Genome.open(fasta)
     tokens = torch.stack(
@@ -128,7 +137,7 @@ def judge(run: Path, fasta: Path) -> Verdict:
 
 
 def describe(v: Verdict) -> str:
-    """The verdict in words, in bits and nats per base."""
+    """Returns the verdict in words, in nats and bits per base."""
     bits = 1 / math.log(2)
     lines = [
         "On the held-out windows (nats per base; bits per base):",
@@ -136,8 +145,9 @@ def describe(v: Verdict) -> str:
             f"  order-{k} Markov fit   {value:.4f}; {value * bits:.3f}"
             for k, value in v.markov.items()
         ),
-        f"  model bound          {v.bound:.4f} +- {v.bound_se:.4f}; {v.bound * bits:.3f} +- {v.bound_se * bits:.3f}",
-        f"  source entropy       {v.exact:.4f}; {v.exact * bits:.3f}   (exact: nothing can be lower)",
+        f"  model bound          {v.bound:.4f} +- {v.bound_se:.4f}; {v.bound * bits:.3f} +- "
+        f"{v.bound_se * bits:.3f}",
+        f"  source entropy       {v.exact:.4f}; {v.exact * bits:.3f}   (exact: no bound is lower)",
         f"source entropy {v.exact:.4f}, model bound {v.bound:.4f} +- {v.bound_se:.4f}; "
         f"difference {v.gap:.4f} +- {v.gap_se:.4f} (paired)",
     ]
@@ -148,13 +158,14 @@ def describe(v: Verdict) -> str:
     if v.sound and v.learned:
         share = (v.markov[3] - v.bound) / (v.markov[3] - v.exact)
         lines.append(
-            f"passed: of what there is to learn beyond an order-3 Markov chain, the model has {share:.0%}"
+            "passed: of what there is to learn beyond an order-3 Markov chain, the model has "
+            f"learned {share:.0%}"
         )
     return "\n".join(lines)
 
 
 def picture(run: Path, v: Verdict) -> Figure:
-    """The training curve between the order-3 Markov fit and the exact entropy."""
+    """Returns the training curve between the order-3 Markov fit and the exact entropy."""
     guides = {
         f"order-3 Markov fit {v.markov[3]:.4f}": v.markov[3],
         f"source entropy {v.exact:.4f} (exact)": v.exact,
@@ -165,28 +176,36 @@ def picture(run: Path, v: Verdict) -> Figure:
 
 
 def write_task(folder: Path, source: HiddenMarkovSource) -> None:
-    """A classification task with a true answer: inside a gene of the demo genome, or free of genes.
+    """Writes a classification task: windows inside a gene of the demo genome, or free of genes.
 
-    Train and test items come from walks of their own, so nothing of the pretraining genome is in them.
+    Train and test items come from walks of their own through the source, so the pretraining genome
+    is not in them.
     """
     names = [element.name for element in source.elements]
     sizes = [len(element.enter) for element in source.elements]
     coding = np.repeat([name.startswith("gene") for name in names], sizes)
     for walk, split in enumerate(("train", "test")):
-        items = [item for item in _items(source, coding, 10_000 + walk)]
+        # The walks of the genome have smaller numbers.
+        items = _items(source, coding, 10_000 + walk)
         table = pd.DataFrame(items, columns=["class", "sequence"])
         folder.mkdir(exist_ok=True)
         table.to_csv(folder / f"{TASK}.{split}.tsv", sep="\t", index=False)
 
 
 def _items(source: HiddenMarkovSource, coding: np.ndarray, walk: int) -> list[tuple[str, str]]:
+    """Returns class and sequence of the items of one walk; `coding` marks the states of genes.
+
+    Raises:
+        InputError: if the walk has too few of a class.
+    """
     states, tokens = source.walk(700_000, SEED, walk)
     inside = torch.from_numpy(coding)[states].unfold(0, TASK_LENGTH, TASK_LENGTH).double().mean(1)
+    # The share of coding states in each window: 1 inside a gene, 0 away from all.
     windows: Tensor = tokens.unfold(0, TASK_LENGTH, TASK_LENGTH)
     chosen = {"gene": windows[inside == 1][:TASK_ITEMS], "other": windows[inside == 0][:TASK_ITEMS]}
     short = [label for label, rows in chosen.items() if len(rows) < TASK_ITEMS]
     if short:
-        raise InputError(f"the source is too poor in windows of class {short[0]!r}")
+        raise InputError(f"the source has too few windows of class {short[0]!r}")
     return [(label, DNA.decode(row)) for label, rows in chosen.items() for row in rows]
 
 

@@ -26,7 +26,7 @@ import dnadiff
 from dnadiff.diffusion import MDLM, Draw, Objective
 from dnadiff.progress import bar
 from dnadiff.rng import Stream, uniform
-from dnadiff.training.pretrain import read_data
+from dnadiff.training.data import read_data
 from dnadiff.training.recipe import Recipe
 
 BOUNDS = {

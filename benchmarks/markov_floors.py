@@ -18,7 +18,7 @@ import torch
 from dnadiff.diffusion.corpus import ratio
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.markov import MarkovModel
-from dnadiff.training.pretrain import splits_of
+from dnadiff.training.data import splits_of
 from dnadiff.training.recipe import Recipe
 
 

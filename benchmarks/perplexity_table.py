@@ -26,7 +26,8 @@ import dnadiff
 from dnadiff.diffusion import MDLM, Bound, corpus_bound
 from dnadiff.diffusion.corpus import ratio
 from dnadiff.files import resource, write_text
-from dnadiff.training.pretrain import pretrain, read_data
+from dnadiff.training.data import read_data
+from dnadiff.training.pretrain import pretrain
 from dnadiff.training.recipe import Recipe, read_settings
 
 STAGE_A = "masked_lm"

@@ -49,7 +49,7 @@ from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model
 from dnadiff.sampling import SAMPLERS
 from dnadiff.sampling.remasking import Strategy
-from dnadiff.training.pretrain import splits_of
+from dnadiff.training.data import splits_of
 from dnadiff.training.recipe import Recipe
 
 K = 6

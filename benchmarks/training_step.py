@@ -1,12 +1,13 @@
-"""Times a whole training step of Caduceus-PS, and a forward pass, beside the same network on mambapy's parallel scan.
+"""Times a training step and a forward pass of Caduceus-PS, and of the same network on mambapy.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --batch 32 --json step.json
 
-A step is the MDLM loss, backward, clipping and AdamW, on random bases. The peer is the same network with the same
-weights, whose mixers are made of PyTorch's operations and mambapy's scan; it runs on fewer windows at a time, as it is
-slow and takes much memory, and ratios are of time per base. A roofline comes below: what multiplying, exponentials and
-memory would take at the rates that this machine shows on each alone.
+A step is the MDLM loss, backward, clipping and AdamW, on random bases. The peer is the same network
+with the same weights, whose mixers are PyTorch's operations and mambapy's parallel scan. It runs on
+fewer windows at a time, because it is slow and takes much memory; ratios are of time per base. A
+roofline follows: the time of multiplications, exponentials and memory traffic at the rates that
+this machine reaches on each alone.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # before torch: a waiting thread shall not spin on a shared machine
+# OpenMP reads this when torch is imported: waiting threads must not spin on a shared machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import copy
 import time
@@ -37,7 +37,7 @@ from dnadiff.files import write_json
 from dnadiff.memory import keep_freed_memory
 from dnadiff.ops import DirectionWeights
 
-_ONE_OF_OURS = caduceus.mamba_mixer_fn
+_OUR_MIXER = caduceus.mamba_mixer_fn
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -61,7 +61,8 @@ def main(arguments: list[str] | None = None) -> dict:
                 run: make(run, count // options.window, options.window)
                 for run, count in bases.items()
             }
-            for run in runs.values():  # compiles, and has every tensor's memory once
+            # The first call compiles the kernels and allocates the memory of every tensor.
+            for run in runs.values():
                 run()
             times[name] = summary(measure(runs, options.repeats), bases)
     result = {
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The flags."""
+    """Returns the flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--d-model", type=int, default=118)
     parser.add_argument("--n-layer", type=int, default=4)
@@ -93,7 +94,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def training_step(config: CaduceusConfig, run: str, batch: int, window: int) -> Callable[[], float]:
-    """A function that takes one step, and returns the loss."""
+    """Returns a function that takes one step and returns its loss."""
     denoiser, objective, tokens = network(config), MDLM(), random_bases(batch, window)
     optimiser = torch.optim.AdamW(denoiser.parameters(), lr=1e-3, betas=(0.9, 0.95))
 
@@ -111,7 +112,7 @@ def training_step(config: CaduceusConfig, run: str, batch: int, window: int) -> 
 
 
 def forward(config: CaduceusConfig, run: str, batch: int, window: int) -> Callable[[], Tensor]:
-    """A function that makes one forward pass, and returns the logits."""
+    """Returns a function that makes one forward pass and returns the logits."""
     denoiser, tokens = network(config), random_bases(batch, window)
 
     def logits() -> Tensor:
@@ -126,22 +127,24 @@ def forward(config: CaduceusConfig, run: str, batch: int, window: int) -> Callab
 
 
 def network(config: CaduceusConfig) -> LMDenoiser:
+    """Returns the network, always with the same weights."""
     torch.manual_seed(0)
     return LMDenoiser(CaduceusLM(copy.deepcopy(config)))
 
 
 def random_bases(batch: int, window: int) -> Tensor:
+    """Returns token ids (batch, window), always the same."""
     return torch.randint(7, 11, (batch, window), generator=torch.Generator().manual_seed(0))
 
 
 @contextmanager
 def mixer_of(run: str) -> Iterator[None]:
-    """Inside, Caduceus uses the mixer of this run."""
-    caduceus.mamba_mixer_fn = mambapy_mixer if "mambapy" in run else _ONE_OF_OURS
+    """Makes Caduceus use the mixer of a run inside the block."""
+    caduceus.mamba_mixer_fn = mambapy_mixer if "mambapy" in run else _OUR_MIXER
     try:
         yield
     finally:
-        caduceus.mamba_mixer_fn = _ONE_OF_OURS
+        caduceus.mamba_mixer_fn = _OUR_MIXER
 
 
 def mambapy_mixer(
@@ -152,14 +155,18 @@ def mambapy_mixer(
     out_bias: Tensor | None,
     directions: Sequence[DirectionWeights],
 ) -> Tensor:
-    """`dnadiff.ops.mamba_mixer_fn` of PyTorch's operations and mambapy's parallel scan."""
+    """Computes `dnadiff.ops.mamba_mixer_fn` by PyTorch's operations and mambapy's scan."""
     try:
         from mambapy.mamba import MambaBlock
     except ImportError:
-        raise SystemExit("mambapy is not here: pip install mambapy, or run with --alone") from None
+        raise SystemExit(
+            "mambapy is not installed: pip install mambapy, or run with --alone"
+        ) from None
+
     u, z = F.linear(x, in_weight, in_bias).chunk(2, -1)
     total = torch.zeros_like(u)
     for w in directions:
+        # A reverse direction is a forward one on the flipped sequence.
         c = (u.flip(1) if w.reverse else u).mT
         c = F.pad(c, (w.conv_weight.shape[1] - 1, 0))
         c = F.silu(F.conv1d(c, w.conv_weight[:, None], w.conv_bias, groups=len(w.D))).mT
@@ -182,20 +189,29 @@ def check_agreement(config: CaduceusConfig, window: int) -> None:
 
 
 def roofline(config: CaduceusConfig, bases: int) -> dict:
-    """Seconds of a training step and of a forward pass on `bases`, if each resource worked at its measured rate.
+    """Returns the seconds of a training step and a forward pass at the measured rates.
 
-    Per position and strand a layer multiplies d by 2 D, D by R + 2 N for each direction, and D by d; backward does
-    twice that. It takes N + 2 exponentials per channel and direction and a gate, and backward takes them again. Memory
-    counts each tensor of the size of D or 2 D once per reading or writing that cannot be avoided.
+    Per position and strand a layer multiplies d by 2 D, D by R + 2 N for each direction, and D by
+    d; backward does twice that. It takes N + 2 exponentials per channel and direction and a gate,
+    and backward takes them again. Memory counts each tensor of the size of D or 2 D once per
+    reading or writing that cannot be avoided.
+
+    Args:
+        config: of the network; d, D, R and N above are d_model, d_inner, dt_rank and d_state.
+        bases: of a batch.
     """
     d, inner = config.d_model, config.d_inner
     states = config.ssm_cfg.d_state
+
+    # Per position and strand.
     multiply_adds = d * 2 * inner + 2 * inner * (config.dt_rank + 2 * states) + inner * d
     exponentials = inner * (2 * (states + 2) + 1)
     numbers = {
         "forward": 4 * d + inner * (2 + 2 * (1 + 1 + 1 + 1) + 4),
         "backward": 8 * d + inner * (4 + 2 * 9 + 4),
     }
+
+    # Both strands pass through every layer.
     positions = 2 * bases * config.n_layer
     rate = rates(d, inner)
     result: dict = {"rates": rate}
@@ -217,7 +233,10 @@ def roofline(config: CaduceusConfig, bases: int) -> dict:
 
 
 def rates(d: int, inner: int) -> dict[str, float]:
-    """Per second: multiply-adds of the first projection's shape, exponentials of our own kernel, bytes copied."""
+    """Returns, per second: multiply-adds, exponentials of our own kernel, and bytes copied.
+
+    The product has the shape of the first projection, d by 2 D.
+    """
     positions = 32_768
     result = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -235,7 +254,7 @@ def rates(d: int, inner: int) -> dict[str, float]:
 
 
 def best(run: Callable[[], object]) -> float:
-    """Seconds of the best of several runs."""
+    """Returns the seconds of the best of several runs, without the first, which warms up."""
     times = []
     for _ in range(8):
         start = time.perf_counter()
@@ -251,21 +270,21 @@ def report(result: dict, others: str) -> None:
     for name, runs in result["times"].items():
         for run, row in runs.items():
             bases = result["bases"][run]
-            ratio = (
-                [f"{row['ratio']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])]
-                if "ratio" in row
-                else ["", ""]
-            )
+            ratio = ["", ""]
+            if "ratio" in row:
+                ratio = [f"{row['ratio']:.1f}", "{:.1f} to {:.1f}".format(*row["interval"])]
             rates = [f"{1e3 * bases / row[key]:,.0f}" for key in ("median", "best")]
             rows.append([name, run, *rates, f"{row['median']:.0f}", *ratio])
     print(table(rows))
+    # A measurement counts for little if others used the cores meanwhile.
     print(f"other processes: {others}\n")
     roof = dict(result["roofline"])
     rate = roof.pop("rates")
     print(
-        f"roofline: {rate['float32 multiply-adds'] / 1e9:.0f} (float32) and {rate['bfloat16 multiply-adds'] / 1e9:.0f} "
-        f"(bfloat16) billion multiply-adds, {rate['exponentials'] / 1e9:.1f} billion exponentials, "
-        f"{rate['bytes'] / 1e9:.0f} GB per second"
+        f"roofline: {rate['float32 multiply-adds'] / 1e9:.0f} (float32) and "
+        f"{rate['bfloat16 multiply-adds'] / 1e9:.0f} (bfloat16) billion multiply-adds, "
+        f"{rate['exponentials'] / 1e9:.1f} billion exponentials, {rate['bytes'] / 1e9:.0f} GB per "
+        "second"
     )
     rows = [
         ["", "", "multiplying ms", "exponentials ms", "memory ms", "sum ms", "bases/s", "reached"]

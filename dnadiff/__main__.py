@@ -4,4 +4,6 @@ import sys
 
 from dnadiff.cli.main import main
 
-sys.exit(main())
+# Workers that import the parent's main module, as multiprocessing's do, must not run the command.
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""How much memory there is, and memory that is used again instead of being asked for again."""
+"""Measures free memory, and keeps freed memory in the process for reuse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SETTINGS = "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had on a device now; where the system does not say, 1 GiB."""
+    """Returns the bytes that can be allocated on a device now; 1 GiB if that is not known."""
     if device.type == "cuda":
         import torch
 
@@ -26,14 +26,13 @@ def free_memory(device: torch.device) -> int:
 
 
 def system_memory() -> dict[str, int | None]:
-    """Bytes of memory, "total" and "available"; None where the system does not say."""
+    """Returns the bytes of memory, "total" and "available"; None for what is not known."""
     if not Path("/proc/meminfo").exists():
-        pages = (
-            os.sysconf("SC_PHYS_PAGES")
-            if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {})
-            else None
-        )
-        return {"total": pages and pages * os.sysconf("SC_PAGE_SIZE"), "available": None}
+        # macOS knows the total, Windows has no sysconf at all.
+        if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+            return {"total": None, "available": None}
+        pages = os.sysconf("SC_PHYS_PAGES")
+        return {"total": pages * os.sysconf("SC_PAGE_SIZE"), "available": None}
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     kibibytes = {words[0]: int(words[1]) for words in lines}
     return {"total": 1024 * kibibytes["MemTotal:"], "available": 1024 * kibibytes["MemAvailable:"]}
@@ -41,15 +40,17 @@ def system_memory() -> dict[str, int | None]:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Tells the C library to keep what is freed for the next tensor of that size, on Linux with glibc.
+    """Sets the C library to reuse freed memory for later tensors, on Linux with glibc.
 
-    By default every large tensor is new memory that the system must fill with zeros page by page, and gives back when
-    it is freed: up to half of the time of a training step. The price is a process that stays as large as it once
-    was, so this is for whoever owns the process: dnadiff's commands and `pretrain` do it, a kernel does not. Whoever
-    has set glibc's own environment variables for this is left alone.
+    By default every large tensor gets new memory, which the system must fill with zeros page by
+    page, and returns it when it is freed: up to half of the time of a training step. The price is a
+    process that stays as large as it has ever been. So dnadiff's commands and `pretrain` do this,
+    and its kernels do not. Nothing is changed if one of glibc's own environment variables for this
+    is set.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _SETTINGS):
         return
+    # Tensors below 1 GiB come from the heap, and up to 2 GiB of it stay when they are freed.
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_MMAP_THRESHOLD, 2**30)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)

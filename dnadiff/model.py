@@ -1,8 +1,7 @@
-"""The bundle that a user holds: alphabet, network, objective and what they were trained on."""
+"""Defines `Model`: a trained denoiser with its objective, to save, sample, score and embed with."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
@@ -21,8 +20,10 @@ from dnadiff.backbones.hub import local_folder
 from dnadiff.backbones.published import load_pretrained
 from dnadiff.backbones.weights import find_weights, read_tensors
 from dnadiff.diffusion import Objective, make_objective, name_of
+from dnadiff.digest import sha256_of_bytes
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
+from dnadiff.genome.sequences import Sequences, read_sequences
 from dnadiff.memory import free_memory
 from dnadiff.sampling import (
     Constraints,
@@ -35,13 +36,19 @@ from dnadiff.sampling import (
     sample,
 )
 
-_TOKENS_PER_BATCH = 32_768  # that the network is shown at once
-_TOKENS_HELD = 1 << 22  # of long sequences that are drawn in windows
-_FLOATS = 32  # held at once for each token and number of its hidden state: twice what was measured
+_TOKENS_PER_BATCH = 32_768  # tokens in one call of the network
+_TOKENS_HELD = 1 << 22  # tokens of long sequences that are drawn together, window by window
+_FLOATS = 32  # floats in memory for each element of the hidden state: twice what was measured
 
 
 class Model:
-    """A trained denoiser with its objective. Made by `load`, or by training."""
+    """A trained denoiser with its objective; made by `load` or by training.
+
+    Attributes:
+        denoiser: the network, in evaluation mode.
+        objective: what it was trained with.
+        about: what it was trained on: window (bases), steps, genomes and their splits.
+    """
 
     def __init__(
         self, denoiser: LMDenoiser, objective: Objective, about: Mapping[str, Any] | None = None
@@ -52,32 +59,38 @@ class Model:
 
     @property
     def alphabet(self) -> Alphabet:
-        """The letters."""
+        """The alphabet of its sequences."""
         return self.objective.alphabet
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.denoiser.parameters()).device
 
     @property
     def params(self) -> int:
-        """Number of trained numbers."""
-        return sum(
-            p.numel() for module in (self.denoiser, self.objective) for p in module.parameters()
-        )
+        """Number of trainable parameters."""
+        modules = (self.denoiser, self.objective)
+        return sum(p.numel() for module in modules for p in module.parameters())
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that name the weights."""
-        sha = hashlib.sha256()
+        """The first 12 hexadecimal digits of a SHA-256 over all weights and their names."""
         weights = self.denoiser.state_dict() | own_state(self.denoiser, self.objective)
-        for name, weight in sorted(weights.items()):
-            sha.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
-        return sha.hexdigest()[:12]
+        parts = (
+            name.encode() + weight.detach().cpu().contiguous().numpy().tobytes()
+            for name, weight in sorted(weights.items())
+        )
+        return sha256_of_bytes(parts)[:12]
 
     def save(self, folder: str | Path) -> None:
-        """Writes config.json and model.safetensors into `folder`; Caduceus and Mamba in the published format."""
+        """Writes config.json and model.safetensors into `folder`.
+
+        Caduceus and Mamba are written in the published format.
+
+        Raises:
+            InputError: if the folder cannot be written.
+        """
         about = {
             "objective": name_of(self.objective),
             "objective_options": self.objective.options,
@@ -217,100 +230,110 @@ class Model:
         )
         return max(1, min(most // (choice.window or length), _TOKENS_HELD // length))
 
-    def score(self, sequences: Sequence[str], *, draws: int = 8, seed: int = 0) -> pd.DataFrame:
-        """A bound on the negative log-likelihood of each sequence.
+    def score(self, sequences: Sequences, *, draws: int = 8, seed: int = 0) -> pd.DataFrame:
+        """Returns a bound on the negative log-likelihood of each sequence.
 
         Args:
-            sequences: of any lengths; N is context and is not scored.
-            draws: network calls for each.
+            sequences: of any lengths, as `dnadiff.genome.sequences.read_sequences` takes them; N is
+                context and is not scored.
+            draws: network calls for each sequence.
             seed: of the estimate.
 
         Returns:
-            A table with the columns name, length (bases), nats, nats_per_base, ppl, and se (nats, over the draws).
+            A table with a row for each sequence, in the given order, and the columns name, length
+            (bases), nats, nats_per_base, ppl, and se (nats, over the draws). Its index is that of
+            `sequences` if they are a Series.
+
+        Raises:
+            InputError: naming the sequence that cannot be read.
+            UsageError: if `sequences` is one sequence or of a type that has no order.
         """
-        rows: dict[int, tuple[float, float, int]] = {}
-        for index, tokens in self._batches(sequences):
+        given = read_sequences(sequences)
+        rows = np.full((len(given), 3), np.nan)
+        for index, tokens in self._batches(given.texts):
+            # Noise is a function of the position in `sequences`, so batches do not change it.
+            numbers = torch.tensor(index, device=self.device)
             bound = self.objective.bound(
-                self.denoiser,
-                tokens,
-                draws=draws,
-                seed=seed,
-                index=torch.tensor(index, device=self.device),
+                self.denoiser, tokens, draws=draws, seed=seed, index=numbers
             )
-            rows.update(
-                zip(
-                    index,
-                    zip(bound.nats.tolist(), bound.se.tolist(), bound.bases.tolist(), strict=True),
-                    strict=True,
-                )
-            )
-        table = pd.DataFrame(
-            [rows[i] for i in range(len(sequences))], columns=["nats", "se", "bases"]
-        )
-        per_base = table.nats / table.bases.where(table.bases > 0)
-        return pd.DataFrame(
-            {
-                "name": [f"sequence_{i + 1}" for i in range(len(sequences))],
-                "length": [len(s) for s in sequences],
-                "nats": table.nats,
-                "nats_per_base": per_base,
-                "ppl": np.exp(per_base),
-                "se": table.se,
-            }
-        )
+            rows[index] = torch.stack([bound.nats, bound.se, bound.bases.double()], 1).cpu().numpy()
+
+        nats, se, bases = rows.T
+        # A sequence of N alone has no base to divide by.
+        per_base = np.divide(nats, bases, out=np.full(len(given), np.nan), where=bases > 0)
+        columns = {
+            "name": given.names,
+            "length": [len(text) for text in given.texts],
+            "nats": nats,
+            "nats_per_base": per_base,
+            "ppl": np.exp(per_base),
+            "se": se,
+        }
+        return pd.DataFrame(columns, index=given.index)
 
     @torch.no_grad()
     def embed(
         self,
-        sequences: Sequence[str],
+        sequences: Sequences,
         *,
         pooling: str = "mean",
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Embeddings (n, d_model) float32: the last hidden states, averaged over bases and over both strands.
+        """Returns embeddings: the last hidden states, averaged over bases and over both strands.
 
-        A sequence and its reverse complement have the same embedding. Sequences are never padded (those of one length
-        share a batch), so an embedding does not depend on its batch and says nothing of a length it was padded to.
+        A sequence and its reverse complement have the same embedding. Sequences are never padded,
+        so an embedding does not depend on the other sequences of its batch.
 
         Args:
-            sequences: of any lengths, none empty.
+            sequences: of any lengths, as `dnadiff.genome.sequences.read_sequences` takes them.
             pooling: "mean".
             progress: called with (sequences done, all).
+
+        Returns:
+            (n, d_model) float32, in the order of `sequences`.
+
+        Raises:
+            InputError: naming the sequence that cannot be read.
+            UsageError: if `sequences` is one sequence or of a type that has no order, or `pooling`
+                is unknown.
         """
         if pooling != "mean":
             raise UsageError(f"unknown pooling {pooling!r}; there is mean")
-        out = np.empty((len(sequences), self.denoiser.lm.config.d_model), np.float32)
+        texts = read_sequences(sequences).texts
+        out = np.empty((len(texts), self.denoiser.lm.config.d_model), np.float32)
         done = 0
-        for index, tokens in self._batches(sequences):
+        for index, tokens in self._batches(texts):
             out[index] = self.denoiser.pooled(tokens).float().cpu().numpy()
             done += len(index)
             if progress is not None:
-                progress(done, len(sequences))
+                progress(done, len(texts))
         return out
 
-    def _batches(self, sequences: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
-        """Places and tokens (B, L) of sequences of one length each, in batches; sequences of equal length together."""
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yields positions in `texts` and tokens (B, L) of batches of sequences of one length."""
         by_length: defaultdict[int, list[int]] = defaultdict(list)
-        for i, sequence in enumerate(sequences):
-            if not sequence:
-                raise InputError(f"sequence {i + 1} is empty")
-            by_length[len(sequence)].append(i)
+        for i, text in enumerate(texts):
+            by_length[len(text)].append(i)
+
         for length, places in sorted(by_length.items()):
             size = max(1, _TOKENS_PER_BATCH // length)
             for start in range(0, len(places), size):
                 chunk = places[start : start + size]
-                tokens = np.stack([self._encode(sequences[i], i) for i in chunk])
+                tokens = np.stack([self._encode(texts[i], i) for i in chunk])
                 yield chunk, torch.from_numpy(tokens).to(self.device)
 
-    def _encode(self, sequence: str, place: int) -> np.ndarray:
+    def _encode(self, text: str, place: int) -> np.ndarray:
+        """Returns token ids (L,) of the sequence at a position; its errors name it from 1."""
         try:
-            return self.alphabet.encode(sequence)
+            return self.alphabet.encode(text)
         except ValueError as error:
             raise InputError(f"sequence {place + 1}: {error}") from error
 
 
 def load(path: str | Path, device: str | None = None) -> Model:
-    """A model from a run folder or a model folder; also from a published Caduceus, as a masked-diffusion model.
+    """Returns the model of a run folder or a model folder.
+
+    A published Caduceus is read as a masked-diffusion model.
 
     Args:
         path: a folder with config.json and weights, a run folder with such a folder named model, or
@@ -318,15 +341,24 @@ def load(path: str | Path, device: str | None = None) -> Model:
         device: where to put it; a GPU if there is one, by default.
 
     Raises:
-        InputError: if it is not a model, naming what is missing or wrong.
+        InputError: naming what is missing or wrong if it is not a model, or if it is a run that has
+            not finished.
     """
     folder = local_folder(path)
     if (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     if not (folder / "config.json").is_file():
+        if (folder / "config.yaml").is_file():
+            raise InputError(
+                f"{path}: this run has not finished, so it has no model yet; go on with it: "
+                f"dnadiff pretrain --resume {path}"
+            )
         raise InputError(
-            f"{path}: not a model: there is no config.json in it (give a run folder or its model folder)"
+            f"{path}: not a model: there is no config.json in it (give a run folder or its model "
+            "folder)"
         )
+
+    # What is not in the published format stands in the section "dnadiff" of config.json.
     lm = load_pretrained(folder)
     about = dict(read_json(folder / "config.json").get("dnadiff") or {})
     try:
@@ -335,18 +367,19 @@ def load(path: str | Path, device: str | None = None) -> Model:
         )
     except UsageError as error:
         raise InputError(f"{folder}/config.json: {error}") from error
-    told, labels = about.pop("needs_sigma", False), about.pop("labels", [])
-    if not isinstance(told, bool):
+    needs_sigma, labels = about.pop("needs_sigma", False), about.pop("labels", [])
+    if not isinstance(needs_sigma, bool):
         raise InputError(
-            f"{folder}/config.json: needs_sigma cannot be {told!r}; true or false is needed"
+            f"{folder}/config.json: needs_sigma cannot be {needs_sigma!r}; true or false is needed"
         )
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(
             f"{folder}/config.json: labels cannot be {labels!r}; a list of names is needed"
         )
+
     denoiser = LMDenoiser(
         lm,
-        needs_sigma=told,
+        needs_sigma=needs_sigma,
         labels=tuple(labels),
         outputs=objective.outputs,
         self_conditioned=objective.self_conditioned,
@@ -357,7 +390,7 @@ def load(path: str | Path, device: str | None = None) -> Model:
 
 
 def own_parts(denoiser: LMDenoiser, objective: Objective) -> dict[str, nn.Module]:
-    """The modules that are saved beside the published network."""
+    """Returns the modules that the published format has no field for, by the name of the part."""
     parts = {
         "conditioning": denoiser.conditioning,
         "self_cond": denoiser.self_cond,
@@ -367,7 +400,7 @@ def own_parts(denoiser: LMDenoiser, objective: Objective) -> dict[str, nn.Module
 
 
 def own_state(denoiser: LMDenoiser, objective: Objective) -> dict[str, Tensor]:
-    """What the published format has no place for, under names that begin with "dnadiff."."""
+    """Returns the weights of `own_parts`, under names that begin with "dnadiff."."""
     return {
         f"{OBJECTIVE_PREFIX}{part}.{name}": value.detach().cpu().contiguous()
         for part, module in own_parts(denoiser, objective).items()
@@ -376,10 +409,10 @@ def own_state(denoiser: LMDenoiser, objective: Objective) -> dict[str, Tensor]:
 
 
 def load_own_state(folder: Path, denoiser: LMDenoiser, objective: Objective) -> None:
-    """Copies what `own_state` wrote; all of it must be there, and nothing else.
+    """Loads the weights that `own_state` wrote.
 
     Raises:
-        InputError: naming the file and the weight.
+        InputError: naming the file and the weight, if one is missing, unexpected or damaged.
     """
     path = find_weights(folder)
     found = {
@@ -389,14 +422,20 @@ def load_own_state(folder: Path, denoiser: LMDenoiser, objective: Objective) -> 
     }
     wanted = own_state(denoiser, objective)
     for name in sorted(found.keys() ^ wanted.keys()):
-        raise InputError(f"{path}: {'unexpected' if name in found else 'missing'} weight {name}")
+        fault = "unexpected" if name in found else "missing"
+        raise InputError(f"{path}: {fault} weight {name}")
     for name, value in found.items():
         if value.shape != wanted[name].shape or not value.isfinite().all():
             raise InputError(
-                f"{path}: {name} is damaged: numbers of shape {tuple(wanted[name].shape)} are needed"
+                f"{path}: {name} is damaged: finite numbers of shape {tuple(wanted[name].shape)} "
+                "are needed"
             )
+
     for part, module in own_parts(denoiser, objective).items():
         prefix = f"{OBJECTIVE_PREFIX}{part}."
-        module.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
-        )
+        state = {
+            name.removeprefix(prefix): value
+            for name, value in found.items()
+            if name.startswith(prefix)
+        }
+        module.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share."""
+"""Fixtures that all tests share."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real genomes and benchmark text, or a skip that says what is missing."""
+    """Returns the folder of real genomes and benchmark text; skips the test if it is missing."""
     folder = Path(os.environ.get("DNADIFF_DATA") or Path(__file__).parents[2] / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder} (set DNADIFF_DATA)")
@@ -25,5 +25,5 @@ def _two_threads() -> None:
 def _private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Indexes and stores made by a test never reach the user's cache; one folder serves the whole test session."""
+    """Keeps indexes and stores out of the user's cache; one folder serves the whole session."""
     monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

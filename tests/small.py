@@ -1,4 +1,4 @@
-"""Small genomes and runs that tests of the upper rooms share."""
+"""Small genomes and runs that the tests of several packages share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from dnadiff.training.recipe import Recipe
 
 @contextmanager
 def power_cut(at: int) -> Iterator[None]:
-    """Inside, a training run must be killed by its step number `at`."""
+    """Kills the training run inside the block at its step number `at`, without a signal."""
     step = Pretraining.training_step
 
     def killed(self, batch, batch_idx):
@@ -28,7 +28,7 @@ def power_cut(at: int) -> Iterator[None]:
 
 
 def write_fasta(path: Path, contigs: dict[str, int | str], seed: int = 0) -> Path:
-    """A FASTA of random letters (or of the given text), 60 on a line."""
+    """Writes a FASTA of random bases, or of the given text, 60 on a line."""
     rng = torch.Generator().manual_seed(seed)
     with path.open("w") as file:
         for name, content in contigs.items():
@@ -40,11 +40,18 @@ def write_fasta(path: Path, contigs: dict[str, int | str], seed: int = 0) -> Pat
 
 
 def tiny_recipe(genome: Path, **changes) -> Recipe:
-    """Seconds of training."""
-    settings = dict(
-        genome=[str(genome)], d_model=8, n_layer=1, window=64, batch_size=4, max_steps=6, checkpoint_every=3,
-        log_every=2, eval_windows=8,
-    )  # fmt: skip
+    """Returns a recipe that trains for seconds."""
+    settings = {
+        "genome": [str(genome)],
+        "d_model": 8,
+        "n_layer": 1,
+        "window": 64,
+        "batch_size": 4,
+        "max_steps": 6,
+        "checkpoint_every": 3,
+        "log_every": 2,
+        "eval_windows": 8,
+    }
     return Recipe(**(settings | changes))
 
 

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from closed_forms import MarkovSource
@@ -155,6 +156,26 @@ def test_score_gives_a_row_for_each_sequence_in_order():
     np.testing.assert_allclose(held.score(SEQUENCES[:2], draws=4).nats, table.nats[:2], rtol=1e-5)
 
 
+def test_a_series_keeps_its_order_and_its_index():
+    held = model()
+    series = pd.Series(SEQUENCES, index=[4, 0, 1, 3, 2])
+    assert np.array_equal(held.embed(series), held.embed(SEQUENCES))
+    filtered = series[series.str.len() == 40]
+    table = held.score(filtered, draws=4)
+    expected = held.score(SEQUENCES[:3], draws=4)
+    assert list(table.index) == [4, 0, 1] and list(table.name) == ["4", "0", "1"]
+    assert list(table.nats) == list(expected.nats)
+    assert len(held.embed(filtered)) == 3
+
+
+def test_names_of_a_dict_are_kept():
+    assert list(model().score({"a": "ACGT", "b": "GGCC"}).name) == ["a", "b"]
+
+
+def test_nothing_to_score_gives_an_empty_table():
+    assert model().score([]).empty and model().embed([]).shape == (0, 12)
+
+
 def test_score_is_the_objectives_bound():
     source = MarkovSource(length=12)
     held = Known(source)
@@ -230,6 +251,9 @@ def test_auto_fits_objective_and_length():
     [
         (lambda m: m.embed(["ACGT", ""]), InputError, "sequence 2 is empty"),
         (lambda m: m.embed(["ACGT", "AC*"]), InputError, r"sequence 2: '\*' at position 3"),
+        (lambda m: m.embed("ACGT"), UsageError, r"one str .* write \[sequence\]"),
+        (lambda m: m.score("ACGT"), UsageError, r"one str .* write \[sequence\]"),
+        (lambda m: m.score(["ACGT", float("nan")]), InputError, "sequence 2 is missing"),
         (lambda m: m.embed(["ACGT"], pooling="max"), UsageError, "pooling"),
         (lambda m: m.generate(1, length=3, template="ACGT"), UsageError, "contradicts"),
         (lambda m: m.generate(-1), UsageError, "at least 1"),
@@ -243,6 +267,9 @@ def test_bad_calls_are_named(call, error, message):
 
 def test_what_is_not_a_model_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no config\.json"):
+        dnadiff.load(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(InputError, match=r"has not finished.*--resume"):
         dnadiff.load(tmp_path)
     held = model()
     held.save(tmp_path)

@@ -7,10 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from dnadiff.cli.runs import init_means_checkpoint, newest_run
+from dnadiff.cli.flags import command
+from dnadiff.cli.runs import chosen_model, newest_run
 
 
+@command
 def benchmark(
+    *,
     task: list[str],
     checkpoint: list[str] | None = None,
     baselines: list[str] | None = None,
@@ -46,7 +49,7 @@ def benchmark(
     from dnadiff.progress import bars
 
     folder = Path(out or f"benchmark-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
-    folders = [Path(path) for path in checkpoint] if checkpoint else [newest_run()]
+    folders = [chosen_model(path) for path in checkpoint] if checkpoint else [newest_run()]
     models = {
         path.name if path.name != "model" else path.parent.name: load(path) for path in folders
     }
@@ -66,7 +69,3 @@ def benchmark(
         )
     print(table.markdown(results))
     print(f"written to {folder}: results.csv, results.md, results.png", file=sys.stderr)
-
-
-prepare = init_means_checkpoint
-COMMANDS = {"benchmark": benchmark}

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from dnadiff.cli.flags import command
 from dnadiff.errors import InputError
 
 
+@command
 def simulate(
-    out: str = "demo_genome.fa", source: str = "demo", seed: int = 0, quiet: bool = False
+    *, out: str = "demo_genome.fa", source: str = "demo", seed: int = 0, quiet: bool = False
 ) -> None:
     """Writes a genome drawn from a hidden Markov source, whose exact likelihood is known.
 
@@ -30,7 +32,8 @@ def simulate(
         print(f"{out}: {len(contigs)} contigs, {sum(contig.length for contig in contigs):,} bases")
 
 
-def index(genome: list[str], quiet: bool = False) -> None:
+@command
+def index(genome: list[str], *, quiet: bool = False) -> None:
     """Reads and checks FASTA files once, so that later commands start at once.
 
     Their bases are kept in the cache folder.
@@ -52,8 +55,10 @@ def index(genome: list[str], quiet: bool = False) -> None:
         )
 
 
+@command
 def audit(
     genome: list[str],
+    *,
     intervals: str | None = None,
     test_fold: str | None = None,
     split: Literal["auto", "legacy"] = "auto",
@@ -100,8 +105,10 @@ def audit(
     print(table(found))
 
 
+@command
 def fetch(
     name: str,
+    *,
     out: str | None = None,
     sha256: str | None = None,
     offline: bool = False,
@@ -128,8 +135,9 @@ def fetch(
     print(path)
 
 
-def show(quiet: bool = False) -> None:
-    """Lists what ``data fetch`` knows: size, checksums, description, and path if it was fetched.
+@command
+def show(*, quiet: bool = False) -> None:
+    """Lists what `dnadiff data fetch` knows: size, checksums, description, and path if fetched.
 
     Args:
         quiet: names only.
@@ -142,13 +150,3 @@ def show(quiet: bool = False) -> None:
         if at := downloads.fetched(name):
             line += f"; at {at}"
         print(name if quiet else line)
-
-
-COMMANDS = {
-    "data simulate": simulate,
-    "data index": index,
-    "data audit": audit,
-    "data fetch": fetch,
-    "data list": show,
-}
-BARE = {"data index": "genome", "data audit": "genome", "data fetch": "name"}

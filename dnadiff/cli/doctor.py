@@ -1,4 +1,4 @@
-"""``dnadiff doctor``: what this machine can run, and whether its kernels compute what they should."""
+"""``dnadiff doctor``: what this machine can run, and whether its kernels compute correctly."""
 
 from __future__ import annotations
 
@@ -14,22 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from dnadiff import __version__
+from dnadiff.cli.flags import command
 from dnadiff.files import cache_folder
 from dnadiff.memory import system_memory
 
 EXTRAS = {
     "triton": ("kernels on a GPU", "comes with torch for CUDA, or pip install triton"),
-    "mamba_ssm": ("scan of that package", "pip install 'dnadiff[mamba]'"),
-    "causal_conv1d": ("convolution of that package", "pip install causal-conv1d"),
+    # Its build imports torch, which an isolated build environment does not have.
+    "mamba_ssm": (
+        "scan of that package",
+        "pip install --no-build-isolation 'dnadiff[mamba]', after torch for CUDA",
+    ),
+    "causal_conv1d": (
+        "convolution of that package",
+        "pip install --no-build-isolation causal-conv1d, after torch for CUDA",
+    ),
     "genomic_benchmarks": ("data of benchmark tasks", "pip install 'dnadiff[benchmarks]'"),
     "twobitreader": ("genomes in .2bit files", "pip install 'dnadiff[twobit]'"),
     "mambapy": ("comparison of speed", "pip install 'dnadiff[bench]'"),
 }
-"""Packages that dnadiff does without: what each is for, and how to get it."""
+"""Optional packages: what each is for, and how to get it."""
+
+_CPU_FEATURES = {"AVX512 bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
+"""Instruction sets, and the functions of `torch.cpu` that test for them; old versions have none."""
 
 
-def doctor(json: bool = False, quiet: bool = False) -> int:
-    """Says what this machine has, and checks every kernel that it can run against the reference.
+@command
+def doctor(*, json: bool = False, quiet: bool = False) -> int:
+    """Describes this machine, and checks every kernel that it can run against the reference.
 
     Args:
         json: print JSON instead of tables.
@@ -44,7 +56,14 @@ def doctor(json: bool = False, quiet: bool = False) -> int:
 
 
 def diagnose(*, quiet: bool = True) -> dict[str, Any]:
-    """All that ``doctor --json`` prints. Sizes are in bytes; what cannot be told is None."""
+    """Returns all that ``doctor --json`` prints.
+
+    Args:
+        quiet: no progress bar.
+
+    Returns:
+        Tables and lists that JSON can hold. Sizes are in bytes; what is not known is None.
+    """
     import torch
 
     return {
@@ -64,70 +83,78 @@ def diagnose(*, quiet: bool = True) -> dict[str, Any]:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Returns how many cores this process may use."""
+    # SLURM and containers grant fewer than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _instructions() -> list[str]:
-    """Vector and matrix instructions that PyTorch knows of."""
+    """Returns the vector and matrix instructions that PyTorch uses here."""
     import torch
 
-    tests = {
-        "AVX512 bf16": "_is_avx512_bf16_supported",
-        "AMX": "_is_amx_tile_supported",
-    }  # not in every version
-    more = [name for name, test in tests.items() if getattr(torch.cpu, test, bool)()]
-    return [torch.backends.cpu.get_cpu_capability(), *more]
+    found = [torch.backends.cpu.get_cpu_capability()]
+    for name, test in _CPU_FEATURES.items():
+        # bool() is False: the answer of a version without the test.
+        if getattr(torch.cpu, test, bool)():
+            found.append(name)
+    return found
 
 
 def _gpus() -> list[dict[str, Any]]:
+    """Returns the GPUs that PyTorch can use, with their memory in bytes."""
     import torch
 
     found: list[dict[str, Any]] = []
     for i in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(i)
-        found.append({"device": f"cuda:{i}", "name": about.name, "memory": about.total_memory})
-        found[-1]["capability"] = f"{about.major}.{about.minor}"
+        found.append(
+            {
+                "device": f"cuda:{i}",
+                "name": about.name,
+                "memory": about.total_memory,
+                "capability": f"{about.major}.{about.minor}",
+            }
+        )
     if torch.backends.mps.is_available():
         found.append({"device": "mps", "name": "Apple GPU", "memory": None, "capability": None})
     return found
 
 
 def _cache(folder: Path) -> dict[str, Any]:
-    """The cache folder, whether it can be written, or made, and the bytes of all its files."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    sizes = (
-        [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-        if folder.is_dir()
-        else []
-    )
-    writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    """Returns the cache folder, whether it can be written or made, and the bytes of its files."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    sizes: list[int] = []
+    if folder.is_dir():
+        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return {"folder": str(folder), "writable": writable, "files": len(sizes), "bytes": sum(sizes)}
 
 
 def _extra(package: str) -> dict[str, str | None]:
-    """The version of a package, or what keeps it from being imported."""
-    known: dict[str, str | None] = {
+    """Returns the version of a package, or why it cannot be imported."""
+    purpose, install = EXTRAS[package]
+    found: dict[str, str | None] = {
         "package": package,
-        "for": EXTRAS[package][0],
+        "for": purpose,
         "version": None,
         "problem": None,
     }
     try:
         with warnings.catch_warnings(action="ignore"):
             importlib.import_module(package)
-        return known | {"version": importlib.metadata.version(package)}
+        found["version"] = importlib.metadata.version(package)
     except ModuleNotFoundError as error:
-        missing = f"not installed ({EXTRAS[package][1]})"
-        return known | {"problem": missing if error.name == package else f"broken: {error}"}
+        # The package may be there, and one that it imports may be missing.
+        missing = error.name == package
+        found["problem"] = f"not installed ({install})" if missing else f"broken: {error}"
     except Exception as error:  # an extension built for another torch can raise anything
-        return known | {
-            "problem": f"broken: {type(error).__name__}: {' '.join(str(error).split())}"
-        }
+        message = " ".join(str(error).split())
+        found["problem"] = f"broken: {type(error).__name__}: {message}"
+    return found
 
 
 def _kernels(quiet: bool) -> list[dict[str, Any]]:
-    """Every backend of every kernel on every device."""
+    """Returns the check of every backend of every kernel on every device."""
     from dnadiff.ops.check import check_kernels
     from dnadiff.progress import bar
 
@@ -141,85 +168,107 @@ def _kernels(quiet: bool) -> list[dict[str, Any]]:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    """Prints tables. Where stdout is no terminal nothing is coloured, and lines are as long as they have to be."""
+    """Prints tables; without colours, and with lines of any length, where stdout is no terminal."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
-    machine = Table.grid(padding=(0, 2))
-    for name, text in _machine(facts).items():
-        machine.add_row(name, text)
-    console.print(machine)
-    console.print()
-    extras = Table("package", "for", "version", box=None, pad_edge=False)
-    for extra in facts["extras"]:
-        extras.add_row(extra["package"], extra["for"], extra["version"] or extra["problem"])
-    console.print(extras)
-    console.print()
-    kernels = Table(
-        "kernel", "device", "backend", "auto", "largest relative error", box=None, pad_edge=False
-    )
-    for check in facts["kernels"]:
-        automatic = "takes it" if check["automatic"] else ""
-        kernels.add_row(
-            check["kernel"], check["device"], check["backend"], automatic, _verdict(check)
-        )
-    console.print(kernels)
+    for table in (_machine_table(facts), _extras_table(facts), _kernels_table(facts)):
+        console.print(table)
+        console.print()
     wrong = sum(check["wrong"] for check in facts["kernels"])
     if wrong:
         console.print(
-            f"\n{wrong} WRONG: trust nothing that was computed with it; reinstall torch, numba or triton"
+            f"{wrong} WRONG: trust nothing that was computed with it; reinstall torch, numba or "
+            f"triton"
         )
 
 
+def _machine_table(facts: dict[str, Any]) -> Any:
+    """Returns the table of the machine's parts."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, text in _machine(facts).items():
+        table.add_row(name, text)
+    return table
+
+
+def _extras_table(facts: dict[str, Any]) -> Any:
+    """Returns the table of optional packages."""
+    from rich.table import Table
+
+    table = Table("package", "for", "version", box=None, pad_edge=False)
+    for extra in facts["extras"]:
+        table.add_row(extra["package"], extra["for"], extra["version"] or extra["problem"])
+    return table
+
+
+def _kernels_table(facts: dict[str, Any]) -> Any:
+    """Returns the table of kernels, with the error of each against the reference."""
+    from rich.table import Table
+
+    headings = ("kernel", "device", "backend", "auto", "largest relative error")
+    table = Table(*headings, box=None, pad_edge=False)
+    for check in facts["kernels"]:
+        automatic = "takes it" if check["automatic"] else ""
+        table.add_row(
+            check["kernel"], check["device"], check["backend"], automatic, _verdict(check)
+        )
+    return table
+
+
 def _machine(facts: dict[str, Any]) -> dict[str, str]:
-    """One line for each part of the machine."""
+    """Returns one line for each part of the machine."""
     memory, cache = facts["memory"], facts["cache"]
-    available = (
-        "" if memory["available"] is None else f", {_size(memory['available'])} of it available"
-    )
-    state = (
-        "can be written"
-        if cache["writable"]
-        else "CANNOT BE WRITTEN: set DNADIFF_CACHE to a folder that can"
-    )
+    available = ""
+    if memory["available"] is not None:
+        available = f", {_size(memory['available'])} of it available"
+    state = "can be written"
+    if not cache["writable"]:
+        state = "CANNOT BE WRITTEN: set DNADIFF_CACHE to a folder that can"
+
     lines = facts["versions"] | {
         "system": facts["system"],
         "cpu": f"{facts['cpu']['cores']} cores, {', '.join(facts['cpu']['instructions'])}",
         "memory": _size(memory["total"]) + available,
-        "gpu": _no_gpu() if not facts["gpus"] else "",
         "cache": f"{cache['folder']}: {state}; {_size(cache['bytes'])} in {cache['files']:,} files",
     }
-    gpus = {
-        gpu[
-            "device"
-        ]: f"{gpu['name']}, {_size(gpu['memory'])}, compute capability {gpu['capability'] or 'unknown'}"
-        for gpu in facts["gpus"]
-    }
-    return {name: text for name, text in (lines | gpus).items() if text}
+    if not facts["gpus"]:
+        lines["gpu"] = _no_gpu()
+    for gpu in facts["gpus"]:
+        capability = gpu["capability"] or "unknown"
+        lines[gpu["device"]] = (
+            f"{gpu['name']}, {_size(gpu['memory'])}, compute capability {capability}"
+        )
+    return lines
 
 
 def _no_gpu() -> str:
-    """What to do where PyTorch sees no GPU."""
+    """Returns why PyTorch sees no GPU, and what to do."""
     import torch
 
     if torch.version.cuda is None:
-        return "none that PyTorch can use: this torch is built without CUDA (see pytorch.org for one that is)"
-    return f"none that PyTorch sees, though it is built for CUDA {torch.version.cuda}: does nvidia-smi show one?"
+        return (
+            "none that PyTorch can use: this torch is built without CUDA (see pytorch.org for one "
+            "that is)"
+        )
+    return (
+        f"none that PyTorch sees, though it is built for CUDA {torch.version.cuda}: does "
+        f"nvidia-smi show one?"
+    )
 
 
 def _size(count: int | None) -> str:
+    """Returns a number of bytes as people read it."""
     if count is None:
         return "of unknown size"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _verdict(check: dict[str, Any]) -> str:
+    """Returns the error of a kernel and whether it is small enough, or why it cannot run."""
     if check["obstacle"]:
         return f"not usable: {check['obstacle']}"
     if check["failure"]:
         return f"WRONG: {check['failure']}"
     return f"{check['error']:.1e} {'WRONG' if check['wrong'] else 'ok'}"
-
-
-COMMANDS = {"doctor": doctor}

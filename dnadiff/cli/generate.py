@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dnadiff.cli.fasta_out import Headers, check_out, fasta_out
-from dnadiff.cli.runs import init_means_checkpoint, newest_run
+from dnadiff.cli.flags import command
+from dnadiff.cli.runs import chosen_model
 from dnadiff.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from dnadiff.sampling import Constraints, SamplerConfig, Template
 
 
+@command
 def generate(
+    *,
     checkpoint: str | None = None,
     length: int | None = None,
     num: int = 1,
@@ -118,7 +121,7 @@ def generate(
         approximate=approximate,
     )
     around = _opened(genome, quiet)
-    model = load(newest_run() if checkpoint is None else Path(checkpoint))
+    model = load(chosen_model(checkpoint))
     length = model.about.get("window") if around is not None and length is None else length
     templates = read_templates(template, length=length, genome=around)
     settings: dict[str, Any] = {
@@ -233,7 +236,3 @@ def _said(label: str | None, guidance: float | None, guide: str | None) -> str:
     return "".join(
         f" {name}={shlex.quote(word)}" for name, word in words.items() if word is not None
     )
-
-
-prepare = init_means_checkpoint
-COMMANDS = {"generate": generate}

@@ -1,213 +1,228 @@
-"""The entry point: finds the verb, reads its flags, and turns errors into one line and an exit code.
+"""Finds the verb, reads its flags, and turns errors into one line and an exit code.
 
-A verb is a typed function in the file of its name. Its signature and docstring give the flags, their help, and what a
-YAML file given with --config may set. Only the file of the verb that was asked for is imported.
+A verb is a typed function in the file of its name. Its signature and docstring give the flags,
+their help, and what a YAML file given with --config may set. Only the file of the verb that was
+asked for is imported.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import difflib
-import importlib
-import json
+import io
 import logging
 import os
-import re
+import signal
 import sys
+import threading
 import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from inspect import BoundArguments
+from types import FrameType
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from cyclopts import App, CycloptsError, Parameter
 
 from dnadiff import __version__
-from dnadiff.errors import UsageError
-from dnadiff.files import resource
+from dnadiff.cli.config import ConfigFile, to_yaml
+from dnadiff.cli.flags import SESSION
+from dnadiff.cli.help import HelpLayout
+from dnadiff.cli.hints import explain
+from dnadiff.cli.verbs import EXAMPLES, FUNCTIONS, VERBS, find_verb
+from dnadiff.errors import Interrupted, Terminated, UsageError, printable
 from dnadiff.memory import keep_freed_memory
 
-VERBS = {
-    "pretrain": "train a diffusion language model on a genome",
-    "generate": "draw new sequences from a model, as FASTA",
-    "benchmark": "probe models and baselines on classification tasks",
-    "report": "one HTML page of runs, samples and benchmark results",
-    "export": "write a model in the published Caduceus format",
-    "data list": "what can be fetched, how it is checked, and what is there",
-    "data fetch": "download a genome, intervals or benchmark coordinates, with checksums",
-    "data simulate": "write the demo genome, whose entropy is known exactly",
-    "data index": "read and check a FASTA once, so that later reads are fast",
-    "data audit": "what train, valid and test share: bases, and exact k-mers",
-    "doctor": "what this machine can run, and whether its kernels are right",
-}
+__all__ = ["VERBS", "build_app", "main"]
+
+_LOG = logging.getLogger("dnadiff")
+
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes that shells give for SIGINT and SIGTERM, 128 plus the signal's number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0 when done, 1 when it failed, 2 for wrong usage."""
-    # Threads that spin at barriers take the cores that others need wherever a machine is shared. OpenMP reads this when
-    # torch is imported, so it must be said before.
+    """Runs one command.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
+    """
+    # Threads that spin at barriers take the cores that others need wherever a machine is shared.
+    # OpenMP reads this when torch is imported, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path may hold bytes or letters that stdout cannot encode: escape them, do not fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with _notes(quiet="--quiet" in words):
-            return _dispatch([word for word in words if word != "--debug"])
+        with _sigterm_raises():
+            code = _run(words)
+            sys.stdout.flush()  # a reader that has gone shows here, and not at exit
+            return code
     except KeyboardInterrupt:
-        return _fail("interrupted", FAILED)
+        return _fail("interrupted", INTERRUPTED)
+    except Terminated:
+        return _fail("terminated", TERMINATED)
+    except Interrupted as stop:
+        return _fail(str(stop), stop.code)
+    except SystemExit as stop:
+        return _exit_code(stop)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # whoever read stdout has had enough
+        # The reader of stdout has had enough, as head has. Python flushes stdout once more at
+        # exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
-        if debug:
+        if _asks_for_debug(words):
             traceback.print_exc()
         code = WRONG_USAGE if isinstance(error, UsageError) else FAILED
-        expected = isinstance(error, ValueError | OSError)
-        return _fail(
-            str(error) if expected else f"{type(error).__name__}: {error} (--debug shows where)",
-            code,
+        return _fail(_message(error), code)
+
+
+def build_app(asked: str | None = None, config: ConfigFile | None = None) -> App:
+    """Returns the parser of all verbs.
+
+    Args:
+        asked: the verb whose own description is shown by --help. Other verbs are not imported
+            until they are used.
+        config: reads the file of --config.
+    """
+    shared: dict[str, Any] = {
+        "help_format": "plaintext",
+        "version_flags": (),
+        "help_formatter": HelpLayout(),
+    }
+    root = App(
+        name="dnadiff",
+        help="Diffusion language models of DNA.",
+        help_epilogue="dnadiff VERB --help describes the flags of each verb.",
+        version=f"dnadiff {__version__}",
+        default_parameter=Parameter(negative_iterable=(), json_list=False, json_dict=False),
+        config=ConfigFile() if config is None else config,
+        exit_on_error=False,
+        print_error=False,
+        help_on_error=False,
+        verbose=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+        **(shared | {"version_flags": ("--version",)}),
+    )
+    data_verbs = ", ".join(verb for verb in VERBS if verb.startswith("data "))
+    data = App(name="data", help=f"genomes: {data_verbs}", help_epilogue="", **shared)
+    root.command(data)
+    for order, (verb, summary) in enumerate(VERBS.items()):
+        module, name = verb.split()[0], verb.split()[-1]
+        # Without help, cyclopts imports the verb and shows its docstring.
+        described = {} if verb == asked else {"help": summary}
+        (data if module == "data" else root).command(
+            f"dnadiff.cli.{module}:{FUNCTIONS.get(verb, name)}",
+            name=name,
+            sort_key=order,
+            help_epilogue="\n  ".join(["Examples:", *EXAMPLES[verb]]),
+            **shared,
+            **described,
         )
+    root.register_install_completion_command(
+        help="Install completion for your shell (bash, zsh, fish or PowerShell) and exit."
+    )
+    return root
+
+
+def _run(words: list[str]) -> int:
+    """Parses a command line and calls its verb."""
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    verb = find_verb(words)
+    config = ConfigFile()
+    app = build_app(verb, config)
+    try:
+        function, bound, _ = app.parse_args(words)
+    except CycloptsError as error:
+        raise UsageError(explain(error, verb)) from error
+    if "print_config" not in getattr(function, "__annotations__", ()):
+        function(*bound.args, **bound.kwargs)  # --help, --version and the like
+        return DONE if words else WRONG_USAGE
+
+    with _log_to_stderr(quiet=bool(bound.arguments.get("quiet"))):
+        if config.note:
+            _LOG.info(config.note)
+        if bound.arguments.get("print_config"):
+            print(to_yaml(bound), end="")
+            return DONE
+        return function(**_given(bound)) or DONE
+
+
+def _given(bound: BoundArguments) -> dict[str, Any]:
+    """Returns the arguments that the verb's function is called with."""
+    return {name: value for name, value in bound.arguments.items() if name not in SESSION}
+
+
+def _asks_for_debug(words: list[str]) -> bool:
+    """Whether a traceback was asked for; the command line may be one that cannot be parsed."""
+    return "--debug" in words or "--debug=true" in words
 
 
 @contextlib.contextmanager
-def _notes(*, quiet: bool) -> Iterator[None]:
-    """Inside, what the library has to say of its work goes to stderr."""
-    logger, handler = logging.getLogger("dnadiff"), logging.StreamHandler(sys.stderr)
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+def _sigterm_raises() -> Iterator[None]:
+    """Inside, SIGTERM raises `Terminated`, so that files are closed and checkpoints written."""
+    # Python takes signals in its first thread only; elsewhere the process dies of it as usual.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    """Answers SIGTERM."""
+    raise Terminated
+
+
+@contextlib.contextmanager
+def _log_to_stderr(*, quiet: bool) -> Iterator[None]:
+    """Inside, the library's log goes to stderr: all of it, or warnings only if `quiet`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PrintableFormatter())
+    level = _LOG.level
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        _LOG.removeHandler(handler)
+        _LOG.setLevel(level)
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Formats log records without characters that a terminal would act on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the lines of a record, each made printable."""
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
+def _message(error: Exception) -> str:
+    """Returns the line that describes an error; an unexpected one also names its class."""
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    return f"{type(error).__name__}: {error} (--debug shows where)"
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"dnadiff: {' '.join(message.split())}", file=sys.stderr)
+    """Prints one line to stderr and returns the exit code."""
+    with contextlib.suppress(BrokenPipeError):
+        print(f"dnadiff: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return DONE if words else WRONG_USAGE
-    if words[0] == "--version":
-        print(f"dnadiff {__version__}")
-        return DONE
-    verb, rest = _verb(words)
-    module = importlib.import_module(f"dnadiff.cli.{verb.split()[0]}")
-    command = module.COMMANDS[verb]
-    parser = _parser(verb, command)
-    if {"-h", "--help"} & set(rest):
-        print(re.sub(r"--[a-z]\w+", lambda flag: flag[0].replace("_", "-"), parser.format_help()))
-        return DONE
-    rest = module.prepare(rest) if hasattr(module, "prepare") else rest
-    try:
-        settings = vars(
-            parser.parse_args(_normalised(rest, parser, getattr(module, "BARE", {}).get(verb)))
-        )
-    except argparse.ArgumentError as error:
-        raise UsageError(f"{_plain(str(error))} (see {parser.prog} --help)") from error
-    except SystemExit:  # --print_config has printed
-        return DONE
-    settings.pop("config")
-    return command(**settings) or DONE
-
-
-def _overview() -> str:
-    verbs = "\n".join(f"  {verb:<15}{what}" for verb, what in VERBS.items())
-    return f"""dnadiff {__version__}: diffusion language models of DNA
-
-usage: dnadiff VERB [flags]
-
-{verbs}
-
-dnadiff VERB --help tells the flags of each. --debug shows the traceback of an error."""
-
-
-def _verb(words: list[str]) -> tuple[str, list[str]]:
-    """The verb, of one word or two, and the words after it."""
-    for size in (2, 1):
-        verb = " ".join(words[:size])
-        if verb in VERBS:
-            return verb, words[size:]
-    near = difflib.get_close_matches(" ".join(words[:2]), VERBS, 5, 0.4)
-    raise UsageError(
-        f"no verb {words[0]!r}; {'did you mean ' + ' or '.join(near) + '?' if near else 'see dnadiff -h'}"
-    )
-
-
-def _parser(verb: str, command: Callable[..., Any]) -> ArgumentParser:
-    parser = ArgumentParser(
-        prog=f"dnadiff {verb}", description=VERBS[verb], exit_on_error=False, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--config", action="config", help="YAML file, or the name of a shipped recipe."
-    )
-    parser.add_function_arguments(command, as_group=False)
-    return parser
-
-
-def _plain(message: str) -> str:
-    """One line of jsonargparse's message, with flags as they are typed and types by their names."""
-    message = " ".join(message.split())
-    key = re.search(r'Parser key "(\w+)":', message)
-    value = re.search(r"Given value: (.*)|Got value: (.*)", message)
-    if key is None or value is None:
-        return re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), message)
-    types = dict.fromkeys(
-        name for name in re.findall(r"<class '(\w+)'>", message) if name not in ("NoneType", "str")
-    )
-    choices = re.search(r"typing.Literal(\[.*?\])", message)
-    wanted = (
-        f"one of {choices[1]}" if choices else f"a value of type {' or '.join(types) or 'text'}"
-    )
-    return f"--{key[1].replace('_', '-')}: {wanted} is needed, not {value[1] or value[2]!r}"
-
-
-def _normalised(words: list[str], parser: ArgumentParser, bare: str | None) -> list[str]:
-    """Flags as the parser wants them: with underscores, a switch with its value, a repeated flag as one list.
-
-    Words that belong to no flag are values of the flag called `bare`, where there is one.
-    """
-    types = {action.dest: str(getattr(action, "_typehint", "")) for action in parser._actions}
-    rest = [
-        part
-        for word in words
-        for part in (word.split("=", 1) if re.match(r"--[a-z][\w-]*=", word) else [word])
-    ]
-    out: list[str] = []
-    lists: defaultdict[str, list[str]] = defaultdict(list)
-    while rest:
-        word = rest.pop(0)
-        if not re.fullmatch(r"--[a-z][\w-]*", word):
-            if bare is None:
-                out.append(word)
-                continue
-            rest.insert(0, word)
-            word, bare = f"--{bare}", bare if "list[" in types[bare] else None
-        name = word[2:].replace("-", "_")
-        if "list[" in types.get(name, "") and rest:
-            lists[name].append(rest.pop(0))
-            continue
-        out.append(f"--{name}")
-        if name == "config" and rest:
-            out.append(str(_config(rest.pop(0))))
-        elif "bool" in types.get(name, "") and rest[:1] not in (["true"], ["false"]):
-            out.append("true")
-        elif rest and name in types:
-            out.append(rest.pop(0))
-    return out + [
-        part for name, values in lists.items() for part in (f"--{name}", json.dumps(values))
-    ]
-
-
-def _config(name: str) -> Path:
-    """A YAML file, or a shipped recipe by its name."""
-    path = Path(name)
-    return path if path.is_file() or path.suffix else resource("configs", f"{name}.yaml")
+def _exit_code(stop: SystemExit) -> int:
+    """Returns the exit code of a library that ended the process itself."""
+    # Lightning answers Ctrl-C with sys.exit(1), which is neither a failure nor done.
+    if isinstance(stop.__context__, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
+    if stop.code is None or isinstance(stop.code, int):
+        return stop.code or DONE
+    return _fail(str(stop.code), FAILED)

@@ -1,72 +1,153 @@
-"""``dnadiff pretrain``: a genome in, a run folder out."""
+"""``dnadiff pretrain``: trains a model on a genome and writes a run folder."""
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from dnadiff.cli.flags import command
+from dnadiff.errors import InputError, UsageError, printable
 from dnadiff.training.recipe import Recipe
 
+_DEFAULTS = {
+    "caduceus-ps-118": "the paper's recipe, 50,000 steps of 2^20 bases, days on one GPU",
+    "laptop": "the paper's architecture on a CPU, an hour of training",
+}
+"""Recipes that are chosen where none is named, for a GPU and for a CPU, with their cost."""
 
+_FOLDER_VARIABLE = "DNADIFF_RUN_FOLDER"
+"""Passes the chosen run folder to the processes that Lightning starts for further devices."""
+
+
+@partial(command, settings=Recipe)
 def pretrain(
-    out: str | None = None, resume: str | None = None, quiet: bool = False, **settings: Any
+    *, out: str | None = None, resume: str | None = None, quiet: bool = False, **settings: Any
 ) -> None:
-    """Trains a diffusion language model on a genome, or on sequences with classes, and writes a run folder.
+    """Trains a diffusion language model on a genome, or on sequences with classes.
 
-    Held-out chromosomes, or sequences, are evaluated at the end.
+    Writes a run folder with the model, its bounds on held-out chromosomes or sequences, and all
+    that is needed to run it again.
 
     Args:
         out: the run folder, absent or empty; by default runs/GENOME-OBJECTIVE-DATE.
-        resume: go on with this interrupted run, from its last checkpoint; its config.yaml gives all other flags.
+        resume: go on with this interrupted run, from its last checkpoint; its config.yaml gives
+            all other flags. With auto, go on with the run in --out if it has a checkpoint, or else
+            start it, so that the same command can be given after every interruption.
         quiet: print nothing but the summary.
-        **settings: see `dnadiff.training.recipe.Recipe`.
+        **settings: the fields of `dnadiff.training.recipe.Recipe`.
     """
+    if resume == "auto" and out is None:
+        raise UsageError("--resume auto needs --out, the folder of the run")
+    if resume not in (None, "auto") and out is not None:
+        raise UsageError("--resume writes to the run's own folder: leave --out out")
     recipe = Recipe(**settings)
-    folder = Path(resume or out or _new_run(recipe))
+    # Imports torch, so only once the recipe is known to be right.
     from dnadiff.training.pretrain import pretrain as train
 
-    summary = train(recipe, folder, resume=resume is not None, quiet=quiet)
+    goes_on: bool | Literal["auto"] = "auto" if resume == "auto" else resume is not None
+    with _run_folder(recipe, out if resume == "auto" else resume or out) as folder:
+        summary = train(recipe, folder, resume=goes_on, quiet=quiet)
     if summary:
-        test = summary["test"]
-        sign = {"upper": "<=", "exact": "="}[test["bound"]]
-        print(
-            f"{folder}: test {sign} {test['nats_per_base']:.4f} +- {test['se'] or float('nan'):.4f} nats per base, "
-            f"perplexity {test['ppl']:.3f} ({test['windows']:,} windows)"
-            + (
-                f"; no class told {sign} {test['unconditional']['nats_per_base']:.4f}"
-                if "unconditional" in test
-                else ""
-            )
-        )
+        print(printable(_result(folder, summary["test"])))
 
 
-def prepare(words: list[str]) -> list[str]:
-    """Fills in the recipe where none is named: the interrupted run's own, or the one for this machine."""
-    for i, word in enumerate(words):
-        if word == "--config" or word.startswith("--config="):
-            return words
-        if word == "--resume" or word.startswith("--resume="):
-            run = word.partition("=")[2] or (words[i + 1] if i + 1 < len(words) else "")
-            return ["--config", f"{run}/config.yaml", *words]
+def default_config(run: str | None) -> tuple[str, str]:
+    """Returns the recipe where none is named: that of a resumed run, or one for this machine.
+
+    Args:
+        run: the run folder that is resumed.
+
+    Returns:
+        The file or name, and a note on what was chosen and how to choose another.
+    """
+    if run not in (None, "auto"):
+        return f"{run}/config.yaml", ""
     import torch
 
     name = "caduceus-ps-118" if torch.cuda.is_available() else "laptop"
-    what = {
-        "caduceus-ps-118": "the paper's recipe, 50,000 steps of 2^20 bases, days on one GPU",
-        "laptop": "the paper's architecture on a CPU, an hour of training",
-    }[name]
-    print(
-        f"recipe {name}: {what}; choose another with --config, or limit it with --max-time",
-        file=sys.stderr,
+    return name, (
+        f"recipe {name}: {_DEFAULTS[name]}; choose another with --config, or limit it with "
+        f"--max-time"
     )
-    return ["--config", name, *words]
 
 
-def _new_run(recipe: Recipe) -> Path:
+@contextlib.contextmanager
+def _run_folder(recipe: Recipe, given: str | None) -> Iterator[Path]:
+    """Yields the folder to write to: the given one, or a new one under ./runs.
+
+    A new folder is made at once, so that no other process can take its name, and removed again if
+    the run ends before anything was written to it.
+    """
+    inherited = os.environ.get(_FOLDER_VARIABLE)
+    if given is not None or inherited is not None:
+        yield Path(given or inherited or "")
+        return
+
+    if _other_processes(recipe):
+        raise UsageError("several processes train together: give --out, so that they share it")
+    parent_is_new = not Path("runs").exists()
+    folder = _make_folder(recipe)
+    os.environ[_FOLDER_VARIABLE] = str(folder)
+    try:
+        yield folder
+    finally:
+        del os.environ[_FOLDER_VARIABLE]
+        # rmdir takes empty folders only, which is what is wanted.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            if parent_is_new:
+                folder.parent.rmdir()
+
+
+def _other_processes(recipe: Recipe) -> bool:
+    """Whether a launcher other than Lightning starts processes, each of which runs this command."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun
+    if "SLURM_PROCID" in os.environ:
+        launched = max(launched, int(os.environ.get("SLURM_NTASKS", "1")))
+    return recipe.num_nodes > 1 or launched > 1
+
+
+def _make_folder(recipe: Recipe) -> Path:
+    """Makes runs/GENOME-OBJECTIVE-DATE, with a number after it where that is taken.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
     stem = Path(recipe.labels or recipe.genome[0]).name.split(".")[0]
-    return Path("runs") / f"{stem}-{recipe.objective}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    date = datetime.now().astimezone()
+    name = f"{stem}-{recipe.objective}-{date:%Y%m%d-%H%M%S}"
+    for count in itertools.count(1):
+        folder = Path("runs") / (name if count == 1 else f"{name}-{count}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            # Another run began within this second.
+            if not folder.parent.is_dir():
+                raise InputError("runs: is a file, a folder is needed; choose --out") from None
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be made ({error.strerror}); choose --out"
+            ) from error
+    raise AssertionError("unreachable")
 
 
-COMMANDS = {"pretrain": pretrain}
+def _result(folder: Path, test: dict[str, Any]) -> str:
+    """Returns the line that a finished run prints: its bound on the test set, with its error."""
+    sign = {"upper": "<=", "exact": "="}[test["bound"]]
+    error = f"+- {test['se'] or float('nan'):.4f}"
+    if test["se_blocks"] is not None:
+        error += f" (over windows; {test['se_blocks']:.4f} over blocks of 1 Mb)"
+    line = (
+        f"{folder}: test {sign} {test['nats_per_base']:.4f} {error} nats per base, "
+        f"perplexity {test['ppl']:.3f} ({test['windows']:,} windows)"
+    )
+    if "unconditional" in test:
+        line += f"; unconditional {sign} {test['unconditional']['nats_per_base']:.4f}"
+    return line

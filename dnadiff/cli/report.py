@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dnadiff.cli.flags import command
 from dnadiff.errors import UsageError
 from dnadiff.files import write_text
 
 
-def report(paths: list[str] | None = None, out: str = "report.html") -> None:
+@command
+def report(paths: list[str] | None = None, *, out: str = "report.html") -> None:
     """Writes one self-contained HTML page.
 
     Args:
@@ -21,7 +23,3 @@ def report(paths: list[str] | None = None, out: str = "report.html") -> None:
         raise UsageError("nothing to report: give run folders, FASTA files or results.csv files")
     write_text(out, page([Path(path) for path in paths]))
     print(f"report: {Path(out).resolve()}")
-
-
-COMMANDS = {"report": report}
-BARE = {"report": "paths"}

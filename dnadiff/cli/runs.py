@@ -1,30 +1,63 @@
-"""Which model a command means."""
+"""Which model a command uses, and which models are finished."""
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
-from dnadiff.errors import InputError
+from dnadiff.errors import InputError, printable
+
+
+def chosen_model(checkpoint: str | None) -> Path:
+    """Returns the model that --checkpoint names, or the newest finished run where it names none.
+
+    Raises:
+        InputError: if there is no finished run, or if `checkpoint` is an unfinished one.
+    """
+    if checkpoint is None:
+        return newest_run()
+    # Names such as hf:OWNER/NAME are no folders here, and `load` judges them.
+    path = Path(checkpoint)
+    if is_unfinished(path):
+        raise InputError(
+            f"{path}: this run has not finished, so it has no model yet: go on with dnadiff "
+            f"pretrain --resume {path}"
+        )
+    return path
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:
-    """The run in ./runs whose model is the newest; it is named on stderr.
+    """Returns the finished run in ./runs whose model is the newest, and names it on stderr.
 
     Raises:
-        InputError: if there is none, saying how to make one.
+        InputError: if there is none, saying how to make or finish one.
     """
-    models = [path.parents[1] for path in folder.glob("*/model/config.json")]
-    if not models:
+    runs = [path.parents[1] for path in folder.glob("*/model/config.json")]
+    # A run that was killed in its final bounds may have a model already.
+    finished = [run for run in runs if not is_unfinished(run)]
+    if not finished:
+        begun = [path.parent for path in folder.glob("*/config.yaml")]
+        if not begun:
+            raise InputError(
+                f"no model under ./{folder}: make one with dnadiff pretrain --genome FILE, or "
+                f"give --checkpoint"
+            )
+        latest = max(begun, key=lambda run: (run / "config.yaml").stat().st_mtime)
         raise InputError(
-            "no model under ./runs: make one with dnadiff pretrain --genome FILE, or give --checkpoint"
+            f"no finished run under ./{folder}: {latest} has not finished; go on with dnadiff "
+            f"pretrain --resume {latest}, or give --checkpoint"
         )
-    newest = max(models, key=lambda run: (run / "model" / "config.json").stat().st_mtime)
-    print(f"model: {newest} (the newest run; choose with --checkpoint)", file=sys.stderr)
+    newest = max(finished, key=lambda run: (run / "model" / "config.json").stat().st_mtime)
+    print(
+        f"model: {printable(str(newest))} (the newest finished run; choose with --checkpoint)",
+        file=sys.stderr,
+    )
     return newest
 
 
-def init_means_checkpoint(words: list[str]) -> list[str]:
-    """The words with --init as --checkpoint: the model to start from has one name wherever none is trained."""
-    return [re.sub(r"^--init(?=$|=)", "--checkpoint", word) for word in words]
+def is_unfinished(run: Path) -> bool:
+    """Whether a folder is a training run that is going on or was interrupted.
+
+    The summary is the last file that a run writes; its model is there before.
+    """
+    return (run / "config.yaml").is_file() and not (run / "summary.json").is_file()

@@ -1,4 +1,4 @@
-"""Training batches as a pure function of the step."""
+"""Makes training batches, as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ class Batch(NamedTuple):
         tokens: (B, L) token ids.
         rows: (B,) their numbers within the run.
         step: which optimiser step of the run.
-        weight: (B, L) what each base counts in the loss, or None where all count 1. Bounds are never weighted.
+        weight: (B, L) weight of each base in the loss, or None if all are 1. Bounds are never
+            weighted.
         label: (B,) the class of each window, or None.
-        total: what the loss of these windows is divided by: the scorable bases, weighted, of a micro-batch of this
-            step, on average over all micro-batches of all devices. None: those of these windows themselves.
+        total: what the loss of these windows is divided by: the weighted number of scorable bases
+            of a micro-batch, on average over all micro-batches of the step on all devices. None for
+            the bases of these windows.
     """
 
     tokens: Tensor
@@ -35,23 +37,24 @@ class Batch(NamedTuple):
 
 
 class Steps(Dataset[Batch]):
-    """The micro-batches of a stretch of optimiser steps, for one device.
+    """The micro-batches of a number of optimiser steps, for one device.
 
-    Window number i of a run is the same whatever the number of devices, workers and interruptions. Step s takes the
-    windows s * G ... (s + 1) * G - 1, where G = batch_size * accumulate * world. Each micro-batch takes
-    batch_size * world of them in order, and device r every world-th of those.
+    Window number i of a run does not depend on the number of devices, workers or interruptions.
+    Step s takes the windows s * G ... (s + 1) * G - 1, where G = batch_size * accumulate * world.
+    Each micro-batch takes batch_size * world of them in order, and device r every world-th of
+    those, from number r on.
 
-    Every device draws all windows of a step, which costs next to nothing beside the network, because the loss is
-    divided by the bases of all of them: so a step is the same however it is cut.
+    Every device draws all windows of a step, because the loss is divided by the bases of all of
+    them: so a step does not depend on how it is cut. The time is small beside the network's.
 
     Args:
-        draw: gives windows by their numbers.
+        draw: returns windows by their numbers.
         batch_size: windows of a micro-batch on each device.
         first: number of the first step.
         count: how many steps.
         accumulate: micro-batches of a step.
         rank: number of this device.
-        world: how many devices.
+        world: number of devices.
     """
 
     def __init__(
@@ -79,25 +82,22 @@ class Steps(Dataset[Batch]):
         drawn = self._drawn(step)
         across = self.batch_size * self.world
         mine = torch.arange(part * across + self.rank, (part + 1) * across, self.world)
-        weight, label = (
-            None if column is None else column[mine] for column in (drawn.weight, drawn.label)
-        )
+        weight = None if drawn.weight is None else drawn.weight[mine]
+        label = None if drawn.label is None else drawn.label[mine]
         rows = mine + step * across * self.accumulate
         return Batch(drawn.tokens[mine], rows, step, weight, label, self._total(drawn))
 
     def _drawn(self, step: int) -> Drawn:
-        """All windows of a step; kept, because its micro-batches follow each other."""
+        """Returns all windows of a step; they are kept for its next micro-batches."""
         if self._latest is None or self._latest[0] != step:
             size = self.batch_size * self.world * self.accumulate
             self._latest = step, self.draw(torch.arange(size) + step * size)
         return self._latest[1]
 
     def _total(self, drawn: Drawn) -> float:
-        """Weighted scorable bases of a micro-batch, on average over those of a step."""
-        scorable = DNA.scorable(drawn.tokens)
-        total = (
-            scorable.sum()
-            if drawn.weight is None
-            else (scorable * drawn.weight).sum(dtype=torch.float64)
-        )
+        """Returns the weighted scorable bases of a micro-batch, on average over those of a step."""
+        counted = DNA.scorable(drawn.tokens)
+        if drawn.weight is not None:
+            counted = counted * drawn.weight
+        total = counted.sum(dtype=torch.float64)
         return float(total) / (self.accumulate * self.world)

@@ -1,4 +1,4 @@
-"""How far a run is: in steps or in time, whichever is further. The learning rate follows it."""
+"""Measures the progress of a run, in steps or in time, and sets the learning rate by it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import time
 
 
 class Budget:
-    """A run's end in steps, in seconds of training, or both.
+    """The end of a run, in steps, in seconds of training, or both.
 
-    Time counts across interruptions. Where only steps end a run, progress is a function of the step alone, and a
-    resumed run repeats an uninterrupted one bit for bit.
+    Time counts across interruptions. If only steps end a run, progress is a function of the step
+    alone, and a resumed run repeats an uninterrupted one bit for bit.
+
+    Attributes:
+        max_steps: number of steps, or None.
+        max_seconds: seconds of training, or None.
+        spent: seconds before the clock was started last.
     """
 
     def __init__(self, max_steps: int | None, max_seconds: float | None) -> None:
@@ -21,7 +26,7 @@ class Budget:
         self._started: float | None = None
 
     def start(self) -> None:
-        """Starts, or goes on with, the clock."""
+        """Starts the clock, or continues it."""
         self._started = time.monotonic()
 
     def pause(self) -> None:
@@ -34,7 +39,7 @@ class Budget:
         return self.spent + (0.0 if self._started is None else time.monotonic() - self._started)
 
     def progress(self, step: int, elapsed: float | None = None) -> float:
-        """Share of the run that is done, in [0, 1]."""
+        """Returns the share of the run that is done, in [0, 1]; the larger of steps and time."""
         in_steps = 0.0 if self.max_steps is None else step / self.max_steps
         in_time = 0.0
         if self.max_seconds is not None:
@@ -45,10 +50,12 @@ class Budget:
 def learning_rate(
     progress: float, *, peak: float, final: float, warmup: float, cooldown: float | None = None
 ) -> float:
-    """Linear warm-up to `peak` over the first `warmup` of the run, then a cosine down to `final`.
+    """Returns the learning rate at a progress in [0, 1].
 
-    With a `cooldown` the rate stays at `peak` instead, and falls in a straight line to `final` over this last share of
-    the run. What came before the fall does not depend on when the run ends, so the end may be moved.
+    It rises linearly to `peak` over the first `warmup` of the run, and then follows a cosine down
+    to `final`. With a `cooldown` it stays at `peak` instead, and falls linearly to `final` over
+    this last share of the run. The rate before the fall does not depend on the end of the run, so
+    the end may be moved.
     """
     if progress < warmup:
         return peak * progress / warmup

@@ -1,41 +1,48 @@
-"""What happens around the steps: averaging of weights, the clock, the log and the progress bar."""
+"""Lightning callbacks: averaged weights, the clock, the log, the progress bar, checkpoints."""
 
 from __future__ import annotations
 
 import csv
-import sys
+import math
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, WeightAveraging
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from torch import Tensor
 
+from dnadiff.errors import InputError
+from dnadiff.files import atomic_path
+from dnadiff.progress import Display
 from dnadiff.training.budget import Budget
-from dnadiff.training.recipe import Recipe
+from dnadiff.training.checkpoints import LAST, keep_best
+from dnadiff.training.interruption import Interruption
+from dnadiff.training.recipe import Recipe, seconds
 
 
 class Ema(WeightAveraging):
-    """Exponential moving average of the weights with decay min(0.9999, (1 + n) / (10 + n)) at update n."""
+    """Averages the weights: exponentially, with decay min(0.9999, (1 + n) / (10 + n)) at update n.
+
+    The small bounds and the final model use the average.
+    """
 
     def __init__(self) -> None:
         super().__init__(use_buffers=False, avg_fn=ema)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Ends with the average, also where a run resumes behind its last step and so never ends training."""
+        """Ends with the average, also where a run is resumed after its last step and takes none."""
         self._copy_average_to_current(pl_module)
 
 
 def ema(average: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
-    """One update of a moving average whose memory grows with the number n of updates before it."""
+    """Returns the average after an update, where n updates were made before."""
     decay = min(0.9999, (1.0 + float(n)) / (10.0 + float(n)))
     return torch.lerp(current.detach(), average, decay)
 
 
 class Clock(Callback):
-    """Runs the budget's clock and ends training when it is spent; kept in checkpoints."""
+    """Runs the clock of the budget and ends training when its time is over."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -58,11 +65,11 @@ class Clock(Callback):
         self.budget.pause()
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds spent."""
+        """Returns the seconds of training so far, for a checkpoint."""
         return {"elapsed": self.budget.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from the seconds spent."""
+        """Continues from the seconds of a checkpoint."""
         self.budget.spent = float(state_dict["elapsed"])
 
 
@@ -70,106 +77,217 @@ METRICS = ("step", "bases_seen", "bases_per_second", "train_nats_per_base", "val
 
 
 class MetricsLog(Callback):
-    """Appends rows to metrics.csv; on resuming, rows after the checkpoint are dropped."""
+    """Appends rows to metrics.csv; a resumed run drops the rows after its checkpoint.
+
+    Figures are means over all devices. The losses since the last row are kept in checkpoints, so
+    that a resumed run writes the rows of an uninterrupted one.
+    """
 
     def __init__(self, path: Path, recipe: Recipe, budget: Budget) -> None:
         self.path, self.recipe, self.budget = path, recipe, budget
+        self._losses: list[Tensor] = []
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Writes the heading, or drops what a resumed run will write again."""
+        """Writes the heading, and again the rows up to the current step."""
         if not trainer.is_global_zero:
             return
         rows = list(csv.reader(self.path.read_text().splitlines())) if self.path.exists() else []
-        kept = [
-            row
-            for row in rows[1:]
-            if len(row) == len(METRICS) and int(row[0]) <= trainer.global_step
-        ]
-        with self.path.open("w", newline="") as file:
+        kept = []
+        for row in rows[1:]:
+            # A row that a killed process left unfinished is after the checkpoint in any case.
+            if len(row) == len(METRICS) and int(row[0]) <= trainer.global_step:
+                kept.append(row)
+        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([METRICS, *kept])
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A row every so many steps, with the mean training loss since the last."""
-        step = trainer.global_step
-        if (
-            step % self.recipe.log_every == 0
-            and pl_module.train_nats
-            and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        ):
-            self._write(trainer, step, f"{torch.stack(pl_module.train_nats).mean().item():.5f}", "")
-            pl_module.train_nats.clear()
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begins a new mean after each checkpoint, so that a resumed run logs the same rows."""
-        pl_module.train_nats.clear()
+        """Writes a row every `log_every` steps, with the mean training loss since the last."""
+        self._losses.append(pl_module.latest)
+        step_ends = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not step_ends or trainer.global_step % self.recipe.log_every:
+            return
+        mean = torch.stack(self._losses).mean()
+        self._losses.clear()
+        # Every device logs at the same steps, so all take part in the reduction.
+        mean = trainer.strategy.reduce(mean, reduce_op="mean")
+        self._write(trainer, trainer.global_step, f"{mean.item():.5f}", "")
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """A row with the small bound on valid windows."""
-        if pl_module.valid_nats:
-            nats, bases = torch.stack(pl_module.valid_nats).sum(0).tolist()
-            pl_module.valid_nats.clear()
-            self._write(trainer, trainer.global_step, "", f"{nats / bases:.5f}")
+        """Writes a row with the small bound on valid windows, and passes it to the module."""
+        total = torch.stack(pl_module.valid_nats).sum(0)
+        pl_module.valid_nats.clear()
+        nats, bases = trainer.strategy.reduce(total, reduce_op="sum").tolist()
+        pl_module.valid_bound = nats / bases
+        self._write(trainer, trainer.global_step, "", f"{pl_module.valid_bound:.5f}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the losses since the last row, for a checkpoint."""
+        return {"losses": [loss.item() for loss in self._losses]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues from the losses of a checkpoint."""
+        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
 
     def _write(self, trainer: Any, step: int, train: str, valid: str) -> None:
+        """Appends a row; step 0 has none."""
         if not trainer.is_global_zero or not step:
             return
         seen = step * self.recipe.bases_per_step(trainer.world_size)
+        speed = seen / max(self.budget.elapsed, 1e-9)
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow(
-                [step, seen, f"{seen / max(self.budget.elapsed, 1e-9):.0f}", train, valid]
-            )
+            csv.writer(file).writerow([step, seen, f"{speed:.0f}", train, valid])
 
 
 class Bar(Callback):
-    """A progress bar on stderr with bases per second and the time left; silent where stderr is no terminal."""
+    """Shows the progress of training on stderr: steps, bases per second, loss and time left."""
 
     def __init__(self, recipe: Recipe, budget: Budget, *, quiet: bool) -> None:
         self.recipe, self.budget = recipe, budget
-        self.progress = Progress(
-            TextColumn("pretrain"),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f} %"),
-            TextColumn("step {task.fields[step]}"),
-            TextColumn("{task.fields[nats]} nats/base"),
-            TextColumn("{task.fields[rate]} bases/s"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]} left"),
-            console=Console(stderr=True),
-            disable=quiet or not sys.stderr.isatty(),
-        )
-        self.task: TaskID | None = None
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Shows the bar."""
-        if trainer.is_global_zero:
-            self.progress.start()
-            self.task = self.progress.add_task("", total=1.0, step=0, nats="-", rate="-", left="-")
+        self.display = Display(quiet=quiet)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Moves the bar."""
-        if self.task is None:
+        if not trainer.is_global_zero:
             return
+        # The time of earlier processes of this run counts, and so do their steps.
         done = self.budget.progress(trainer.global_step)
         elapsed = self.budget.elapsed
         seen = trainer.global_step * self.recipe.bases_per_step(trainer.world_size)
-        left = elapsed * (1 - done) / max(done, 1e-9)
-        self.progress.update(
-            self.task,
-            completed=done,
-            step=trainer.global_step,
-            rate=f"{seen / max(elapsed, 1e-9):,.0f}",
-            left=f"{int(left // 60)}:{int(left % 60):02d}",
-            nats=f"{pl_module.latest.item():.3f}",
+        self.display.move(
+            "pretrain",
+            trainer.global_step,
+            self.recipe.max_steps or 0,
+            unit=" bases",
+            note=f"{pl_module.latest.item():.3f} nats/base",
+            share=done,
+            rate=seen / max(elapsed, 1e-9),
+            left=elapsed * (1 - done) / max(done, 1e-9),
         )
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Takes the bar away."""
-        self.progress.stop()
+        """Removes the bar."""
+        self.display.stop()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Takes the bar away, so that the error is readable."""
-        self.progress.stop()
+        """Removes the bar, so that the error is readable."""
+        self.display.stop()
+
+
+class Checkpoints(Checkpoint):
+    """Writes checkpoints: after each small bound, by the clock, and when a signal ends the run.
+
+    All devices agree on each of these. Lightning calls this callback after all others, so that
+    their state is that after the step.
+
+    Args:
+        folder: where to write.
+        recipe: of the run.
+        identity: of the run; it is kept in each checkpoint.
+        interruption: notes the signals.
+    """
+
+    def __init__(
+        self, folder: Path, recipe: Recipe, identity: dict[str, Any], interruption: Interruption
+    ) -> None:
+        self.folder, self.recipe, self.interruption = folder, recipe, interruption
+        self.identity = identity
+        self.best = math.inf
+        self._interval = (
+            math.inf if recipe.checkpoint_time is None else seconds(recipe.checkpoint_time)
+        )
+        self._written = 0.0  # when the last checkpoint was written, by the monotonic clock
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Notes signals from here on."""
+        self._written = time.monotonic()
+        # Lightning has set its own handlers meanwhile, which use collective operations at any
+        # moment and so can hang several devices.
+        self.interruption.handle()
+        self.interruption.deferred = True
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes a checkpoint after a step if the time has come, or if the run is to end."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        due = time.monotonic() - self._written >= self._interval
+        ends, due = self._any(trainer, self.interruption.signum is not None, due)
+        step = trainer.global_step
+        # After these steps comes a small bound, and then a checkpoint. To stop before it would
+        # make a resumed run differ, which would not compute it.
+        bound_follows = (
+            step % self.recipe.checkpoint_every == 0
+            or step == self.recipe.max_steps
+            or trainer.should_stop
+        )
+        if (ends or due) and not bound_follows:
+            self._save(trainer)
+            if ends:
+                raise self.interruption.ends(step)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Writes a checkpoint after a small bound."""
+        better = pl_module.valid_bound < self.best
+        self.best = min(self.best, pl_module.valid_bound)
+        self._save(trainer)
+        if better and trainer.is_global_zero:
+            keep_best(self.folder)
+        (ends,) = self._any(trainer, self.interruption.signum is not None)
+        if ends:
+            raise self.interruption.ends(trainer.global_step)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Lets signals end the run at once again."""
+        self.interruption.deferred = False
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Lets signals end the run at once again."""
+        self.interruption.deferred = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best small bound so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues from the best small bound of a checkpoint."""
+        self.best = state_dict["best"]
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Adds what the run is made of."""
+        checkpoint["run"] = self.identity | {"devices": trainer.world_size}
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Checks the number of devices, which the size of a step depends on.
+
+        Raises:
+            InputError: if it is another one.
+        """
+        before = checkpoint["run"]["devices"]
+        if before != trainer.world_size:
+            raise InputError(
+                f"{self.folder.parent}: cannot be resumed: it was trained on {before} devices, and "
+                f"there are {trainer.world_size} now; give it as many"
+            )
+
+    def _save(self, trainer: Any) -> None:
+        """Writes a checkpoint, unless a weight is not finite."""
+        # Gradients that are not finite are never applied, but a step can still overflow a weight.
+        if not all(bool(p.isfinite().all()) for p in trainer.lightning_module.parameters()):
+            raise InputError(
+                f"a weight is not finite at step {trainer.global_step:,}: lower learning_rate (it "
+                f"was {self.recipe.learning_rate:g}) and start again"
+            )
+        trainer.save_checkpoint(self.folder / LAST)
+        self._written = time.monotonic()
+
+    def _any(self, trainer: Any, *flags: bool) -> list[bool]:
+        """Returns each flag as set if any device has set it."""
+        if trainer.world_size == 1:
+            return list(flags)
+        counts = torch.tensor(flags, dtype=torch.float32, device=trainer.strategy.root_device)
+        return (trainer.strategy.reduce(counts, reduce_op="sum") > 0).tolist()

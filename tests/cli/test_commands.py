@@ -1,4 +1,4 @@
-"""The three commands in little, on a genome made here and on real yeast."""
+"""The three main commands on a tiny simulated genome, and on real yeast."""
 
 import re
 import subprocess
@@ -91,7 +91,7 @@ def test_generate_takes_the_newest_run_and_says_so(here, capsys):
         )
 
 
-def test_what_is_longer_than_the_training_windows_is_drawn_in_such_windows(here, capsys, tmp_path):
+def test_long_sequences_are_drawn_in_windows_of_the_training_length(here, capsys, tmp_path):
     assert main(["generate", "--length", "150", "--steps", "3"]) == 0
     out, err = capsys.readouterr()
     chosen = "sampler=ancestral steps=3 window=64 stride=32"
@@ -184,9 +184,7 @@ def test_a_killed_command_goes_on_without_a_duplicate(here, tmp_path):
     ],
     ids=lambda flags: " ".join(flags),
 )
-def test_a_command_goes_on_only_from_what_was_asked_in_the_same_words(
-    here, tmp_path, capsys, begun, other
-):
+def test_a_command_resumes_only_records_of_the_same_request(here, tmp_path, capsys, begun, other):
     def named(flags):  # a site comes from a file whose name stays
         path = tmp_path / "sites.txt"
         path.write_text(flags[-1])
@@ -201,7 +199,7 @@ def test_a_command_goes_on_only_from_what_was_asked_in_the_same_words(
     assert part.read_text() == before and not out.exists()
 
 
-def test_wrong_usage_is_that_whatever_the_number_of_templates(here, tmp_path, capsys):
+def test_wrong_usage_is_reported_for_any_number_of_templates(here, tmp_path, capsys):
     (tmp_path / "two.fa").write_text(">a\nACNN\n>b\nNNGT\n")
     assert main(["generate", "--template", str(tmp_path / "two.fa"), "--temperature", "0"]) == 2
     assert "dnadiff: temperature must be above 0" in capsys.readouterr().err
@@ -244,8 +242,8 @@ def test_constraints_are_kept_and_recorded(here, tmp_path):
             "GGTCTC|GAGACC|GAATTC", sequence
         )
         assert (
-            "avoid=BsaI,GAATTC require=TATAWAAG gc=0.4:0.6,0.2:0.8:20 max_homopolymer=4 unique_kmer=10"
-            in description
+            "avoid=BsaI,GAATTC require=TATAWAAG gc=0.4:0.6,0.2:0.8:20 max_homopolymer=4 "
+            "unique_kmer=10" in description
         )
 
 
@@ -316,7 +314,7 @@ def test_an_interval_of_a_genome_is_redesigned(here, tmp_path):
         (["--genome", "tiny.fa"], 2, "--genome goes with a BED file"),
         (["--out", "tiny.fa"], 1, "tiny.fa: exists already"),
         (["--out", "new.fa.gz"], 2, "leave .gz out"),
-        (["--out", "tiny.fa/x"], 1, "choose another --out"),
+        (["--out", "tiny.fa/x"], 1, "choose another"),
     ],
 )
 def test_generate_says_what_is_wrong_and_writes_nothing(here, capsys, flags, code, message):
@@ -377,7 +375,9 @@ def gc_content(text):
     return (sequences.count("G") + sequences.count("C")) / len(sequences)
 
 
-def test_classes_are_drawn_as_they_are_and_the_header_says_so(classes, monkeypatch, capsys):
+def test_samples_of_a_class_have_its_gc_content_and_the_header_names_it(
+    classes, monkeypatch, capsys
+):
     monkeypatch.chdir(classes)
     command = ["generate", "--length", "40", "--num", "20", "--steps", "10"]
     shares = {}
@@ -458,7 +458,7 @@ def test_a_model_without_labels_draws_no_class(here, capsys):
     assert "trained without labels: leave --label out" in capsys.readouterr().err
 
 
-def test_a_page_about_everything(here, tmp_path, capsys):
+def test_a_report_of_a_run_and_samples(here, tmp_path, capsys):
     (run,) = (here / "runs").iterdir()
     samples, page = tmp_path / "samples.fa", tmp_path / "report.html"
     assert main(["generate", "--length", "50", "--num", "3", "--out", str(samples)]) == 0

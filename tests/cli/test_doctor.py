@@ -1,4 +1,4 @@
-"""What `dnadiff doctor` says of this machine, and of worse ones."""
+"""What `dnadiff doctor` reports of this machine, and of machines with faults."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from dnadiff.cli.doctor import EXTRAS, _extra
 from dnadiff.cli.main import main
 from dnadiff.ops.causal_conv import causal_conv_reference
 
@@ -98,7 +99,7 @@ def test_a_wrong_kernel_is_exit_1(capsys, monkeypatch):
 @pytest.mark.parametrize(
     "error", [ImportError("undefined symbol: _ZN3c10"), OSError("libcudart.so.11: cannot open")]
 )
-def test_a_package_that_is_there_but_broken(capsys, monkeypatch, error):
+def test_an_installed_package_that_cannot_be_imported(capsys, monkeypatch, error):
     class Broken:
         def find_spec(self, name, path=None, target=None):
             if name == "twobitreader":
@@ -110,6 +111,14 @@ def test_a_package_that_is_there_but_broken(capsys, monkeypatch, error):
     extras = {extra["package"]: extra for extra in json.loads(capsys.readouterr().out)["extras"]}
     assert extras["twobitreader"]["problem"] == f"broken: {type(error).__name__}: {error}"
     assert extras["twobitreader"]["version"] is None
+
+
+def test_extras_that_need_the_installed_torch_say_how_to_build_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mamba_ssm", None)  # not installed, wherever this runs
+    problem = _extra("mamba_ssm")["problem"]
+    assert problem.startswith("not installed")
+    for package in ("mamba_ssm", "causal_conv1d"):
+        assert "pip install --no-build-isolation" in EXTRAS[package][1]
 
 
 def test_a_gpu_is_named_and_checked(capsys, monkeypatch):

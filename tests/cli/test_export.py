@@ -26,7 +26,7 @@ def run(request, tmp_path, monkeypatch):
     return tmp_path / "runs" / "one"
 
 
-def test_what_is_exported_gives_the_same_logits(run, capsys):
+def test_an_exported_model_gives_the_same_logits(run, capsys):
     assert main(["export", "--out", "out"]) == 0
     assert re.match(r"out: Caduceus-P[Sh], [\d,]+ parameters\n", capsys.readouterr().out)
     ids = torch.randint(3, 12, (2, 30), generator=torch.Generator().manual_seed(1))
@@ -37,7 +37,7 @@ def test_what_is_exported_gives_the_same_logits(run, capsys):
     assert dnadiff.load("out").digest == dnadiff.load(run).digest
 
 
-def test_nothing_of_our_own_goes_out(run):
+def test_only_the_network_is_exported(run):
     assert main(["export", "--checkpoint", str(run), "--out", "out"]) == 0
     config = json.loads((run.parents[1] / "out" / "config.json").read_text())
     assert (
@@ -86,7 +86,7 @@ def saved(lm, folder):
     return folder
 
 
-def test_mamba_goes_out_as_a_caduceus_of_one_direction(tmp_path, capsys):
+def test_mamba_is_exported_as_a_caduceus_of_one_direction(tmp_path, capsys):
     lm = CaduceusLM(CaduceusConfig(d_model=8, n_layer=1, rcps=False, bidirectional=False))
     folder, out = saved(lm, tmp_path / "model"), tmp_path / "out"
     assert main(["export", "--checkpoint", str(folder), "--out", str(out)]) == 0
@@ -102,7 +102,7 @@ def test_mamba_goes_out_as_a_caduceus_of_one_direction(tmp_path, capsys):
     ],
     ids=["hyena", "transformer"],
 )
-def test_what_has_no_published_format_does_not_go_out(lm, name, tmp_path, capsys):
+def test_a_backbone_without_a_published_format_is_refused(lm, name, tmp_path, capsys):
     folder, out = saved(lm, tmp_path / "model"), tmp_path / "out"
     assert main(["export", "--checkpoint", str(folder), "--out", str(out)]) == 1
     assert (

@@ -1,4 +1,4 @@
-"""Every objective on every backbone: it trains, ends with a bound, and loads again; or it says why it cannot."""
+"""Every objective on every backbone trains, ends with a bound and loads again, or says why not."""
 
 import pytest
 import torch

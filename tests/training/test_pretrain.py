@@ -15,8 +15,9 @@ from dnadiff.genome.windows import Drawn
 from dnadiff.rng import Stream, uniform
 from dnadiff.training.batches import Steps
 from dnadiff.training.callbacks import ema
-from dnadiff.training.module import decay_groups
-from dnadiff.training.pretrain import _precision as precision_of
+from dnadiff.training.checkpoints import read_checkpoint
+from dnadiff.training.fit import precision_of
+from dnadiff.training.module import Pretraining, decay_groups
 from dnadiff.training.pretrain import build, pretrain
 from dnadiff.training.recipe import Recipe
 
@@ -38,9 +39,8 @@ def table(path):
 
 def test_a_run_folder_holds_what_is_promised(run, genome):
     folder, summary = run
-    assert {p.name for p in folder.iterdir()} == {
-        "config.yaml", "model", "checkpoints", "metrics.csv", "summary.json", "bounds.csv", "audit.csv",
-    }  # fmt: skip
+    files = {"config.yaml", "metrics.csv", "summary.json", "bounds.csv", "audit.csv"}
+    assert {p.name for p in folder.iterdir()} == files | {"model", "checkpoints"}
     assert {p.name for p in (folder / "model").iterdir()} == {
         "config.json",
         "model.safetensors",
@@ -48,7 +48,14 @@ def test_a_run_folder_holds_what_is_promised(run, genome):
     }
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert summary["steps"] == 6 and summary["bases_seen"] == 6 * 4 * 64
-    assert set(summary["test"]) == {"nats_per_base", "se", "ppl", "bound", "windows", "bases"}
+    keys = {"nats_per_base", "se", "se_blocks", "ppl", "bound", "windows", "blocks", "bases"}
+    assert set(summary["test"]) == keys
+    assert summary["skipped_steps"] == 0
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        "last.ckpt",
+        "previous.ckpt",
+        "best.ckpt",
+    }
     assert summary["test"]["bound"] == "upper" and summary["test"]["windows"] == 8
     assert 1.3 < summary["test"]["nats_per_base"] < 1.5 and summary["test"]["se"] > 0
     assert Recipe.read(folder / "config.yaml") == tiny_recipe(genome)
@@ -162,11 +169,11 @@ def test_a_killed_run_resumes_bit_for_bit(run, genome, tmp_path):
     assert logs[0] == logs[1]
 
 
-def test_a_run_killed_behind_its_last_step_ends_with_the_same_average(
+def test_a_run_killed_after_its_last_step_ends_with_the_same_average(
     run, genome, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr("dnadiff.training.pretrain._finish", lambda *args, **options: 1 / 0)
+        patch.setattr("dnadiff.training.pretrain.finish", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pretrain(tiny_recipe(genome), tmp_path / "cut", quiet=True)
     resumed = pretrain(tiny_recipe(genome), tmp_path / "cut", resume=True, quiet=True)
@@ -200,11 +207,11 @@ def test_what_is_saved_of_an_objective_gives_its_figures_again(genome, tmp_path)
     assert plain.conditioning is None and plain.self_cond is None
 
 
-def test_nothing_is_told_to_a_left_to_right_model(genome):
+def test_a_left_to_right_model_has_no_noise_level(genome):
     recipe = tiny_recipe(
         genome, objective="autoregressive", backbone="mamba", time_conditioning=True
     )
-    with pytest.raises(UsageError, match="no noise level to tell"):
+    with pytest.raises(UsageError, match="no noise level to condition on"):
         build(recipe, Autoregressive())
 
 
@@ -221,7 +228,7 @@ def test_bfloat16_is_another_arithmetic_for_the_same_run(genome, tmp_path):
 
 @pytest.mark.parametrize(("pays", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_precision_is_that_of_the_machine(monkeypatch, genome, pays, expected):
-    monkeypatch.setattr("dnadiff.training.pretrain.bfloat16_pays", lambda device: pays)
+    monkeypatch.setattr("dnadiff.training.fit.prefers_bf16", lambda device: pays)
     assert precision_of(tiny_recipe(genome)) == expected
     assert precision_of(tiny_recipe(genome, precision="32-true")) == "32-true"
 
@@ -266,13 +273,31 @@ def test_bad_data_leaves_no_folder_behind(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_diverging_run_says_what_to_do(genome, tmp_path):
-    with pytest.raises(InputError, match="lower --learning-rate"):
-        pretrain(
-            tiny_recipe(genome, learning_rate=1e30, warmup=0.0, clip=1e30),
-            tmp_path / "nan",
-            quiet=True,
-        )
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [(20, "in 10 steps in a row, up to step 11"), (3, "bound on valid is not")],
+)
+def test_a_diverging_run_says_what_to_do(genome, tmp_path, steps, message):
+    wild = tiny_recipe(genome, learning_rate=1e30, warmup=0.0, clip=1e30, max_steps=steps)
+    with pytest.raises(InputError, match=f"{message}.*lower learning_rate"):
+        pretrain(wild, tmp_path / "nan", quiet=True)
+    assert not (tmp_path / "nan" / "model").exists()
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(genome, tmp_path, monkeypatch):
+    step = Pretraining.training_step
+
+    def sometimes(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)
+        return loss * torch.nan if batch.step in (1, 2, 4) else loss
+
+    monkeypatch.setattr(Pretraining, "training_step", sometimes)
+    summary = pretrain(tiny_recipe(genome), tmp_path / "run", quiet=True)
+    assert summary["skipped_steps"] == 3 and summary["steps"] == 6
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        content = read_checkpoint(path)
+        for state in (content["state_dict"], content["current_model_state"]):
+            assert all(value.isfinite().all() for value in state.values())
 
 
 @pytest.mark.parametrize("n", [0, 1, 10, 10**7])
@@ -316,12 +341,11 @@ def test_devices_and_micro_batches_share_the_windows_of_a_step(world, accumulate
     ("batch_size", "accumulate", "world"), [(4, 3, 1), (2, 3, 2), (6, 2, 1), (3, 1, 4)]
 )
 def test_a_step_is_the_same_however_it_is_cut(genome, batch_size, accumulate, world):
-    """Gradients of micro-batches and devices, averaged, are those of one large batch: same masks, same weights."""
+    """The mean gradient of micro-batches and devices is that of one batch with the same masks."""
     recipe = tiny_recipe(genome, soft_mask_weight=0.5)
     denoiser = build(recipe, MDLM())
-    alphabet = torch.tensor(
-        [7, 8, 9, 10, 11]
-    )  # with N, so that micro-batches have unequal numbers of bases
+    # With N, so that micro-batches have unequal numbers of bases.
+    alphabet = torch.tensor([7, 8, 9, 10, 11])
 
     def draw(index):
         noise = uniform(0, Stream.SOURCE, index, 64)

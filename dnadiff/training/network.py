@@ -1,0 +1,101 @@
+"""Builds the network of a run: new, or started from a trained model."""
+
+from __future__ import annotations
+
+import torch
+
+from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM
+from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
+from dnadiff.backbones.language_model import LanguageModel
+from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
+from dnadiff.diffusion import Objective
+from dnadiff.errors import UsageError
+from dnadiff.model import Model, load
+from dnadiff.training.recipe import Recipe
+
+
+def build(recipe: Recipe, objective: Objective, labels: tuple[str, ...] = ()) -> LMDenoiser:
+    """Returns the network: new, with weights that the seed determines, or started from `init`.
+
+    A conditioning that the model of `recipe.init` lacks starts at zero, so that the network first
+    computes what it did before. A conditioning that both have is taken over, and so are the weights
+    of the objective if it is the same one. If the classes differ from those of the model, they are
+    learned anew.
+
+    Args:
+        recipe: of the run.
+        objective: what it minimises; its weights are set as well.
+        labels: the classes on which the network is conditioned.
+
+    Returns:
+        The network on the CPU, in training mode.
+
+    Raises:
+        UsageError: if it cannot carry the objective.
+    """
+    torch.manual_seed(recipe.seed)
+    needs_sigma = recipe.time_conditioning
+    if needs_sigma is None:
+        needs_sigma = objective.time_conditioned
+    if needs_sigma and objective.causal:
+        raise UsageError(
+            f"{recipe.objective} has no noise level to condition on: leave time_conditioning out"
+        )
+
+    if recipe.init is None:
+        network = _new_network(recipe, causal=objective.causal)
+        denoiser = _denoiser(network, objective, needs_sigma, labels)
+    else:
+        model = load(recipe.init, device="cpu")
+        denoiser = _continued(model, objective, needs_sigma, labels)
+    objective.check(denoiser)
+    return denoiser.train()
+
+
+def _continued(
+    model: Model, objective: Objective, needs_sigma: bool, labels: tuple[str, ...]
+) -> LMDenoiser:
+    """Returns the network of a trained model for this objective, with all weights that fit."""
+    before = model.denoiser
+    denoiser = _denoiser(before.lm, objective, needs_sigma, labels)
+
+    if before.needs_sigma == needs_sigma and before.labels == labels:
+        denoiser.conditioning = before.conditioning
+    elif before.needs_sigma and needs_sigma and not before.labels:
+        # The noise level is known already; only the classes are new.
+        assert denoiser.conditioning is not None and before.conditioning is not None
+        denoiser.conditioning.add_labels_to(before.conditioning)
+
+    if before.self_conditioned == denoiser.self_conditioned:
+        denoiser.self_cond = before.self_cond
+    same_type = type(model.objective) is type(objective)
+    if same_type and model.objective.options == objective.options:
+        objective.load_state_dict(model.objective.state_dict())
+    return denoiser
+
+
+def _denoiser(
+    lm: LanguageModel, objective: Objective, needs_sigma: bool, labels: tuple[str, ...]
+) -> LMDenoiser:
+    """Returns a language model as the denoiser that the objective needs."""
+    return LMDenoiser(
+        lm,
+        needs_sigma=needs_sigma,
+        labels=labels,
+        outputs=objective.outputs,
+        self_conditioned=objective.self_conditioned,
+    )
+
+
+def _new_network(recipe: Recipe, *, causal: bool) -> LanguageModel:
+    """Returns a new backbone; `causal` is for the one that can be either."""
+    d_model, n_layer = recipe.d_model, recipe.n_layer
+    if recipe.backbone == "hyena":
+        return HyenaLM(HyenaConfig(d_model=d_model, n_layer=n_layer, l_max=recipe.window))
+    if recipe.backbone == "transformer":
+        return TransformerLM(TransformerConfig(d_model=d_model, n_layer=n_layer, causal=causal))
+
+    # Mamba is a Caduceus stack that reads one strand in one direction.
+    strands, directions = recipe.backbone == "caduceus-ps", recipe.backbone != "mamba"
+    return CaduceusLM(CaduceusConfig(d_model, n_layer, rcps=strands, bidirectional=directions))
