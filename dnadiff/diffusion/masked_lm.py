@@ -36,7 +36,7 @@ class MaskedLM(Objective):
     def per_token_loss(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
         """The cross-entropy of the chosen letters (B, L), so weighted that their mean stands for every letter."""
         scorable = self.alphabet.scorable(tokens)
-        count = (scorable.sum(1) * _CHOSEN).round().long().clamp(min=1)
+        count = (scorable.sum(1).double() * _CHOSEN).round().long().clamp(min=1)
         chosen = hide(scorable, count, draw.uniform(Stream.MASK, tokens.shape[1]))
         fate = draw.uniform(Stream.FATE, tokens.shape[1])
         letter = (

@@ -314,8 +314,8 @@ class Objective(nn.Module, ABC):
         name = type(self).__name__
         if self.causal and not denoiser.causal:
             raise UsageError(
-                f"{name} needs a network that sees only what lies to the left (--backbone mamba, hyena or "
-                f"transformer), and this one sees both sides: what it gives for a whole sequence is a pseudo-likelihood"
+                f"{name} needs a causal network, one that sees only what lies to the left (backbone mamba, hyena or"
+                f" transformer); this one sees both sides, so what it gives is a pseudo-likelihood"
             )
         if denoiser.outputs != self.outputs:
             raise UsageError(
