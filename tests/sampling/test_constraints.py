@@ -1,6 +1,8 @@
 import itertools
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from checker import violations
@@ -151,7 +153,7 @@ def test_what_is_drawn_keeps_to_everything_or_an_error_says_what_cannot_be_kept(
             template, rows=3, seed=seed, sampler=sampler, steps=steps, approximate=True, **spec
         )
     except InputError as error:
-        assert re.search("--(avoid|require|gc|max-homopolymer|unique-kmer) ?", str(error)), error
+        assert re.match("(avoid|require|gc|max_homopolymer|unique_kmer) ", str(error)), error
         return
     for sequence in sequences:
         assert spelled(template, sequence)
@@ -262,75 +264,75 @@ def test_without_a_constraint_nothing_changes():
         (
             "NNGGTCTCNN",
             {"avoid": ["BsaI"]},
-            r"--avoid BsaI \(GGTCTC\): the template's letters break it at position 8",
+            r"avoid BsaI \(GGTCTC\): the template's letters break it at position 8",
         ),
-        ("NNGAGACCNN", {"avoid": ["BsaI"]}, r"--avoid BsaI \(GGTCTC\): the template"),
+        ("NNGAGACCNN", {"avoid": ["BsaI"]}, r"avoid BsaI \(GGTCTC\): the template"),
         (
             "NNGGTCTSNN",
             {"avoid": ["GGTCTC", "GGTCTG"]},
-            "--avoid GGTCTC and --avoid GGTCTG: no letter is left",
+            "avoid GGTCTC and avoid GGTCTG: no letter is left",
         ),
         (
             "NAAAAAAANN",
             {"max_homopolymer": 6},
-            "--max-homopolymer 6: the template's letters break it at position 8",
+            "max_homopolymer 6: the template's letters break it at position 8",
         ),
         (
             "N" * 50,
             {"avoid": ["A", "C"]},
-            "--avoid A and --avoid C: no letter is left at position 1,",
+            "avoid A and avoid C: no letter is left at position 1,",
         ),
         (
             "GCGCGCGCNN",
             {"gc": ["0.4:0.6"]},
-            "--gc 0.4:0.6: the template's letters break it at position 7",
+            "gc 0.4:0.6: the template's letters break it at position 7",
         ),
         (
             "NNNNNNNNNGCGCGCGCGCGNNNNNNNNN",
             {"gc": ["0:1", "0.2:0.8:10"]},
-            "--gc 0.2:0.8:10: the template's letters",
+            "gc 0.2:0.8:10: the template's letters",
         ),
         (
             "NACGTTAGNNACGTTAGN",
             {"unique_kmer": 7},
-            "--unique-kmer 7: the template's letters break it at position 17",
+            "unique_kmer 7: the template's letters break it at position 17",
         ),
         (
             "NACGTTAGNNCTAACGTN",
             {"unique_kmer": 7},
-            "--unique-kmer 7: the template's letters break it",
+            "unique_kmer 7: the template's letters break it",
         ),
         ("N" * 600, {"unique_kmer": 4}, "597 4-mers, but there are only 136 different"),
-        ("N" * 100, {"gc": ["0.501:0.505"]}, "--gc 0.501:0.505: no number of G and C in 100 bases"),
+        ("N" * 100, {"gc": ["0.501:0.505"]}, "gc 0.501:0.505: no number of G and C in 100 bases"),
         (
             "N" * 50,
             {"require": ["AGGTCTCA"], "avoid": ["BsaI"]},
-            r"--require AGGTCTCA contains --avoid BsaI \(GGTCTC\)",
+            r"require AGGTCTCA contains avoid BsaI \(GGTCTC\)",
         ),
         (
             "N" * 50,
             {"require": ["AAAWAAAA"], "avoid": ["WWWW"]},
-            "--require AAAWAAAA contains --avoid WWWW",
+            "require AAAWAAAA contains avoid WWWW",
         ),
         (
             "N" * 7,
             {"require": ["TATAWAAG"]},
-            "--require TATAWAAG: the template has no place for it",
+            "require TATAWAAG: the template has no place for it",
         ),
         (
             "ACGTNNNNACGTACGT",
             {"require": ["TATAWAAG"]},
-            "--require TATAWAAG: the template has no place for it",
+            "require TATAWAAG: the template has no place for it",
         ),
         (
             "N" * 10,
             {"require": ["GATTACA", "CATTAGA"]},
-            "--require CATTAGA: in 200 tries no place was found where they fit",
+            "require CATTAGA: in 200 tries no place was found where they fit",
         ),
         (
             "N" * 9,
             {"require": ["GGGGG"], "gc": ["0:0.5"]},
-            "--require GGGGG: in 200 tries .* keeps --gc 0:0.5",
+            "require GGGGG: in 200 tries .* keeps gc 0:0.5",
         ),
         (
             "N" * 30,
@@ -345,7 +347,7 @@ def test_what_cannot_be_kept_is_named(template, spec, message):
 
 
 def test_the_template_is_blamed_rather_than_the_motif():
-    with pytest.raises(InputError, match=r"^--avoid BsaI \(GGTCTC\): the template"):
+    with pytest.raises(InputError, match=r"^avoid BsaI \(GGTCTC\): the template"):
         draw("NNGGTCTCNNNNNNNN", avoid=["BsaI"], require=["TATA"])
 
 
@@ -354,32 +356,87 @@ def test_a_network_without_a_letter_that_fits():
         def __call__(self, tokens, sigma=None, label=None, token_probs=None):
             return torch.tensor([0.0, -torch.inf, -torch.inf, -torch.inf]).expand(*tokens.shape, 4)
 
-    with pytest.raises(InputError, match="--max-homopolymer 3: no letter fits"):
+    with pytest.raises(InputError, match="max_homopolymer 3: no letter fits"):
         draw("N" * 20, denoiser=Stubborn(), max_homopolymer=3)
 
 
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ({"avoid": ["EcoR1"]}, InputError, "--avoid EcoR1: .* did you mean EcoRI"),
+        ({"avoid": ["EcoR1"]}, InputError, "avoid EcoR1: .* did you mean EcoRI"),
         (
             {"avoid": ["XYZ"]},
             InputError,
-            "--avoid XYZ: neither IUPAC letters nor a known restriction enzyme",
+            "avoid XYZ: neither IUPAC letters nor a known restriction enzyme",
         ),
-        ({"avoid": ["NNN"]}, InputError, "--avoid NNN: N alone is every sequence"),
-        ({"avoid": [""]}, InputError, "--avoid"),
+        ({"avoid": ["NNN"]}, InputError, "avoid NNN: N alone matches every sequence"),
+        ({"avoid": [""]}, InputError, "avoid"),
         ({"avoid": ["none.fa"]}, InputError, "none.fa: No such file"),
-        ({"gc": ["0.6:0.4"]}, UsageError, "--gc 0.6:0.4: LOW:HIGH"),
-        ({"gc": ["40:60"]}, UsageError, "--gc 40:60"),
-        ({"gc": ["0.4:0.6:0"]}, UsageError, "--gc 0.4:0.6:0"),
-        ({"max_homopolymer": 0}, UsageError, "--max-homopolymer must be at least 1"),
-        ({"unique_kmer": 32}, UsageError, "--unique-kmer must be 1 to 31, not 32"),
+        ({"gc": ["0.6:0.4"]}, UsageError, "gc 0.6:0.4: write LOW:HIGH"),
+        ({"gc": ["40:60"]}, UsageError, "gc 40:60"),
+        ({"gc": ["0.4:0.6:0"]}, UsageError, "gc 0.4:0.6:0"),
+        ({"max_homopolymer": 0}, UsageError, "max_homopolymer must be at least 1"),
+        ({"unique_kmer": 32}, UsageError, "unique_kmer must be 1 to 31, not 32"),
     ],
 )
 def test_words_that_mean_nothing_are_named(spec, error, message):
     with pytest.raises(error, match=message):
         Constraints(**spec)
+
+
+@pytest.mark.parametrize(
+    ("one", "several"),
+    [
+        ({"avoid": "GAATTC"}, {"avoid": ["GAATTC"]}),
+        ({"avoid": "EcoRI"}, {"avoid": ["EcoRI"]}),
+        ({"require": "TATAWAAG"}, {"require": ["TATAWAAG"]}),
+        ({"gc": "0.4:0.6:50"}, {"gc": ["0.4:0.6:50"]}),
+        ({"avoid": None, "gc": None}, {}),
+        ({"avoid": (site for site in ("BsaI", "GAATTC"))}, {"avoid": ["BsaI", "GAATTC"]}),
+        ({"max_homopolymer": np.int64(4)}, {"max_homopolymer": 4}),
+    ],
+)
+def test_a_single_text_is_one_item_and_not_its_letters(one, several):
+    one, several = Constraints(**one), Constraints(**several)
+    assert (one.avoid, one.require, one.gc) == (several.avoid, several.require, several.gc)
+    assert str(one) == str(several)
+
+
+def test_a_site_given_as_a_bare_string_is_avoided():
+    (sequence,) = draw("N" * 5, avoid="GAATTC", denoiser=Quiet())
+    assert sequence == "CCCCC"  # letter by letter it would forbid G, A, T and C
+
+
+def test_a_path_is_a_file_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("GATTACA").write_text("BsaI\n")
+    for path in (Path("GATTACA"), [Path("GATTACA")]):
+        assert [site.letters for site in Constraints(avoid=path).avoid] == ["GGTCTC"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"gc": (0.4, 0.6)},
+            r'^gc must be a list of texts such as "0.4:0.6" .*, not \(0.4, 0.6\)$',
+        ),
+        ({"gc": 0.5}, "^gc must be a list of texts"),
+        ({"avoid": [b"GAATTC"]}, '^avoid must be a list of texts such as "GAATTC" or "EcoRI"'),
+        ({"require": 8}, "^require must be a list"),
+        ({"max_homopolymer": "4"}, "^max_homopolymer must be a whole number, not '4'"),
+        ({"max_homopolymer": True}, "^max_homopolymer must be a whole number, not True"),
+        ({"unique_kmer": 8.0}, "^unique_kmer must be a whole number, not 8.0"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_named(spec, message):
+    with pytest.raises(UsageError, match=message):
+        Constraints(**spec)
+
+
+def test_several_sites_in_one_text_are_asked_for_as_a_list():
+    with pytest.raises(InputError, match="avoid GAATTC,GGATCC: .*; give several sites as a list"):
+        Constraints(avoid="GAATTC,GGATCC")
 
 
 # ---- each idea by itself ---------------------------------------------------------------------------------------------
@@ -390,7 +447,7 @@ def test_an_enzyme_is_known_in_any_case():
         avoid=["bsai", "ECORI", "drdv", "ggtctc"]
     ).avoid  # drdv could be letters, but who means those
     assert [site.letters for site in sites] == ["GGTCTC", "GAATTC", "CATGNAC", "GGTCTC"]
-    assert sites[0].name == "--avoid BsaI (GGTCTC)" and sites[3].name == "--avoid GGTCTC"
+    assert sites[0].name == "avoid BsaI (GGTCTC)" and sites[3].name == "avoid GGTCTC"
 
 
 def test_sites_are_read_from_files(tmp_path):
@@ -400,8 +457,7 @@ def test_sites_are_read_from_files(tmp_path):
     sites = Constraints(avoid=[str(listed), str(fasta)]).avoid
     assert [site.letters for site in sites] == ["GGTCTC", "TTAATTAA", "GATTACA", "ACGTACGT"]
     assert (
-        sites[0].name.endswith("--avoid BsaI (GGTCTC)")
-        and sites[3].name == "--avoid second (ACGTACGT)"
+        sites[0].name.endswith("avoid BsaI (GGTCTC)") and sites[3].name == "avoid second (ACGTACGT)"
     )
     (tmp_path / "none.txt").write_text("# nothing\n")
     with pytest.raises(InputError, match=r"none\.txt: no site"):

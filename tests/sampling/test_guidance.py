@@ -337,25 +337,25 @@ def test_what_draws_a_class():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((None, 2.0, None, MDLM()), "--guidance goes with --label"),
-        ((None, None, Words(), MDLM()), "--guide goes with --label"),
+        ((None, 2.0, None, MDLM()), "^guidance goes with label"),
+        ((None, None, Words(), MDLM()), "^guide goes with label"),
         (("third", None, None, MDLM()), "no class 'third'; there are first, second"),
         (("third", None, Words(), MDLM()), "no class 'third'; there are first, second"),
         (("first", -1.0, None, MDLM()), "guidance must be 0 or more, not -1"),
         (("first", float("nan"), None, MDLM()), "guidance must be 0 or more"),
         (
             ("first", None, Words(), UDLM()),
-            "--guide is for models trained with masks, .* with uniform noise",
+            "a guide is for models trained with masks, .* with uniform noise",
         ),
         (("first", None, Words(), Plaid()), "with gaussian noise"),
-        (("first", None, Words(), Autoregressive()), "--guide is for models trained with masks"),
+        (("first", None, Words(), Autoregressive()), "trained with masks, .* from left to right"),
     ],
 )
 def test_a_class_that_cannot_be_drawn(arguments, message):
     with pytest.raises(UsageError, match=message):
         apply_guidance(SOURCE, *arguments)
     with pytest.raises(
-        UsageError, match="trained without labels: leave --label out, or give --guide"
+        UsageError, match="trained without labels: leave label out, or give a guide"
     ):
         apply_guidance(JointSource(3), "first", None, None, MDLM())
 
