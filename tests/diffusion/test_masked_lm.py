@@ -1,8 +1,9 @@
+import pytest
 import torch
-from closed_forms import MarkovSource
+from closed_forms import IndependentSource, MarkovSource
 
 from dnadiff.alphabet import DNA
-from dnadiff.diffusion import MDLM, MaskedLM
+from dnadiff.diffusion import MDLM, Draw, MaskedLM
 
 SOURCE = MarkovSource(length=12)
 
@@ -52,6 +53,15 @@ def test_fifteen_percent_are_predicted_of_which_most_are_masked_some_replaced_an
     assert (
         abs(replaced - 0.15 * 0.1 * 0.75) < 0.002
     )  # a quarter of the random letters is the letter itself
+
+
+@pytest.mark.parametrize("letters", [20, 190, 350, 1024])
+def test_the_number_of_predicted_bases_is_rounded_in_double_precision(letters):
+    """In float32 0.15 times 190 is 28.500002, and 29 bases would be predicted."""
+    objective, tokens = MaskedLM(), torch.full((3, letters), 7)
+    draw = Draw(torch.zeros(3), 0, 0, torch.arange(3))
+    terms = objective.per_token_loss(IndependentSource(length=letters), tokens, draw)
+    assert (terms > 0).sum(1).tolist() == [round(0.15 * letters)] * 3
 
 
 def test_the_loss_is_the_mean_cost_of_the_predicted_letters():
