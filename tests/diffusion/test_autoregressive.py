@@ -56,7 +56,7 @@ def test_a_network_that_only_claims_to_be_causal_is_refused():
 
 
 class Copies:
-    """A network that claims to be causal, and knows the base `ahead` positions on at some positions."""
+    """A network that claims to be causal, and sees the base `ahead` positions further on."""
 
     causal, needs_sigma, outputs = True, False, 4
 
@@ -110,7 +110,8 @@ def test_a_network_is_probed_once_and_again_for_longer_sequences():
         objective.bound(network, tokens[:, :length])
         calls.append(network.rows - len(tokens))
     assert calls == [5, 0, 0, 2, 0]
-    # Another network, and one that is wrapped for the classes of a batch, are probed for themselves.
+    # Another network, and one that is wrapped for the classes of a batch, are probed for
+    # themselves.
     with pytest.raises(ValueError, match="outputs move"):
         objective.bound(Copies(3), tokens)
     objective.bound(conditioned(network, torch.zeros(3, dtype=torch.int64)), tokens)

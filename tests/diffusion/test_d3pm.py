@@ -10,7 +10,7 @@ from dnadiff.errors import UsageError
 
 
 class Imperfect(JointSource):
-    """Wrong in every way that the contract allows: blurred, moved by its own letter and the time, unsure of masks."""
+    """A wrong network: depends on its own base and on time, and gives the mask some probability."""
 
     needs_sigma = True
 
@@ -30,9 +30,10 @@ class Imperfect(JointSource):
 
 
 def literal(denoiser, x, *, absorbing, steps):
-    """The bound of one sequence, and -log p of it under the chain of reverse steps, from matrices over all states.
+    """Returns the bound and -log p of one sequence, by matrices of the steps over all states.
 
-    Over K letters, and the mask last where noise absorbs. Rows are where a step begins, columns where it ends.
+    Over K letters, and the mask last where noise absorbs. Rows are where a step begins, columns
+    where it ends.
     """
     size = 5 if absorbing else 4
     target = torch.eye(5)[4] if absorbing else torch.full((4,), 0.25)
@@ -145,7 +146,7 @@ def test_with_zero_masking_it_is_masked_diffusion_in_steps_and_tends_to_it():
 
 
 def test_uniform_noise_tends_to_continuous_time_draw_by_draw():
-    """A million steps of the same noise: the cost of a step times its share of time is the integrand."""
+    """Over a million steps, the cost of a step over its share of time is the integrand."""
     net, tokens = Imperfect(3, 4), X.expand(500, 3) + DNA.first_id
     steps = D3PM(noise="uniform", steps=10**9).bound(net, tokens, draws=4, seed=1)
     torch.testing.assert_close(

@@ -65,7 +65,7 @@ def test_the_number_of_predicted_bases_is_rounded_in_double_precision(letters):
 
 
 def test_the_loss_is_the_mean_cost_of_the_predicted_letters():
-    """Letters that are left in view are predicted as well: leave-one-out, the exact source does not see them."""
+    """Visible bases are predicted too: the exact source is leave-one-out and does not use them."""
     tokens = SOURCE.sample(4000)
     loss = MaskedLM().loss(SOURCE, tokens)
     costs = []

@@ -35,7 +35,8 @@ def test_the_bound_of_a_sequence_is_the_mean_over_all_its_masks():
         ]
         by_count.append(torch.stack([masked_nats(source, tokens, m) for m in masks]).mean())
     exact = torch.stack(by_count).mean()
-    # For the exact denoiser the mean over all masks is a true upper bound on -log p of this sequence, not equal to it.
+    # For the exact denoiser the mean over all masks is a true upper bound on -log p of this
+    # sequence, not equal to it.
     assert exact > -source.table[0, 2, 3, 1].log() - 1e-12
     many = MDLM().bound(source, tokens.expand(4000, 4), draws=8, seed=5)
     assert abs(many.nats.mean() - exact) < 4 * many.nats.std() / 4000**0.5

@@ -51,7 +51,8 @@ def test_the_bound_in_continuous_time_is_the_same_for_every_schedule(name):
 def test_a_schedule_that_leaves_letters_visible_needs_its_prior():
     linear = MDLM(estimator="time", schedule="linear")
     left, at_one = np.exp(-10.0), float(cost_at_rate(COSTS, torch.tensor(1.0, dtype=torch.float64)))
-    # Without the prior it is too low by left * c(1): no bound. The prior pays log 4 for each letter that is left.
+    # Without the prior it is too low by left * c(1): no bound. The prior pays log 4 for each letter
+    # that is left.
     assert expected(linear) - ENTROPY == pytest.approx(-left * at_one, rel=1e-3)
     assert expected(linear) + 8 * left * np.log(4) > ENTROPY
     tokens = SOURCE.sample(2000)
@@ -66,7 +67,8 @@ def test_the_published_estimator_is_low_by_what_it_leaves_out_at_both_ends():
     c0, c1 = cost_at_rate(COSTS, torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
     published = (expected(MDLM(estimator="published")) - ENTROPY) / 8
     assert published == pytest.approx(-eps * (c0 + c1 - ENTROPY) / 8, rel=2e-3)
-    # A clean mask rate t, with t from eps to 1: averaged it is high, multiplied by 1 - eps it is low by eps c(0).
+    # A clean mask rate t, with t from eps to 1: averaged it is high, multiplied by 1 - eps it is
+    # low by eps c(0).
     clean = quadrature(lambda q: cost_at_rate(COSTS, eps + (1 - eps) * q))
     assert (clean - ENTROPY) / 8 == pytest.approx(eps * (ENTROPY - c0) / 8, rel=2e-3)
     assert (clean * (1 - eps) - ENTROPY) / 8 == pytest.approx(-eps * c0 / 8, rel=2e-3)
@@ -121,7 +123,7 @@ def test_discrete_time_bounds_the_likelihood_of_its_own_sampler():
 
 
 def two_step_law(source):
-    """The law (64,) of what two ancestral steps give: a fair coin for each letter to be drawn in the first."""
+    """Distribution (64,) after two ancestral steps, with half of the bases drawn in each."""
     law = torch.zeros(64, dtype=torch.float64)
     letters = source.sequences + DNA.first_id
     for first in range(8):

@@ -34,7 +34,7 @@ def _one_thread():
 
 
 class Seeing(MarkovSource):
-    """The exact leave-one-out answer of a Markov chain to the evidence; it learns nothing from an earlier answer."""
+    """The exact leave-one-out prediction of a Markov chain; ignores its earlier prediction."""
 
     needs_sigma, self_conditioned = True, True
 
@@ -86,14 +86,14 @@ def legendre(low, high, count):
 
 
 def answers(source, plaid, gamma, letters, normal):
-    """Plaid's own functions at given noise: evidence, log P of the source, log P0 of chance, each (M, L, 4)."""
+    """Returns evidence, log P of the source and log P0 without a network, each (M, L, 4)."""
     evidence = plaid.evidence(plaid.noised(letters, gamma, normal), gamma)
     log_p = plaid.log_posterior(source, torch.full_like(letters, DNA.mask_id), evidence, gamma)
     return evidence, log_p, evidence.log_softmax(-1)
 
 
 def expected(source, plaid, gamma, count=60):
-    """-log P and |E - x^|^2, then the same of chance, expected at one level for each letter: (4, 4)."""
+    """Expected -log P and |E - x^|^2, with and without the network, for each letter: (4, 4)."""
     nodes, weights = hermite(count)
     columns = []
     for letter in range(4):
@@ -158,7 +158,7 @@ def test_what_chance_says_is_known_for_every_letter():
 
 
 class Wavering(Seeing):
-    """A network whose trust in the other letters depends on the noise: at either end the bound has a slope."""
+    """A network that depends on the noise level, so that the bound has a slope at both ends."""
 
     def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         return (
@@ -203,7 +203,8 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy_but_for_the_ends(self_co
     source = Seeing(length=6)
     tokens = source.sample(10_000)
     plaid = frozen(gamma=(-4.0, 8.0), dimension=4, self_conditioning=self_conditioning)
-    # Few levels where letters are plain and where nothing is seen: the schedule that its gradient leads to.
+    # Few levels where letters are plain and where nothing is seen: the schedule that its gradient
+    # leads to.
     middle = torch.linspace(-4, 8, 32)
     plaid.schedule.shares.data = -((middle + 1.5) / 2.5).square()
     bound = plaid.bound(source, tokens, draws=8, seed=3)
@@ -214,7 +215,7 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy_but_for_the_ends(self_co
 
 
 def two_letters(source, plaid, gammas, count=6):
-    """Of a pair at levels (G,), by quadrature in four dimensions: sum of H(x_l | z), H(x | z), sum of |E - x^|^2."""
+    """Sum of H(x_l | z), H(x | z) and sum of |E - x^|^2 of a pair at levels (G,), by quadrature."""
     nodes, weights = hermite(count)
     normal = torch.stack([nodes.repeat_interleave(len(nodes), 0), nodes.repeat(len(nodes), 1)], 1)
     weight = torch.outer(weights, weights).flatten()
@@ -246,7 +247,8 @@ def test_the_gap_is_lost_dependence_at_the_first_level_and_distance_from_the_pri
     apart, together, distance = two_letters(source, plaid, torch.cat([gammas, ends]))
     diffusion = (weights * torch.exp(-gammas) / 2 * distance[:6]).sum()
     gap = apart[6] + diffusion + 2 * plaid.prior() - source.entropy()
-    # H(x) - H(x | z_1) is what z_1 says of x: take it from the KL given x, and that of z_1's own law is left.
+    # H(x) - H(x | z_1) is what z_1 says of x: take it from the KL given x, and that of z_1's own
+    # law is left.
     kl = 2 * plaid.prior() - (source.entropy() - together[7])
     assert apart[6] - together[6] > 0.02 and kl > 0.01
     assert gap.item() == pytest.approx((apart[6] - together[6] + kl).item(), abs=1e-3)
@@ -316,7 +318,8 @@ def test_a_quarter_of_the_rows_are_asked_twice_in_training_and_all_of_them_for_a
     torch.testing.assert_close(
         second[2][..., 4:].sum(-1)[shown], torch.ones(len(first[0]), 5).double()
     )
-    # Every letter is hidden, N is not; the levels are finite and well spread where the network is told them.
+    # Every letter is hidden, N is not; the levels are finite and well spread where the network is
+    # told them.
     assert (second[0][:, 2] == N).all() and (second[0][:, [0, 1, 3, 4]] == DNA.mask_id).all()
     log_odds = torch.log(torch.expm1(second[1].double()))
     assert -3.8 < log_odds.min() < -3.5 and 2.7 < log_odds.max() < 3.1
@@ -370,7 +373,7 @@ def test_the_schedule_learns_by_the_gradient_of_the_second_moment():
         schedule.shares += torch.randn(32, generator=torch.Generator().manual_seed(1))
 
     def estimates():
-        """Of an integral over gamma, at 50 times in each bin; and the probability that each time stands for."""
+        """Integrand over gamma at 50 times in each bin, and the probability of each time."""
         share = schedule.shares.detach().double().softmax(0)[:, None]
         t = share.cumsum(0) - share * (1 - (torch.arange(50) + 0.5) / 50)
         level = schedule(t.flatten())

@@ -15,7 +15,8 @@ FAR = (0, 2**24, 10**8, 2**40, 2**55)
 def test_rates_stay_distinct_and_evenly_spread(first):
     multiples = golden_multiples(torch.arange(1024) + first).sort().values
     assert len(multiples.unique()) == 1024
-    # Of any n consecutive multiples of the golden ratio, gaps are below 2.62 / n (the three-gap theorem).
+    # Of any n consecutive multiples of the golden ratio, gaps are below 2.62 / n (the three-gap
+    # theorem).
     assert multiples.diff().max() < 2.62 / 1024
 
 

@@ -36,7 +36,10 @@ def test_mass_that_is_not_one_costs_its_excess():
 
 
 def test_the_score_entropy_written_out_has_this_value():
-    """Lou et al., equation 9: sigma' (sum_b s_b - r log s_x0 + r (log r - 1)), s_b = r w_b, r = 1 / (e^sigma - 1)."""
+    """Lou et al., equation 9: sigma' (sum_b s_b - r log s_x0 + r (log r - 1)),
+
+    with s_b = r w_b and r = 1 / (e^sigma - 1).
+    """
     logits = torch.randn(4, dtype=torch.float64)
     for t in (1e-3, 0.5, 0.999):
         r, slope = (1 - t) / t, 1 / (1 - t)  # log-linear: sigma = -log(1 - t)
@@ -93,7 +96,7 @@ def test_with_uniform_noise_a_normalised_network_has_udlms_bound():
 
 @pytest.mark.parametrize("rate", [0.02, 0.4, 0.95])
 def test_with_uniform_noise_the_cost_is_the_score_entropy(rate):
-    """Of free scores: sigma'/K times the sum over y != z of s - r log s + r (log r - 1), for alpha = 1 - t."""
+    """sigma'/K times the sum over y != z of s - r log s + r (log r - 1), for alpha = 1 - t."""
     logits = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     cost, alpha = rate_cost(logits, all_pairs(rate)), 1 - rate
     for x, z in itertools.product(range(4), repeat=2):

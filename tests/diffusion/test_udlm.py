@@ -9,7 +9,7 @@ SOURCES = [IndependentSource(length=8, seed=1), MarkovSource(length=12), Mixture
 
 
 def above_entropy(nats, source, tokens):
-    """By how much a bound is above -log p, sequence by sequence: the mean, and its standard error."""
+    """Mean difference of a bound and -log p, paired by sequence, and its standard error."""
     paired = nats - source.nll(tokens)
     return paired.mean(), paired.std() / len(tokens) ** 0.5
 

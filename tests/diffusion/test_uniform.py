@@ -134,9 +134,9 @@ def test_the_cost_keeps_its_digits_at_the_ends_of_time(rate):
     cost, mu = rate_cost(log_mu, all_pairs(rate)), log_mu.exp()
     x, z = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
     mu_x, mu_z = (mu.gather(-1, letter[..., None])[..., 0] for letter in (x, z))
-    if (
-        rate < 0.5
-    ):  # no noise: what mu gives to other letters, and for a letter that changed how unlikely that was
+    if rate < 0.5:
+        # Little noise: the probability that mu gives to other letters, and for a letter that has
+        # changed how unlikely that was.
         changed = ((4 * mu_z / (rate * mu_x)).log() - 1) / rate
         expected = torch.where(x == z, (1 / mu_z - 1) / 4, changed)
         torch.testing.assert_close(cost, expected, rtol=100 * max(rate, 1e-9), atol=0)
@@ -148,7 +148,7 @@ def test_the_cost_keeps_its_digits_at_the_ends_of_time(rate):
 
 
 def test_knowing_the_law_of_single_letters_costs_exactly_minus_its_logarithm():
-    """Without neighbours there is no gap, whatever the letter: so the control variate has no bias."""
+    """A single base has no gap, so the control variate has no bias."""
     law = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     answer, quantile = (
         law.log().expand(4, 4, 4),
@@ -184,7 +184,7 @@ def test_the_control_variate_calms_the_estimate():
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
 @pytest.mark.parametrize("coarse", [False, True], ids=["float32", "bfloat16"])
 def test_values_and_gradients_are_finite_at_the_ends_of_time(objective, coarse):
-    """With one scorable letter in the first rows, and certain answers, right and wrong, among the rest."""
+    """One scorable base in the first rows; in the others certain predictions, right and wrong."""
     tokens = torch.full((len(ENDS), 6), DNA.unknown_id)
     tokens[:, 2] = 9
     tokens = torch.cat(
@@ -241,7 +241,10 @@ def test_a_small_caduceus_trains_in_bfloat16(objective):
 
 
 def test_a_trained_network_comes_as_close_to_the_entropy_as_with_masks():
-    """Knowing nothing is 0.40 nats a base above the entropy. Longer training closes what is left of the difference."""
+    """Knowing nothing is 0.40 nats a base above the entropy.
+
+    Longer training closes what is left of the difference.
+    """
     source, steps = MarkovSource(length=32), 300
     test, above, se = source.sample(1000, seed=99), {}, {}
     for objective in (MDLM(), UDLM()):

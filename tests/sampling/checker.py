@@ -1,4 +1,4 @@
-"""Whether a sequence keeps to constraints, in plain Python: nothing here is shared with the sampler."""
+"""Checks a sequence against constraints in plain Python, without any code of the sampler."""
 
 import re
 

@@ -68,7 +68,7 @@ def spelled(template, sequence):
     )
 
 
-# ---- nothing is ever broken ------------------------------------------------------------------------------------------
+# ---- nothing is ever broken ----
 
 
 def test_a_thousand_sequences_under_five_constraints_at_once():
@@ -197,7 +197,7 @@ def test_a_sampler_of_its_own_may_draw_and_wipe_out():
     assert [violations(DNA.decode(row), **spec) for row in tokens] == [[]] * 8
 
 
-# ---- the same sequences ----------------------------------------------------------------------------------------------
+# ---- the same sequences ----
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "first_hitting"])
@@ -255,7 +255,7 @@ def test_without_a_constraint_nothing_changes():
     )
 
 
-# ---- what cannot be kept ---------------------------------------------------------------------------------------------
+# ---- what cannot be kept ----
 
 
 @pytest.mark.parametrize(
@@ -435,11 +435,11 @@ def test_arguments_of_the_wrong_type_are_named(spec, message):
 
 
 def test_several_sites_in_one_text_are_asked_for_as_a_list():
-    with pytest.raises(InputError, match="avoid GAATTC,GGATCC: .*; give several sites as a list"):
+    with pytest.raises(InputError, match=r"avoid GAATTC,GGATCC: .*; give several sites as a list"):
         Constraints(avoid="GAATTC,GGATCC")
 
 
-# ---- each idea by itself ---------------------------------------------------------------------------------------------
+# ---- each idea by itself ----
 
 
 def test_an_enzyme_is_known_in_any_case():

@@ -25,7 +25,7 @@ COUNT = 10_000
 
 
 class TwoClasses:
-    """A joint distribution of class and sequence, as a denoiser that may be told the class, and as its classifier."""
+    """A joint distribution of class and sequence, as a conditional denoiser and as a classifier."""
 
     causal, needs_sigma, outputs = False, False, 4
     labels = ("first", "second")
@@ -254,7 +254,8 @@ def test_gaussian_noise_guided_is_the_chain_with_mixed_estimates():
             for _, s in weighted(weight)
         ]
         if i < steps:
-            # q(z_s | z_t, x) ~ N(z_s; alpha_s x, noise_s) N(z_t; (alpha_t / alpha_s) z_s, noise_t - (..)^2 noise_s)
+            # q(z_s | z_t, x) ~ N(z_s; alpha_s x, noise_s) N(z_t; (alpha_t / alpha_s) z_s, noise_t -
+            # (..)^2 noise_s)
             a_s = 1 / (1 + torch.tensor(gammas[i + 1]).double().exp())
             n_s, ratio = 1 - a_s, (alpha2 / a_s).sqrt()
             between = noise2 - ratio**2 * n_s
@@ -373,7 +374,7 @@ def test_a_classifier_of_masks_guides_no_other_noise(objective):
 
 
 def test_guidance_leaves_the_unmasking_alone():
-    """What is drawn when depends on the seed alone; the guided logits are normalised, so no rate can come from them."""
+    """The order of unmasking depends on the seed alone, and guided logits stay normalised."""
     tokens = torch.full((5, 3), DNA.mask_id)
     for guided in (
         ClassifierFree(SOURCE, 3.0),

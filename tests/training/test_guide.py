@@ -20,7 +20,7 @@ LENGTH = 40
 
 
 def model(rcps=True, objective=None, needs_sigma=False):
-    """Random weights: their hidden states tell the letters apart, which is all that the classes below differ in."""
+    """A model with random weights: enough for classes that differ in GC content."""
     torch.manual_seed(0)
     denoiser = LMDenoiser(
         CaduceusLM(CaduceusConfig(d_model=12, n_layer=1, rcps=rcps, ssm_cfg=SSMConfig(d_state=4))),
@@ -105,7 +105,7 @@ def test_both_strands_are_one_to_it(rcps):
 @pytest.mark.parametrize("rcps", [True, False])
 @pytest.mark.parametrize("needs_sigma", [False, True])
 def test_its_gradient_is_that_of_what_is_shown(rcps, needs_sigma):
-    """One-hot weights are the letters; and finite differences of them agree with the gains of one call."""
+    """One-hot weights equal the letters, and finite differences of them equal the gradient."""
     held = model(rcps, SEDD() if needs_sigma else None, needs_sigma)
     tokens, wanted = some_tokens(2), any_guide(held).of("rich")
     token_probs = torch.nn.functional.one_hot(
@@ -198,7 +198,7 @@ def test_a_guide_that_knows_nothing_is_refused(tmp_path):
 
 def test_what_it_cannot_be_fitted_to(table, tmp_path):
     with pytest.raises(
-        UsageError, match="a guide is for models trained with masks, .* with uniform noise"
+        UsageError, match=r"a guide is for models trained with masks, .* with uniform noise"
     ):
         fit_guide(model(objective=UDLM(), needs_sigma=True), table)
     with pytest.raises(
