@@ -18,7 +18,7 @@ from dnadiff.alphabet import Alphabet
 from dnadiff.backbones.checkpoint import OBJECTIVE_PREFIX
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hub import local_folder
-from dnadiff.backbones.published import load_pretrained, save_pretrained
+from dnadiff.backbones.published import load_pretrained
 from dnadiff.backbones.weights import find_weights, read_tensors
 from dnadiff.diffusion import Objective, make_objective, name_of
 from dnadiff.errors import InputError, UsageError
@@ -85,7 +85,7 @@ class Model:
             "labels": list(self.denoiser.labels),
             **self.about,
         }
-        save_pretrained(self.denoiser.lm, folder, about, own_state(self.denoiser, self.objective))
+        self.denoiser.lm.save_pretrained(folder, about, own_state(self.denoiser, self.objective))
 
     def generate(self, num: int = 1, **options: Any) -> list[str]:
         """Draws `num` sequences; for the options (length, template, sampler, steps, ...) see `stream`."""

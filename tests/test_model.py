@@ -9,6 +9,7 @@ import dnadiff
 from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
 from dnadiff.backbones.denoiser import LMDenoiser
+from dnadiff.backbones.network_input import NetworkInput
 from dnadiff.backbones.weights import read_tensors, write_tensors
 from dnadiff.diffusion import MDLM, UDLM
 from dnadiff.errors import InputError, UsageError
@@ -70,7 +71,7 @@ def test_embeddings_of_a_network_that_is_told_the_noise_are_of_no_noise():
     torch.nn.init.normal_(told.conditioning.scale_shift.weight)
     modulation = told.conditioning(torch.zeros(1), None, 1)
     tokens = torch.from_numpy(DNA.encode("ACGTTGCA"))[None]
-    expected = lm.states(tokens, modulation=modulation).mean((0, 1)).detach().numpy()
+    expected = lm.states(NetworkInput(tokens, modulation=modulation)).mean((0, 1)).detach().numpy()
     np.testing.assert_allclose(Model(told, MDLM()).embed(["ACGTTGCA"])[0], expected, atol=1e-5)
 
 

@@ -1,6 +1,9 @@
-"""Token ids to hidden states: one file per architecture, and published checkpoints in and out."""
+"""Backbones map token ids to hidden states.
+
+One file per architecture, and published checkpoints.
+"""
 
 from dnadiff.backbones.classifier import CaduceusClassifier, load_classifier
-from dnadiff.backbones.published import load_pretrained, save_pretrained
+from dnadiff.backbones.published import load_pretrained
 
-__all__ = ["CaduceusClassifier", "load_classifier", "load_pretrained", "save_pretrained"]
+__all__ = ["CaduceusClassifier", "load_classifier", "load_pretrained"]

@@ -1,7 +1,8 @@
-"""What every format of checkpoints shares: strict checks of fields and of weights, and the files themselves.
+"""What all checkpoint formats share: strict checks of fields and of weights, and the two files.
 
-A port that is silently wrong is worse than none. So every field must be known and have a value that is computed
-exactly, and every weight must be there, under its name and in its shape, and nothing else.
+A port that is silently wrong is worse than none. So every field must be known and have a value that
+is computed exactly, and every weight must be present under its name and in its shape, with no
+others.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
+from dnadiff.backbones.weights import write_tensors
 from dnadiff.errors import InputError
+from dnadiff.files import write_json
 
 OBJECTIVE_PREFIX = "dnadiff."
-"""How the names of weights begin that belong to an objective, not to the network."""
+"""Prefix of the names of weights that are not part of the published network."""
 
 
 def checked_fields(cls: type, values: Mapping[str, Any], path: Path, what: str) -> Any:
-    """`cls(**values)`, if it has such fields and they may have such values.
+    """Creates `cls(**values)` after checking that each field exists and may have its value.
 
     Args:
         cls: a dataclass.
         values: by name of the field.
-        path: where they come from, for the message.
-        what: of which network, for the message: "a Caduceus".
+        path: the file they come from, for the message.
+        what: the kind of network, for the message: "a Caduceus".
 
     Raises:
         InputError: naming `path`, the field and what it can be.
@@ -35,29 +38,32 @@ def checked_fields(cls: type, values: Mapping[str, Any], path: Path, what: str) 
     for name, value in values.items():
         if name not in hints:
             raise InputError(
-                f"{path}: unknown field {name!r}; this is not {what} that dnadiff can compute exactly"
+                f"{path}: unknown field {name!r}; dnadiff cannot compute {what} with it exactly"
             )
         if not _fits(value, hints[name]):
             raise InputError(
-                f"{path}: {name} cannot be {value!r}; {_wanted(hints[name])} is needed"
+                f"{path}: {name} cannot be {value!r}; it must be {_wanted(hints[name])}"
             )
     try:
         return cls(**values)
-    except ValueError as error:  # two values that do not go together, or a number out of range
+    except ValueError as error:  # two values that contradict each other, or a number out of range
         raise InputError(f"{path}: {error}") from error
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON has the type `hint`; all numbers must be positive."""
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_args(hint):
         return any(_fits(value, option) for option in get_args(hint))
     if hint is float:
         return type(value) in (int, float) and value >= 0
+    # `type(...) is`, not isinstance: True is an int to Python.
     return type(value) is hint and (hint is not int or value > 0)
 
 
 def _wanted(hint: Any) -> str:
+    """Describes a type for a message."""
     if get_origin(hint) is Literal:
         return " or ".join(repr(option) for option in get_args(hint))
     if get_args(hint):
@@ -77,50 +83,62 @@ def copy_weights(
     path: Path,
     keys: Callable[[str], list[str]] = lambda name: [name],
 ) -> None:
-    """Copies tensors into `model`'s parameters; every one must be there, and nothing else.
+    """Copies tensors into the parameters of `model`; none may be missing and none may be left over.
 
     Args:
         model: changed in place.
-        tensors: by their names in the file; those of an objective (`OBJECTIVE_PREFIX`) left out.
+        tensors: by their names in the file, without those under `OBJECTIVE_PREFIX`.
         path: the file, for the message.
-        keys: from one of our names to the name in the file, and to those of weights that must equal it if they are
-            there, because the format ties them.
+        keys: maps the name of a parameter to its name in the file, followed by the names of weights
+            that the format ties to it: these may be absent, and must be equal if present.
 
     Raises:
         InputError: naming `path` and the weight.
     """
     left = dict(tensors)
     for name, parameter in model.named_parameters():
-        key, *again = keys(name)
+        key, *tied_keys = keys(name)
         if key not in left:
             raise InputError(f"{path}: the weight {key} is missing")
         value = _checked_weight(left.pop(key), key, parameter, path)
-        for tied in again:
+        for tied in tied_keys:
             if tied in left and not torch.equal(left.pop(tied), value):
-                raise InputError(
-                    f"{path}: {tied} differs from the weight that it must be tied to, {key}"
-                )
+                raise InputError(f"{path}: {tied} differs from {key}, to which the format ties it")
         parameter.copy_(value)
     for key in left:
         raise InputError(f"{path}: unexpected weight {key}")
 
 
 def _checked_weight(value: Tensor, key: str, parameter: Tensor, path: Path) -> Tensor:
+    """Checks the shape, type and values of a weight from a file."""
     if value.shape != parameter.shape:
         raise InputError(
-            f"{path}: {key} has shape {tuple(value.shape)}, {tuple(parameter.shape)} is needed"
+            f"{path}: {key} has shape {tuple(value.shape)}; it must be {tuple(parameter.shape)}"
         )
     if not value.is_floating_point():
-        raise InputError(
-            f"{path}: {key} is of type {value.dtype}, floating-point numbers are needed"
-        )
+        raise InputError(f"{path}: {key} is of type {value.dtype}; it must be floating-point")
     if not value.isfinite().all():
-        raise InputError(
-            f"{path}: {key} has a number that is infinite or none; the file is damaged"
-        )
+        raise InputError(f"{path}: {key} has an infinite value or a NaN; the file is damaged")
     return value
 
 
-def written(parameter: Tensor) -> Tensor:
-    """A weight as it goes into a file: on the CPU, contiguous, with memory of its own."""
+def without_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors of the network itself, without those under `OBJECTIVE_PREFIX`."""
+    return {name: t for name, t in tensors.items() if not name.startswith(OBJECTIVE_PREFIX)}
+
+
+def stored(parameter: Tensor) -> Tensor:
+    """Copies a parameter for a file: on the CPU, contiguous, with memory of its own."""
     return parameter.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def write_model_folder(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Writes model.safetensors and config.json into `folder`, which is created if absent.
+
+    config.json comes last: a folder without it is not taken for a model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / "model.safetensors", tensors)
+    write_json(folder / "config.json", config)

@@ -1,4 +1,4 @@
-"""Caduceus with a classification head, as published fine-tunes have it (CaduceusForSequenceClassification)."""
+"""Caduceus with a classification head: the published CaduceusForSequenceClassification."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusMixer
+from dnadiff.backbones.caduceus import CaduceusMixer
+from dnadiff.backbones.caduceus_config import CaduceusConfig
 from dnadiff.backbones.hub import local_folder
-from dnadiff.backbones.published import load_weights, read_config
+from dnadiff.backbones.network_input import NetworkInput
+from dnadiff.backbones.published_format import load_weights, read_config
 from dnadiff.backbones.weights import find_weights, read_tensors
 from dnadiff.errors import InputError
 from dnadiff.files import read_json
 
 
 class CaduceusClassifier(nn.Module):
-    """A linear head, without bias, on hidden states pooled over positions.
+    """Caduceus with a linear head, without bias, on hidden states pooled over positions.
 
     Attributes:
         labels: the name of each class.
-        pooling: over all positions, padding and special tokens included, as the published code pools.
+        pooling: "mean" or "max" over all positions, including padding and special tokens, as in the
+            published code.
     """
 
     def __init__(
@@ -33,11 +36,13 @@ class CaduceusClassifier(nn.Module):
         self.score = nn.Linear(config.d_model, len(labels), bias=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Logits (B, labels).
+        """Computes logits (B, labels).
+
+        PS averages the logits of both strands by itself.
 
         Args:
-            input_ids: (B, L) token ids. For Ph also (B, L, 2), a sequence and its reverse complement: their logits are
-                averaged ("post-hoc conjoining", Schiff et al. 2024). PS averages the two strands' logits by itself.
+            input_ids: (B, L) token ids. For Ph also (B, L, 2), a sequence and its reverse
+                complement, whose logits are averaged ("post-hoc conjoining", Schiff et al. 2024).
 
         Raises:
             ValueError: if PS is given a third axis.
@@ -48,24 +53,26 @@ class CaduceusClassifier(nn.Module):
             raise ValueError("Caduceus-PS reads both strands by itself: give token ids (B, L)")
         else:
             strands, input_ids = 2, torch.cat(input_ids.unbind(-1))
-        logits = self.score(self._pool(self.backbone.strands(input_ids)))
+        states = self.backbone.strands(NetworkInput(input_ids))
+        logits = self.score(self._pool(states))
         return logits.unflatten(0, (strands, -1)).mean(0)
 
     def _pool(self, states: Tensor) -> Tensor:
+        """Pools (B, L, d_model) over positions."""
         return states.mean(1) if self.pooling == "mean" else states.amax(1)
 
 
 def load_classifier(
     folder: str | Path, pooling: Literal["mean", "max"] = "mean"
 ) -> CaduceusClassifier:
-    """A published fine-tune, in float32.
+    """Loads a published fine-tuned classifier, in float32.
 
     Args:
-        folder: with config.json and weights, or hf:OWNER/NAME[@REVISION].
-        pooling: of its training; the published code does not write it down, and its default is mean.
+        folder: holds config.json and weights; or hf:OWNER/NAME[@REVISION].
+        pooling: as in its training. The published code does not store it; its default is mean.
 
     Raises:
-        InputError: as `load_pretrained`, and if there is no head.
+        InputError: as for `load_pretrained`, and if there is no classification head.
     """
     folder = local_folder(folder)
     config = read_config(folder / "config.json")
@@ -73,17 +80,17 @@ def load_classifier(
     tensors = read_tensors(weights)
     if "score.weight" not in tensors:
         raise InputError(
-            f"{weights}: not a classifier (no score.weight in it); use dnadiff.backbones.load_pretrained"
+            f"{weights}: not a classifier (it has no score.weight); "
+            f"use dnadiff.backbones.load_pretrained"
         )
-    classifier = CaduceusClassifier(
-        config, _labels(folder / "config.json", len(tensors["score.weight"])), pooling
-    )
+    labels = _labels(folder / "config.json", len(tensors["score.weight"]))
+    classifier = CaduceusClassifier(config, labels, pooling)
     load_weights(classifier, config, tensors, weights)
     return classifier
 
 
 def _labels(path: Path, count: int) -> list[str]:
-    """The names in id2label; LABEL_0, LABEL_1, ... where there are none."""
+    """Reads the class names in id2label; LABEL_0, LABEL_1, ... where there are none."""
     default = {str(i): f"LABEL_{i}" for i in range(count)}
     names = read_json(path).get("id2label") or default
     if not isinstance(names, dict) or set(names) != set(default):

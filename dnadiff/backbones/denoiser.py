@@ -6,25 +6,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA
 from dnadiff.backbones.conditioning import Conditioning
-from dnadiff.backbones.language_model import LanguageModel, complement_weights
+from dnadiff.backbones.language_model import LanguageModel
+from dnadiff.backbones.network_input import NetworkInput, complement_probs
+from dnadiff.backbones.ngram_memory import NgramMemory
 
 
 class LMDenoiser(nn.Module):
-    """Answers `dnadiff.diffusion.Denoiser`'s call with a language model.
+    """Makes a language model answer the call of `dnadiff.diffusion.Denoiser`.
 
-    A causal model is given the sequence shifted by one, behind the token that begins a sequence, so that its output at
-    a position depends on tokens before it only. If it is recurrent too, `begin` and `step` give the same outputs one
-    after the other, each at the same small cost.
+    A causal model is given the sequence shifted by one, after the token that begins a sequence, so
+    that its output at a position depends only on tokens before it. If it is recurrent too, `begin`
+    and `step` give the same outputs one after the other, each at the same small cost.
 
     Args:
         lm: the model.
-        needs_sigma: whether it is told the noise level. A masked sequence shows its own.
-        labels: the classes that it may be told, by name.
-        outputs: 4, the letters, or 5 with the mask.
-        self_conditioned: whether `token_probs` has a second half, an earlier answer; its embeddings start at zero.
+        needs_sigma: whether it is conditioned on the noise level. A masked sequence shows its own.
+        labels: names of the classes that it can be conditioned on.
+        outputs: 4 for the nucleotides, or 5 with the mask last.
+        self_conditioned: whether `token_probs` has a second half, an earlier prediction; the
+            embeddings of that half start at zero.
+        memory: whether an `NgramMemory` is added to the embedding.
     """
 
     def __init__(
@@ -35,23 +40,23 @@ class LMDenoiser(nn.Module):
         labels: tuple[str, ...] = (),
         outputs: int = len(DNA),
         self_conditioned: bool = False,
+        memory: bool = False,
     ) -> None:
         super().__init__()
         self.lm, self.needs_sigma, self.labels, self.outputs = lm, needs_sigma, labels, outputs
-        self.causal, self.recurrent, self.self_conditioned = (
-            lm.causal,
-            lm.recurrent,
-            self_conditioned,
-        )
+        self.causal, self.self_conditioned = lm.causal, self_conditioned
+        # A memory needs the last tokens, which the state of a recurrent network does not keep.
+        self.recurrent = lm.recurrent and not memory
+
+        width = lm.config.d_model
         self.conditioning = None
         if needs_sigma or labels:
-            self.conditioning = Conditioning(
-                lm.norms, lm.config.d_model, sigma=needs_sigma, labels=len(labels)
-            )
+            self.conditioning = Conditioning(lm.norms, width, sigma=needs_sigma, labels=len(labels))
         self.self_cond = None
         if self_conditioned:
-            self.self_cond = nn.Embedding(len(DNA), lm.config.d_model)
+            self.self_cond = nn.Embedding(len(DNA), width)
             nn.init.zeros_(self.self_cond.weight)
+        self.memory = NgramMemory(width, causal=lm.causal) if memory else None
 
     def forward(
         self,
@@ -60,85 +65,101 @@ class LMDenoiser(nn.Module):
         label: Tensor | None = None,
         token_probs: Tensor | None = None,
     ) -> Tensor:
-        """Logits (B, L, outputs) of corrupted tokens (B, L).
+        """Computes logits (B, L, outputs) of corrupted tokens (B, L).
 
         Args:
-            tokens: (B, L) int64 ids, the mask id where a letter is hidden.
-            sigma: (B,) noise level; ignored by a network that is not told.
-            label: (B,) class, for a network with labels; their number where none is given.
-            token_probs: (B, L, 4) weights on the letters' embeddings, which replace those of letters and masks; a
-                self-conditioned network takes (B, L, 8), the last 4 the probabilities of its earlier answer, or zeros.
+            tokens: (B, L) int64 ids, the mask id where a nucleotide is hidden.
+            sigma: (B,) noise level -log(alpha); ignored by a network without time conditioning.
+            label: (B,) class, for a network with labels; the number of classes where none is given.
+            token_probs: (B, L, 4) weights on nucleotide embeddings, which replace those of
+                nucleotides and masks. A self-conditioned network takes (B, L, 8); the last 4 are
+                the probabilities of its earlier prediction, or zeros.
 
         Raises:
-            ValueError: if a label is given to a network that has none, or a network that is told the noise is not.
+            ValueError: if a label is given to a network without labels, or no noise level to a
+                network that needs one.
         """
         modulation = self._modulation(sigma, label, len(tokens))
         if self.causal:
-            tokens = torch.cat([tokens.new_full((len(tokens), 1), DNA.bos_id), tokens[:, :-1]], 1)
-            token_probs = (
-                None
-                if token_probs is None
-                else torch.cat(
-                    [
-                        token_probs.new_zeros(len(token_probs), 1, token_probs.shape[2]),
-                        token_probs[:, :-1],
-                    ],
-                    1,
-                )
-            )
-        self_cond = None if self.self_cond is None else self.self_cond.weight
-        return self.lm.denoise(tokens, token_probs, modulation, self._ids, self_cond)
+            tokens = F.pad(tokens[:, :-1], (1, 0), value=DNA.bos_id)
+            if token_probs is not None:
+                token_probs = F.pad(token_probs[:, :-1], (0, 0, 1, 0))
+        return self.lm.denoise(self._input(tokens, token_probs, modulation), self._ids)
 
     def pooled(
         self, tokens: Tensor, sigma: Tensor | None = None, token_probs: Tensor | None = None
     ) -> Tensor:
-        """Last hidden states (B, d_model) of tokens (B, L), averaged over positions and over both strands.
+        """Averages the last hidden states over positions and over both strands, without a class.
 
-        PS computes both strands anyway; another network is shown each in turn. No class is told.
+        PS computes both strands anyway; any other network reads each in turn.
 
         Args:
             tokens: (B, L) int64 ids.
-            sigma: (B,) noise level; that there is none by default.
+            sigma: (B,) noise level; zero by default.
             token_probs: as for `forward`, or (B, L, K + 1) with a weight on the mask.
+
+        Returns:
+            (B, d_model).
         """
         if self.lm.strands == 1:
             tokens = torch.cat([tokens, DNA.reverse_complement(tokens)])
             sigma = None if sigma is None else sigma.repeat(2)
-            token_probs = (
-                None
-                if token_probs is None
-                else torch.cat([token_probs, complement_weights(token_probs).flip(1)])
-            )
+            if token_probs is not None:
+                token_probs = torch.cat([token_probs, complement_probs(token_probs).flip(1)])
         if sigma is None and self.needs_sigma:
             sigma = torch.zeros(len(tokens), device=tokens.device)
-        states = self.lm.states(tokens, token_probs, self._modulation(sigma, None, len(tokens)))
+
+        modulation = self._modulation(sigma, None, len(tokens))
+        states = self.lm.states(self._input(tokens, token_probs, modulation))
         forward, reverse = states.mean(1).chunk(2)
         return (forward + reverse) / 2
 
     def begin(
         self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """Of a recurrent network: logits (B, outputs) of the first letter of `batch` sequences, and its state.
+        """Starts a recurrent network.
 
         Args:
-            batch: B.
+            batch: number of sequences, B.
             sigma: as for `forward`.
             label: as for `forward`.
+
+        Returns:
+            Logits (B, outputs) of the first nucleotide, and the state.
         """
         modulation = self._modulation(sigma, label, batch)
         tokens = torch.full((batch,), DNA.bos_id, device=next(self.parameters()).device)
         return self.step(tokens, (modulation, self.lm.begin(batch)))
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Logits (B, outputs) of the next letter, behind the tokens (B,) at this place, and the new state.
+        """Reads the tokens (B,) of the current position.
 
-        `state` is what `begin` or the `step` before returned; it is not changed.
+        Args:
+            tokens: token ids.
+            state: what `begin` or the previous `step` returned; it is not changed.
+
+        Returns:
+            Logits (B, outputs) of the next nucleotide, and the new state.
         """
-        modulation, memory = state
-        logits, memory = self.lm.step(tokens, memory, modulation, self._ids)
-        return logits, (modulation, memory)
+        modulation, before = state
+        logits, after = self.lm.step(tokens, before, modulation, self._ids)
+        return logits, (modulation, after)
+
+    def _input(
+        self, tokens: Tensor, token_probs: Tensor | None, modulation: Tensor | None
+    ) -> NetworkInput:
+        """Gathers the input of one call; adds the memory's vectors of every strand."""
+        self_cond = None if self.self_cond is None else self.self_cond.weight
+        context = None
+        if self.memory is not None:
+            strands = tokens
+            if self.lm.strands == 2:
+                strands = torch.cat([tokens, DNA.reverse_complement(tokens)])
+            context = self.memory(strands)
+        return NetworkInput(tokens, token_probs, modulation, self_cond, context)
 
     def _modulation(self, sigma: Tensor | None, label: Tensor | None, batch: int) -> Tensor | None:
+        """Scales and shifts of all norms, or None for an unconditioned network."""
         if label is not None and not self.labels:
             raise ValueError("this network was trained without labels")
         return None if self.conditioning is None else self.conditioning(sigma, label, batch)

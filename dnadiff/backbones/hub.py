@@ -1,7 +1,8 @@
 """Models by name: ``hf:OWNER/NAME[@REVISION]``, through huggingface_hub (the extra ``hub``).
 
-Nothing is asked of a network unless the user wrote ``hf:``, and then only for config.json and the weights: never for
-code. Files are kept in huggingface_hub's own cache; with HF_HUB_OFFLINE=1 only the cache is used.
+The network is used only where the user wrote ``hf:``, and only for config.json and the weights,
+never for code. Files stay in huggingface_hub's own cache; with HF_HUB_OFFLINE=1 only the cache is
+used.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dnadiff.errors import InputError
 
 
 def local_folder(path: str | Path) -> Path:
-    """`path` itself, or the local folder of the model that it names as hf:OWNER/NAME[@REVISION].
+    """Returns `path`, or the local folder of a model hf:OWNER/NAME[@REVISION], after download.
 
     Raises:
-        InputError: if that model cannot be had, saying why.
+        InputError: if that model cannot be downloaded, saying why.
     """
     text = Path(path).as_posix()
     if not text.startswith("hf:"):
@@ -28,14 +29,14 @@ def local_folder(path: str | Path) -> Path:
     if name is None:
         raise InputError(f"{text}: write hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
     config = _fetch(text, name[1], name[2], ["config.json"])
-    # The revision that the configuration came from, so that both files are of one version.
+    # The cache names the folder by commit: the weights must come from the same commit.
     weights = _fetch(text, name[1], config.parent.name, WEIGHTS)
     _check(weights)
     return config.parent
 
 
 def _fetch(text: str, repository: str, revision: str | None, names: Sequence[str]) -> Path:
-    """The first of the files `names` that the repository has."""
+    """Downloads the first of the files `names` that the repository has."""
     try:
         from huggingface_hub import errors as hub
         from huggingface_hub import hf_hub_download
@@ -61,7 +62,7 @@ def _fetch(text: str, repository: str, revision: str | None, names: Sequence[str
 
 
 def _check(weights: Path) -> None:
-    """In the cache, a large file is named by its own SHA-256."""
+    """Compares a large file with its SHA-256, by which the cache names it."""
     name = weights.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", name) is None:
         return

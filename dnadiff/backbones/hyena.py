@@ -1,16 +1,19 @@
-"""Hyena: long convolutions with gates in the place of attention (Poli et al. 2023, arXiv 2302.10866).
+"""Hyena: long gated convolutions instead of attention (Poli et al. 2023, arXiv 2302.10866).
 
-The model of HyenaDNA (Nguyen et al. 2023, arXiv 2306.15794), which reads DNA from left to right. Its operator is of
-order 2: three projections of the input pass a short causal convolution each and become v, a and b; then
+This is the model of HyenaDNA (Nguyen et al. 2023, arXiv 2306.15794), which reads DNA from left to
+right. Its operator has order 2: three projections of the input pass through a short causal
+convolution each and become v, a and b; then
 
     y = a * conv(h, b * v),        conv(h, u)_t = sum_{s <= t} h_{t-s} u_s + skip * u_t.
 
-Of the two convolutions that Poli et al. give an operator of order 2 (section 3.1) the published models keep one long
-one; the short convolution of v serves as the other. The filter h of each channel is as long as the sequence and has no
-weights of its own: its value at distance t is a small network of t, under a window that decays with t (section 3.3).
+Poli et al. (section 3.1) give an operator of order 2 two long convolutions. The published models
+keep one; the short convolution of v serves as the other. The filter h of each channel is as long as
+the sequence and has no weights of its own: its value at distance t is a small network's output for
+t, multiplied by a window that decays with t (section 3.3).
 
-With `d_model` 128 and 2 layers it has 436,096 parameters. The 433K of the MDLM paper's table are these without twice
-the embedding of 12 tokens, cut to thousands; so are the 467K of its Caduceus and the 465K of its Mamba.
+With `d_model` 128 and 2 layers it has 436,096 trainable parameters. The MDLM paper's table prints
+433K: it subtracts the embedding of 12 tokens twice and truncates to thousands, as it does for its
+Caduceus (467K) and its Mamba (465K).
 """
 
 from __future__ import annotations
@@ -25,20 +28,22 @@ from torch import Tensor, nn
 from dnadiff.backbones.stack import StackConfig, StackLM
 from dnadiff.ops import causal_conv1d_fn
 
-# The window of a channel falls to 1 % at 0.3 to 1.5 of l_max, channel by channel, and ends at 0.05 above zero.
+# The window exp(-decay t) of the fastest channel falls to 1 % at 0.3 l_max, that of the slowest at
+# 1.5 l_max. A floor keeps distant positions from vanishing. Values of the published models.
 _FASTEST, _SLOWEST = math.log(100) / 0.3, math.log(100) / 1.5
 _FLOOR = 0.05
-_FREQUENCY = 10.0  # of the sines at the start: without it the filters would begin too smooth
+_FREQUENCY = 10.0  # of the sine activations at the start: low frequencies give too smooth filters
 
 
 @dataclass(frozen=True, kw_only=True)
 class HyenaConfig(StackConfig):
-    """The shape of a Hyena, with the published model's sizes.
+    """The shape of a Hyena; the defaults are the published model's.
 
     Attributes:
-        l_max: the distance that is one unit of time to the filters. Longer sequences are read too: the filters go on.
-        filter_order: width of the filters' network.
-        emb_dim: features of a distance: time itself, and the cosines and sines of (emb_dim - 1) / 2 frequencies.
+        l_max: distance that counts as time 1 in the filters. Longer sequences can be read too.
+        filter_order: width of the network that gives the filters.
+        emb_dim: features of a distance: time itself, and the cosines and sines of
+            (emb_dim - 1) / 2 frequencies.
         short_filter_order: positions of the short convolutions.
     """
 
@@ -55,23 +60,23 @@ class HyenaConfig(StackConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.emb_dim < 3 or self.emb_dim % 2 == 0:
-            raise ValueError(f"emb_dim is {self.emb_dim}; an odd number from 3 is needed")
+            raise ValueError(f"emb_dim is {self.emb_dim}; it must be odd and at least 3")
 
 
 class Sine(nn.Module):
-    """sin(frequency x), each channel with a frequency that is learned."""
+    """Activation sin(frequency x), with a learned frequency for each channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.frequency = nn.Parameter(torch.full((width,), _FREQUENCY))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) to the same."""
+        """Maps (..., width) to the same shape."""
         return torch.sin(self.frequency * x)
 
 
 class ImplicitFilter(nn.Module):
-    """The value of each channel's filter at each distance, as a function of the distance (Poli et al., section 3.3)."""
+    """Computes each channel's filter as a function of distance (Poli et al., section 3.3)."""
 
     def __init__(self, config: HyenaConfig) -> None:
         super().__init__()
@@ -86,12 +91,13 @@ class ImplicitFilter(nn.Module):
         self.skip = nn.Parameter(torch.randn(config.d_model))
 
     def forward(self, length: int) -> Tensor:
-        """Filters (length, d_model) float32 at the distances 0 .. length - 1; a value does not depend on `length`."""
+        """Returns filters (length, d_model) float32 at the distances 0 .. length - 1.
+
+        The value at a distance does not depend on `length`.
+        """
         with torch.autocast(self.skip.device.type, enabled=False):
-            t = (
-                torch.arange(length, device=self.skip.device, dtype=self.skip.dtype)[:, None]
-                / self.l_max
-            )
+            distance = torch.arange(length, device=self.skip.device, dtype=self.skip.dtype)
+            t = distance[:, None] / self.l_max
             angle = 2 * math.pi * t * torch.arange(self.waves, device=t.device)
             values = self.network(torch.cat([t, angle.cos(), angle.sin()], 1))
             decay = torch.linspace(
@@ -101,7 +107,7 @@ class ImplicitFilter(nn.Module):
 
 
 class HyenaOperator(nn.Module):
-    """Hyena's operator of order 2; see the module's docstring."""
+    """Mixes positions by Hyena's operator of order 2; see the module's docstring."""
 
     def __init__(self, config: HyenaConfig) -> None:
         super().__init__()
@@ -123,15 +129,19 @@ class HyenaOperator(nn.Module):
 
 
 def long_conv(u: Tensor, filters: Tensor) -> Tensor:
-    """Causal convolution of each channel along L with a filter as long as the sequence, in float32 or wider.
+    """Convolves each channel causally with a filter as long as the sequence, in float32 or wider.
 
         y_t = sum_{s <= t} filters_{t-s} u_s
 
-    By the fast Fourier transform, on twice the length so that the end does not wrap around to the beginning.
+    Uses the fast Fourier transform on at least twice the length, so that the end does not wrap
+    around to the beginning.
 
     Args:
         u: (B, L, d).
         filters: (L, d).
+
+    Returns:
+        (B, L, d).
     """
     length = u.shape[1]
     size = 1 << (2 * length - 1).bit_length()
@@ -149,5 +159,5 @@ class HyenaLM(StackLM):
 
     @property
     def causal(self) -> bool:
-        """Always: its convolutions look to the left."""
+        """True: its convolutions only look to the left."""
         return True

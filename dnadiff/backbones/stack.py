@@ -1,24 +1,26 @@
-"""The pre-norm stack that Hyena and the Transformer share; only what mixes the positions differs.
+"""The pre-norm stack that Hyena and the Transformer share; they differ in what mixes positions.
 
     x <- x + mixer(norm(x)),    x <- x + mlp(norm(x))
 
-LayerNorm, biases, GELU and weights as in GPT-2 (Radford et al. 2019): N(0, 0.02), with those of the projections that
-add to the residual stream divided by the root of the number of additions.
+LayerNorm, biases, GELU and initial weights as in GPT-2 (Radford et al. 2019): N(0, 0.02), and the
+projections that add to the residual stream divided by the root of the number of additions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA
-from dnadiff.backbones.language_model import LanguageModel, Norm, embed
+from dnadiff.backbones.checkpoint import stored
+from dnadiff.backbones.language_model import LanguageModel, Norm
+from dnadiff.backbones.network_input import NetworkInput, embed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class StackConfig:
         d_model: channels.
         n_layer: number of blocks.
         vocab_size: rows of the embedding.
-        expand: the MLP is this many times as wide as the stream.
+        expand: width of the MLP, as a multiple of `d_model`.
         norm_epsilon: inside the root of each norm.
     """
 
@@ -57,7 +59,7 @@ class MLP(nn.Module):
         self.out_proj = nn.Linear(config.expand * config.d_model, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, d_model) to the same."""
+        """Maps (B, L, d_model) to the same shape."""
         return self.out_proj(F.gelu(self.in_proj(x), approximate="tanh"))
 
 
@@ -74,14 +76,20 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, residual: Tensor | None, modulation: Sequence[Tensor | None]
     ) -> tuple[Tensor, Tensor]:
-        """The MLP's output and the residual stream, both (B, L, d_model); `modulation` is of the two norms."""
+        """Returns the MLP's output and the residual stream, both (B, L, d_model).
+
+        Args:
+            x: output of the previous block.
+            residual: the residual stream before it is added.
+            modulation: of the two norms.
+        """
         normed, residual = self.norm1(x, residual, modulation[0])
         normed, residual = self.norm2(self.mixer(normed), residual, modulation[1])
         return self.mlp(normed), residual
 
 
 class Stack(nn.Module):
-    """Embedding, blocks and final norm: token ids (B, L) to hidden states (B, L, d_model)."""
+    """Embedding, blocks and final norm: maps an input to hidden states (B, L, d_model)."""
 
     def __init__(self, config: StackConfig, mixers: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -94,26 +102,24 @@ class Stack(nn.Module):
         """The embedding matrix (vocab_size, d_model)."""
         return self.embeddings.weight
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        token_probs: Tensor | None = None,
-        modulation: Tensor | None = None,
-        self_cond: Tensor | None = None,
-    ) -> Tensor:
-        """Hidden states; see `LanguageModel.states` for the arguments."""
-        x, residual = embed(input_ids, token_probs, self.embedding, self_cond), None
-        each = [None] * (2 * len(self.layers) + 1) if modulation is None else list(modulation)
+    def forward(self, given: NetworkInput) -> Tensor:
+        """Computes the last hidden states."""
+        x, residual = embed(given, self.embedding), None
+        if given.context is not None:
+            x = x + given.context
+        modulation: Sequence[Tensor | None] = [None] * (2 * len(self.layers) + 1)
+        if given.modulation is not None:
+            modulation = list(given.modulation)
         for i, layer in enumerate(self.layers):
-            x, residual = layer(x, residual, each[2 * i : 2 * i + 2])
-        return self.norm_f(x, residual, each[-1])[0]
+            x, residual = layer(x, residual, modulation[2 * i : 2 * i + 2])
+        return self.norm_f(x, residual, modulation[-1])[0]
 
 
 class StackLM(LanguageModel):
     """A stack with its language-model head.
 
-    A row of the batch is one strand: unlike Caduceus-PS a stack is not equivariant, and what it makes of a sequence and
-    of its reverse complement differs as far as training on both has not made it alike.
+    Each row of the batch is one strand. Unlike Caduceus-PS a stack is not equivariant to reverse
+    complementation; training on both strands brings its two answers closer.
     """
 
     def __init__(self, config: StackConfig, mixers: Sequence[nn.Module]) -> None:
@@ -124,26 +130,26 @@ class StackLM(LanguageModel):
 
     @torch.no_grad()
     def _init_weights(self) -> None:
-        """As GPT-2's; see the module's docstring."""
+        """Starts the weights as GPT-2 does; see the module's docstring."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
             if name.endswith("out_proj"):
+                # Two additions to the residual stream in each block.
                 module.weight /= math.sqrt(2 * self.config.n_layer)
 
     @property
     def norms(self) -> int:
-        """How many norms a condition may modulate."""
+        """Number of norms that `NetworkInput.modulation` scales and shifts."""
         return 2 * self.config.n_layer + 1
 
-    def states(
-        self,
-        tokens: Tensor,
-        token_probs: Tensor | None = None,
-        modulation: Tensor | None = None,
-        self_cond: Tensor | None = None,
-    ) -> Tensor:
-        """Hidden states (B, L, d_model); see `LanguageModel.states`."""
-        return self.backbone(tokens, token_probs, modulation, self_cond)
+    def states(self, given: NetworkInput) -> Tensor:
+        """Computes the last hidden states (B, L, d_model)."""
+        return self.backbone(given)
+
+    def describe(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Returns config.json and the tensors of model.safetensors, in our own format."""
+        config = {"model_type": self.config.model_type, **asdict(self.config)}
+        return config, {name: stored(parameter) for name, parameter in self.named_parameters()}

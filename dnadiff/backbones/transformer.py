@@ -1,8 +1,10 @@
-"""A Transformer with rotary positions, looking both ways or to the left (Vaswani et al. 2017; Su et al. 2021).
+"""A Transformer with rotary positions, bidirectional or causal.
 
-Heads have a width of their own, 32 channels, and there are as many as cover `d_model`, so that any `d_model` will do.
-With `d_model` 118, 4 layers and an MLP of twice that width it has 471,884 parameters, about as many as a Caduceus of
-that size (470,702).
+Vaswani et al. 2017 (arXiv 1706.03762); Su et al. 2021 (arXiv 2104.09864).
+
+A head has 32 channels whatever `d_model` is, and there are as many heads as cover `d_model`, so any
+`d_model` works. With `d_model` 118, 4 layers and an MLP of twice that width it has 471,884
+trainable parameters, about as many as a Caduceus of that size (470,702).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 
 from dnadiff.backbones.stack import StackConfig, StackLM
 
-_LONGEST = 10_000.0  # the slowest pair of channels turns by almost one radian in so many positions
+_ROTARY_BASE = 10_000.0  # the slowest channel pair turns by about one radian in this many positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +26,8 @@ class TransformerConfig(StackConfig):
     """The shape of a Transformer.
 
     Attributes:
-        causal: a position sees itself and what lies to its left; else it sees the whole sequence.
-        head_dim: channels of each head, an even number: rotations turn pairs.
+        causal: whether a position attends only to itself and positions to its left.
+        head_dim: channels of each head; even, because rotations turn pairs of channels.
     """
 
     model_type: ClassVar[str] = "dnadiff-transformer"
@@ -39,16 +41,19 @@ class TransformerConfig(StackConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.head_dim % 2:
-            raise ValueError(f"head_dim is {self.head_dim}; an even number is needed")
+            raise ValueError(f"head_dim is {self.head_dim}; it must be even")
 
     @property
     def heads(self) -> int:
-        """As many as cover `d_model`."""
+        """Number of heads: as many as cover `d_model`."""
         return -(-self.d_model // self.head_dim)
 
 
 class Attention(nn.Module):
-    """Softmax attention; queries and keys are rotated by angles in proportion to their positions."""
+    """Softmax attention with rotary positions.
+
+    Queries and keys are rotated in proportion to position.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -59,9 +64,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes (B, L, d_model) along L."""
-        q, k, v = (
-            self.in_proj(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
-        )
+        split = self.in_proj(x).unflatten(-1, (3, self.heads, self.head_dim))
+        q, k, v = split.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         mixed = F.scaled_dot_product_attention(
             rotate(q, angles), rotate(k, angles), v, is_causal=self.causal
@@ -70,13 +74,22 @@ class Attention(nn.Module):
 
 
 def rotary_angles(length: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Angle (length, width / 2) float64 of each pair of channels at each position (Su et al. 2021, equation 15)."""
-    speeds = _LONGEST ** -(torch.arange(0, width, 2, dtype=torch.float64, device=device) / width)
+    """Returns the angle (length, width / 2) float64 of each channel pair at each position.
+
+    Su et al. 2021 (arXiv 2104.09864), equation 15. In float64, because float32 cannot resolve the
+    angles of the fast pairs at positions of 10^5 and more.
+    """
+    speeds = _ROTARY_BASE ** -(
+        torch.arange(0, width, 2, dtype=torch.float64, device=device) / width
+    )
     return torch.arange(length, device=device)[:, None] * speeds
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turns channel pairs (i, i + width / 2) of x (..., L, width) by angles (L, width / 2), in float32 or wider."""
+    """Rotates channel pairs (i, i + width / 2) of x (..., L, width) by angles (L, width / 2).
+
+    Computes in float32 or wider and returns the type of `x`.
+    """
     first, second = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, -1)
     cos, sin = angles.cos().to(first.dtype), angles.sin().to(first.dtype)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1).to(x.dtype)
@@ -90,5 +103,5 @@ class TransformerLM(StackLM):
 
     @property
     def causal(self) -> bool:
-        """Whether it looks to the left only."""
+        """Whether positions attend only to the left."""
         return self.config.causal

@@ -1,7 +1,7 @@
-"""Caduceus written out literally from its description, step by step, from a checkpoint's tensors in published names.
+"""Caduceus written out literally from its description, step by step, with published weight names.
 
-It shares no code with dnadiff: PS keeps both strands in one tensor of 2 d channels and really flips them; the scan is a
-loop over positions; the two directions flip the sequence.
+It shares no code with dnadiff: PS keeps both strands in one tensor of 2 d channels and really flips
+them; the scan is a loop over positions; the two directions flip the sequence.
 """
 
 import math
@@ -22,10 +22,12 @@ def published(**changes) -> dict:
         "bias": False,
     }
     config = {
-        "architectures": ["CaduceusForMaskedLM"], "model_type": "caduceus", "transformers_version": "4.38.1",
-        "torch_dtype": "float32", "initializer_cfg": None, "residual_in_fp32": False, "pad_vocab_size_multiple": 8,
-        "vocab_size": 16, "d_model": 6, "n_layer": 2, "rcps": True, "fused_add_norm": True, "rms_norm": True,
-        "norm_epsilon": 1e-5, "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True,
+        "architectures": ["CaduceusForMaskedLM"], "model_type": "caduceus",
+        "transformers_version": "4.38.1", "torch_dtype": "float32", "initializer_cfg": None,
+        "residual_in_fp32": False, "pad_vocab_size_multiple": 8, "vocab_size": 16,
+        "d_model": 6, "n_layer": 2, "rcps": True, "fused_add_norm": True, "rms_norm": True,
+        "norm_epsilon": 1e-5, "bidirectional": True, "bidirectional_strategy": "add",
+        "bidirectional_weight_tie": True,
     }  # fmt: skip
     config |= changes | {"ssm_cfg": ssm | changes.get("ssm_cfg", {})}
     pairs = {7: 10, 8: 9, 9: 8, 10: 7}

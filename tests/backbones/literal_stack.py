@@ -1,7 +1,7 @@
-"""The pre-norm stack, Hyena's operator and rotary attention written out literally, in float64, position by position.
+"""The pre-norm stack, Hyena's operator and rotary attention written out literally, in float64.
 
-They share no code with dnadiff: convolutions are sums over pairs of positions, rotations are matrices, softmax is one
-row at a time. `t` is a checkpoint's tensors by name.
+They share no code with dnadiff: convolutions are sums over pairs of positions, rotations are
+matrices, softmax is one row at a time. `t` is a checkpoint's tensors by name.
 """
 
 import math
@@ -77,7 +77,8 @@ def filter_value(t: dict[str, Tensor], key: str, distance: int, l_max: int, d: i
     for layer in (0, 2, 4):
         h = torch.sin(t[f"{key}.network.1.frequency"] * linear(t, h, f"{key}.network.{layer}"))
     h = linear(t, h, f"{key}.network.6")
-    # The window is at 1 % of its height at 1.5 l_max in the first channel, and at 0.3 l_max in the last.
+    # The window is at 1 % of its height at 1.5 l_max in the first channel, and at 0.3 l_max in the
+    # last.
     rates = [
         math.log(100) / 1.5 + (math.log(100) / 0.3 - math.log(100) / 1.5) * c / max(d - 1, 1)
         for c in range(d)
@@ -113,7 +114,7 @@ def attention(head_dim: int, causal: bool):
 
 
 def rotation(position: int, width: int) -> Tensor:
-    """The matrix (width, width) that turns channels i and i + width / 2 in their plane, for each i."""
+    """Matrix (width, width) that rotates channels i and i + width / 2 in their plane."""
     matrix, half = torch.zeros(width, width, dtype=torch.float64), width // 2
     for i in range(half):
         angle = position / 10_000 ** (2 * i / width)

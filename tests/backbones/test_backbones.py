@@ -10,6 +10,7 @@ from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
+from dnadiff.backbones.network_input import NetworkInput
 from dnadiff.backbones.transformer import TransformerConfig, TransformerLM
 from dnadiff.diffusion import MDLM, Autoregressive
 from dnadiff.errors import UsageError
@@ -78,7 +79,7 @@ def test_the_autoregressive_objective_takes_causal_networks_and_refuses_others(n
 
 
 class Rounded(CausalMarkovSource):
-    """A causal network whose outputs all move a little with any token, as Fourier transforms do."""
+    """A causal network whose outputs all change slightly with any token, as under an FFT."""
 
     def __init__(self, size):
         super().__init__(length=40)
@@ -137,7 +138,10 @@ def test_a_condition_reaches_every_norm_and_starts_at_zero(name):
 
 @pytest.mark.parametrize("name", STACKS)
 def test_every_weight_has_a_gradient_that_is_right(name):
-    """Along a random direction the loss changes as its gradient says; in float64, by a central difference."""
+    """Along a random direction the loss changes as its gradient says.
+
+    In float64, by a central difference.
+    """
     denoiser = network(name).double()
     tokens = letters(length=12)
 
@@ -205,7 +209,7 @@ def test_a_bundle_saves_embeds_and_scores(name, tmp_path):
     assert embedded.shape == (3, 12) and np.array_equal(embedded, held.embed(sequences))
     np.testing.assert_allclose(embedded[0], embedded[2], atol=1e-5)  # both strands are averaged
     states = [
-        held.denoiser.lm.states(torch.from_numpy(DNA.encode(s))[None])
+        held.denoiser.lm.states(NetworkInput(torch.from_numpy(DNA.encode(s))[None]))
         for s in (sequences[0], sequences[2])
     ]
     expected = torch.cat([s.mean((0, 1))[None] for s in states]).mean(0)
@@ -252,5 +256,5 @@ def test_the_recurrent_form_gives_the_same_outputs_from_a_state_of_constant_size
 def test_only_mamba_has_a_state_of_constant_size(name):
     denoiser = network(name)
     assert not denoiser.recurrent
-    with pytest.raises(ValueError, match="letter by letter"):
+    with pytest.raises(ValueError, match="no recurrent form"):
         denoiser.begin(2)

@@ -10,7 +10,7 @@ from literal import Literal
 from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
 from dnadiff.backbones.denoiser import LMDenoiser
-from dnadiff.backbones.published import load_pretrained, save_pretrained
+from dnadiff.backbones.published import load_pretrained
 
 SMALL = CaduceusConfig(d_model=12, n_layer=2, ssm_cfg=SSMConfig(d_state=4))
 
@@ -51,7 +51,7 @@ def random_ids(batch: int = 2, length: int = 21) -> torch.Tensor:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_equals_the_literal_implementation(name, tmp_path):
     lm = random_lm(VARIANTS[name])
-    save_pretrained(lm, tmp_path)
+    lm.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     literal = Literal(safetensors.torch.load_file(tmp_path / "model.safetensors"), config)
     ids = random_ids()
@@ -66,7 +66,7 @@ def test_every_variant_equals_the_literal_implementation(name, tmp_path):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_is_saved_loads_again(name, tmp_path):
     lm = random_lm(VARIANTS[name])
-    save_pretrained(lm, tmp_path)
+    lm.save_pretrained(tmp_path)
     again = load_pretrained(tmp_path).eval()
     with torch.no_grad():
         assert torch.equal(lm(random_ids()), again(random_ids()))

@@ -67,10 +67,10 @@ def test_labels_have_their_names(tmp_path):
 def test_what_is_no_fine_tune_is_named(tmp_path):
     config = published()
     write(tmp_path, config, random_tensors(config))
-    with pytest.raises(InputError, match=r"not a classifier \(no score.weight in it\)"):
+    with pytest.raises(InputError, match=r"not a classifier \(it has no score.weight\)"):
         load_classifier(tmp_path)
     fine_tune(tmp_path, score=torch.ones(3, 7))
-    with pytest.raises(InputError, match=r"score.weight has shape \(3, 7\), \(3, 6\) is needed"):
+    with pytest.raises(InputError, match=r"score.weight has shape \(3, 7\); it must be \(3, 6\)"):
         load_classifier(tmp_path)
     fine_tune(tmp_path)
     with pytest.raises(ValueError, match="both strands by itself"):

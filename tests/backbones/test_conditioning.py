@@ -64,9 +64,9 @@ def test_both_ends_of_time_are_told_apart():
 
 def test_what_must_be_told_is_asked_for():
     denoiser = conditioned(needs_sigma=True, labels=("a", "b"))
-    with pytest.raises(ValueError, match="must be told the noise level"):
+    with pytest.raises(ValueError, match="needs the noise level"):
         denoiser(TOKENS)
-    with pytest.raises(ValueError, match="from 0 to 1, or 2 for none"):
+    with pytest.raises(ValueError, match="from 0 to 1, or 2 for no class"):
         denoiser(TOKENS, sigma=SIGMA, label=torch.tensor([0, 3, 1]))
     with pytest.raises(ValueError, match="trained without labels"):
         LMDenoiser(denoiser.lm)(TOKENS, label=torch.tensor([0, 0, 0]))

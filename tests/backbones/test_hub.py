@@ -82,7 +82,8 @@ def test_a_name_loads_what_its_files_load(hub):
         assert torch.equal(dnadiff.load("hf:me/dna@v1").denoiser.lm(IDS), expected)
     # Both files of one revision, and nothing else.
     assert hub.asked == [
-        ("config.json", None), ("model.safetensors", COMMIT), ("config.json", "v1"), ("model.safetensors", COMMIT),
+        ("config.json", None), ("model.safetensors", COMMIT),
+        ("config.json", "v1"), ("model.safetensors", COMMIT),
     ]  # fmt: skip
 
 

@@ -188,14 +188,20 @@ FIELDS = [
     ({"complement_map": None}, "rcps is true, but there is no complement_map"),
     (
         {"bidirectional_strategy": "mean"},
-        "bidirectional_strategy cannot be 'mean'; 'add' or 'ew_multiply' is needed",
+        "bidirectional_strategy cannot be 'mean'; it must be 'add' or 'ew_multiply'",
     ),
-    ({"d_model": "6"}, "d_model cannot be '6'; a whole number above 0 is needed"),
-    ({"n_layer": 0}, "n_layer cannot be 0; a whole number above 0"),
-    ({"fused_add_norm": "yes"}, "fused_add_norm cannot be 'yes'; true or false"),
-    ({"norm_epsilon": float("nan")}, "norm_epsilon cannot be nan; a number that is not negative"),
-    ({"ssm_cfg": 3}, "ssm_cfg cannot be 3; a table of settings"),
-    ({"ssm_cfg": {"dt_rank": "all"}}, "dt_rank cannot be 'all'; a whole number above 0 or 'auto'"),
+    ({"d_model": "6"}, "d_model cannot be '6'; it must be a whole number above 0"),
+    ({"n_layer": 0}, "n_layer cannot be 0; it must be a whole number above 0"),
+    ({"fused_add_norm": "yes"}, "fused_add_norm cannot be 'yes'; it must be true or false"),
+    (
+        {"norm_epsilon": float("nan")},
+        "norm_epsilon cannot be nan; it must be a number that is not negative",
+    ),
+    ({"ssm_cfg": 3}, "ssm_cfg cannot be 3; it must be a table of settings"),
+    (
+        {"ssm_cfg": {"dt_rank": "all"}},
+        "dt_rank cannot be 'all'; it must be a whole number above 0 or 'auto'",
+    ),
     ({"vocab_size": 5}, "vocab_size is 5; DNA needs 12"),
     ({"model_type": "mamba"}, "not the configuration of a Caduceus"),
 ]
@@ -232,7 +238,7 @@ def test_every_missing_or_misshapen_weight_is_named(key, tmp_path):
     wrong = tensors | {key: torch.ones(3)}
     with pytest.raises(
         InputError,
-        match=rf"model.safetensors: {key} (has shape \(3,\), .* is needed|is not that of DNA)",
+        match=rf"model.safetensors: {key} (has shape \(3,\); it must be|is not that of DNA)",
     ):
         load_pretrained(write(tmp_path, config, wrong))
 
@@ -248,17 +254,17 @@ def test_every_missing_or_misshapen_weight_is_named(key, tmp_path):
         ),
         (
             lambda t: {EMBEDDING: t[EMBEDDING].log()},
-            ".*embedding.weight has a number that is infinite or none",
+            ".*embedding.weight has an infinite value or a NaN",
         ),
         (
             lambda t: {"lm_head.lm_head.weight": torch.zeros(16, 6)},
-            f"lm_head.lm_head.weight differs from the weight that it must be tied to, {EMBEDDING}",
+            f"lm_head.lm_head.weight differs from {EMBEDDING}, to which",
         ),
         (
             lambda t: {
                 k: v + 1 for k, v in t.items() if "1.mixer.submodule.mamba_rev.out_proj" in k
             },
-            ".*mamba_rev.out_proj.weight differs from the weight",
+            ".*mamba_rev.out_proj.weight differs from",
         ),
         (
             lambda t: {"lm_head.complement_map": torch.arange(16)},
@@ -271,4 +277,19 @@ def test_every_wrong_weight_is_named(folder, change, message):
     tensors = random_tensors(config)
     write(folder, config, tensors | change(tensors))
     with pytest.raises(InputError, match=f"model.safetensors: {message}"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_layer": 10**9}, "n_layer is 1,000,000,000; at most 1,000 is read"),
+        ({"vocab_size": 10**8}, "vocab_size is 100,000,000; at most"),
+        ({"d_model": 4096, "n_layer": 900}, "more than model.safetensors can hold"),
+    ],
+)
+def test_a_hostile_configuration_allocates_nothing(tmp_path, changes, said):
+    config = published()
+    folder = write(tmp_path / "large", config | changes, random_tensors(config))
+    with pytest.raises(InputError, match=said):
         load_pretrained(folder)
