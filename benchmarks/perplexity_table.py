@@ -120,6 +120,7 @@ def table(out: Path, rows: list[str]) -> str:
         " paper, HG38 |",
         "|---|---|---|---|---|---|---|",
     ]
+    # All rows have the same test windows, so each is compared with MDLM window by window.
     reference = windows(out / "mdlm") if "mdlm" in rows else None
     for name in rows:
         summary = _summary(out / name)

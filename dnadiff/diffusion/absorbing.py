@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 
@@ -27,12 +28,14 @@ class Hidden(NamedTuple):
             multiplied to estimate the bound.
     """
 
-    mask: Tensor
-    rate: Tensor
-    factor: Tensor
+    mask: Bool[Tensor, "B L"]
+    rate: Float64[Tensor, " B"]
+    factor: Float64[Tensor, " B"]
 
 
-def hide(scorable: Tensor, count: Tensor, keys: Tensor) -> Hidden:
+def hide(
+    scorable: Bool[Tensor, "B L"], count: Int64[Tensor, " B"], keys: Float64[Tensor, "B L"]
+) -> Hidden:
     """Masks exactly `count` of the scorable positions of each row: those with the smallest keys.
 
     The rate is the largest of their keys. Given the count k of n its distribution is
@@ -53,7 +56,9 @@ def hide(scorable: Tensor, count: Tensor, keys: Tensor) -> Hidden:
     return Hidden(mask, rate.clamp(max=1.0 - 2.0**-52), scorable.sum(1).double() / count)
 
 
-def exact_count(scorable: Tensor, quantile: Tensor, keys: Tensor) -> Hidden:
+def exact_count(
+    scorable: Bool[Tensor, "B L"], quantile: Float64[Tensor, " B"], keys: Float64[Tensor, "B L"]
+) -> Hidden:
     """Masks k = 1 + floor(n quantile) of the n scorable positions of each row; see `hide`.
 
     Args:
@@ -67,7 +72,12 @@ def exact_count(scorable: Tensor, quantile: Tensor, keys: Tensor) -> Hidden:
     return hide(scorable, 1 + others, keys)
 
 
-def forced_one(scorable: Tensor, rate: Tensor, keys: Tensor, chosen: Tensor) -> Hidden:
+def forced_one(
+    scorable: Bool[Tensor, "B L"],
+    rate: Float64[Tensor, " B"],
+    keys: Float64[Tensor, "B L"],
+    chosen: Float64[Tensor, " B"],
+) -> Hidden:
     """Masks one base for certain, and each other with probability `rate`: an estimate of c(rate).
 
     Args:
@@ -84,14 +94,19 @@ def forced_one(scorable: Tensor, rate: Tensor, keys: Tensor, chosen: Tensor) -> 
     return Hidden(mask, rate, n.double() / mask.sum(1).clamp(min=1))
 
 
-def cross_entropy(log_p: Tensor, letters: Tensor) -> Tensor:
+def cross_entropy(
+    log_p: Float[Tensor, "B L K"], letters: Int64[Tensor, "B L"]
+) -> Float[Tensor, "B L"]:
     """Returns -log p (B, L) of letter indices (B, L) under log-probabilities log_p (B, L, K)."""
     return -log_p.gather(-1, letters[..., None])[..., 0]
 
 
 def mask_output_cost(
-    log_p: Tensor, letters: Tensor, rate: Tensor, earlier: Tensor | None
-) -> Tensor:
+    log_p: Float[Tensor, "B L outputs"],
+    letters: Int64[Tensor, "B L"],
+    rate: Float64[Tensor, " B"],
+    earlier: Float64[Tensor, " B"] | None,
+) -> Float64[Tensor, "B L"]:
     """Returns the cost (B, L) of a masked base for a network with an output x_m for the mask.
 
     This is D3PM with absorbing noise (Austin et al. 2021). For the reverse step from mask rate u to

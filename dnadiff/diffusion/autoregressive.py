@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,8 +55,8 @@ class Autoregressive(Objective):
         return {**self.__dict__, "_probed": None}
 
     def per_token_nelbo(
-        self, denoiser: Denoiser, tokens: Tensor, draw: Draw | None = None
-    ) -> Tensor:
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw | None = None
+    ) -> Float[Tensor, "B L"]:
         """Returns -log p (B, L) in nats of each base given those before it; `draw` is not used."""
         log_p = F.log_softmax(self.call_denoiser(denoiser, tokens), -1)
         cost = cross_entropy(log_p, self.alphabet.letter_index(tokens))
@@ -65,11 +66,11 @@ class Autoregressive(Objective):
     def bound(
         self,
         denoiser: Denoiser,
-        tokens: Tensor,
+        tokens: Int64[Tensor, "B L"],
         *,
         draws: int = 1,
         seed: int = 0,
-        index: Tensor | None = None,
+        index: Int64[Tensor, " B"] | None = None,
     ) -> Bound:
         """Returns the exact negative log-likelihood of each sequence, in one call of the network.
 

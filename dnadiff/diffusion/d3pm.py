@@ -7,6 +7,7 @@ The first step is the reconstruction.
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -71,7 +72,9 @@ class D3PM(Objective):
         """Number of logits for each position: K, or K + 1 with absorbing noise as published."""
         return len(self.alphabet) if self.masked is None else self.masked.outputs
 
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns a one-sample estimate of the terms (B, L) of the bound, in nats.
 
         It takes one call, or two without carry-over.

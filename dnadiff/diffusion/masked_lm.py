@@ -6,6 +6,7 @@ It is also a baseline of masked diffusion.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,11 +36,15 @@ class MaskedLM(Objective):
         super().__init__(alphabet)
         self.mdlm = MDLM(alphabet=alphabet)
 
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns a one-sample estimate of the terms (B, L) of MDLM's bound, in nats."""
         return self.mdlm.per_token_nelbo(denoiser, tokens, draw)
 
-    def per_token_loss(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_loss(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns the cross-entropy (B, L) of the chosen bases, 0 elsewhere.
 
         It is weighted so that the sum over the chosen bases estimates one over all bases.
@@ -60,11 +65,11 @@ class MaskedLM(Objective):
     def pseudo(
         self,
         denoiser: Denoiser,
-        tokens: Tensor,
+        tokens: Int64[Tensor, "B L"],
         *,
         draws: int = 8,
         seed: int = 0,
-        index: Tensor | None = None,
+        index: Int64[Tensor, " B"] | None = None,
     ) -> Bound:
         """Returns the negative pseudo-log-likelihood, -sum of log p(x_i | all other bases).
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -97,7 +98,9 @@ class MDLM(Objective):
         """Number of logits for each position: K, or K + 1 without zero masking."""
         return len(self.alphabet) + (not self.zero_masking)
 
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns a one-sample estimate of the terms (B, L) of the bound, in nats.
 
         It takes one call of the network, or two with complementary masks, and as many more without

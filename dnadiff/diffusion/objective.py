@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor, nn
 
 from dnadiff.alphabet import DNA, Alphabet
@@ -51,11 +52,11 @@ class Denoiser(Protocol):
 
     def __call__(
         self,
-        tokens: Tensor,
-        sigma: Tensor | None = None,
-        label: Tensor | None = None,
-        token_probs: Tensor | None = None,
-    ) -> Tensor:
+        tokens: Int64[Tensor, "B L"],
+        sigma: Float[Tensor, " B"] | None = None,
+        label: Int[Tensor, " B"] | None = None,
+        token_probs: Float[Tensor, "B L weights"] | None = None,
+    ) -> Float[Tensor, "B L outputs"]:
         """Returns logits (B, L, outputs) of corrupted tokens (B, L).
 
         Args:
@@ -77,7 +78,7 @@ class Conditioned:
         label: (B,) class of each row; the number of classes for an unconditional row.
     """
 
-    def __init__(self, denoiser: Denoiser, label: Tensor) -> None:
+    def __init__(self, denoiser: Denoiser, label: Int[Tensor, " B"]) -> None:
         self.denoiser = denoiser
         self.label = label
         self.causal = denoiser.causal
@@ -87,11 +88,11 @@ class Conditioned:
 
     def __call__(
         self,
-        tokens: Tensor,
-        sigma: Tensor | None = None,
-        label: Tensor | None = None,
-        token_probs: Tensor | None = None,
-    ) -> Tensor:
+        tokens: Int64[Tensor, "B L"],
+        sigma: Float[Tensor, " B"] | None = None,
+        label: Int[Tensor, " B"] | None = None,
+        token_probs: Float[Tensor, "B L weights"] | None = None,
+    ) -> Float[Tensor, "B L outputs"]:
         """Returns logits (B, L, outputs) given the classes of the batch; `label` is not used.
 
         Raises:
@@ -104,7 +105,7 @@ class Conditioned:
         return self.denoiser(tokens, sigma=sigma, label=self.label, token_probs=token_probs)
 
 
-def conditioned(denoiser: Denoiser, label: Tensor | None) -> Denoiser:
+def conditioned(denoiser: Denoiser, label: Int[Tensor, " B"] | None) -> Denoiser:
     """Returns the denoiser conditioned on the classes (B,) of a batch, or as it is for None."""
     return denoiser if label is None else Conditioned(denoiser, label)
 
@@ -124,8 +125,8 @@ class Loss(NamedTuple):
         nats_per_base: scalar for the log, without weights and without gradient.
     """
 
-    value: Tensor
-    nats_per_base: Tensor
+    value: Float[Tensor, ""]
+    nats_per_base: Float[Tensor, ""]
 
 
 class Bound(NamedTuple):
@@ -138,9 +139,9 @@ class Bound(NamedTuple):
         kind: "upper" or "exact"; "pseudo" is not a bound (see `MaskedLM.pseudo`).
     """
 
-    nats: Tensor
-    se: Tensor
-    bases: Tensor
+    nats: Float64[Tensor, " B"]
+    se: Float64[Tensor, " B"]
+    bases: Int64[Tensor, " B"]
     kind: BoundKind
 
 
@@ -158,18 +159,18 @@ class Draw:
         antithetic: whether every random number u is replaced by 1 - u.
     """
 
-    quantile: Tensor
+    quantile: Float64[Tensor, " B"]
     seed: int
     step: int
-    index: Tensor
+    index: Int64[Tensor, " B"]
     antithetic: bool = False
 
-    def uniform(self, stream: Stream, size: int) -> Tensor:
+    def uniform(self, stream: Stream, size: int) -> Float64[Tensor, "B {size}"]:
         """Returns uniform numbers (B, size) float64 in the open interval (0, 1)."""
         numbers = uniform(self.seed, stream, self.index, size, step=self.step)
         return 1.0 - numbers if self.antithetic else numbers
 
-    def normal(self, stream: Stream, size: int) -> Tensor:
+    def normal(self, stream: Stream, size: int) -> Float64[Tensor, "B {size}"]:
         """Returns standard normal numbers (B, size) float64."""
         return torch.special.ndtri(self.uniform(stream, size))
 
@@ -218,7 +219,9 @@ class Objective(nn.Module, ABC):
         return False
 
     @abstractmethod
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns a one-sample estimate of each position's term of the bound.
 
         Args:
@@ -230,7 +233,9 @@ class Objective(nn.Module, ABC):
             (B, L) nats; 0 where a token is not scorable.
         """
 
-    def per_token_loss(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_loss(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns the terms (B, L) that training minimises: those of the bound unless overridden.
 
         Arguments and shape are those of `per_token_nelbo`.
@@ -240,12 +245,12 @@ class Objective(nn.Module, ABC):
     def loss(
         self,
         denoiser: Denoiser,
-        tokens: Tensor,
+        tokens: Int64[Tensor, "B L"],
         *,
         seed: int = 0,
         step: int = 0,
-        index: Tensor | None = None,
-        weight: Tensor | None = None,
+        index: Int64[Tensor, " B"] | None = None,
+        weight: Float[Tensor, "B L"] | None = None,
         total: float | None = None,
     ) -> Loss:
         """Returns the loss of one batch, in nats per base.
@@ -294,11 +299,11 @@ class Objective(nn.Module, ABC):
     def bound(
         self,
         denoiser: Denoiser,
-        tokens: Tensor,
+        tokens: Int64[Tensor, "B L"],
         *,
         draws: int = 8,
         seed: int = 0,
-        index: Tensor | None = None,
+        index: Int64[Tensor, " B"] | None = None,
     ) -> Bound:
         """Returns a bound on the negative log-likelihood of each sequence.
 
@@ -370,10 +375,10 @@ class Objective(nn.Module, ABC):
     def call_denoiser(
         self,
         denoiser: Denoiser,
-        tokens: Tensor,
-        rate: Tensor | float | None = None,
-        token_probs: Tensor | None = None,
-    ) -> Tensor:
+        tokens: Int64[Tensor, "B L"],
+        rate: Float[Tensor, " B"] | float | None = None,
+        token_probs: Float[Tensor, "B L weights"] | None = None,
+    ) -> Float[Tensor, "B L outputs"]:
         """Calls a denoiser once and returns its logits (B, L, outputs).
 
         Logits in half precision become float32; float64 stays.
@@ -396,7 +401,7 @@ class Objective(nn.Module, ABC):
         return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def golden_multiples(index: Tensor) -> Tensor:
+def golden_multiples(index: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
     """Returns the fractional parts, float64 in [0, 1), of int64 `index` times the golden ratio.
 
     Those of any run of consecutive indices are spread evenly over the interval. The product is one

@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -164,7 +165,9 @@ class Plaid(Objective):
         """The embedding E (K, D) float64, with rows of norm 1."""
         return F.normalize(self.letters.weight.double(), dim=-1)
 
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns a one-sample estimate of the terms (B, L) of the bound, in nats.
 
         The number of calls is in the docstring of the class.
@@ -179,7 +182,9 @@ class Plaid(Objective):
         nats = self._without_network(letters, normal) + gain
         return nats.masked_fill(~self.alphabet.scorable(tokens), 0.0)
 
-    def per_token_loss(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_loss(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns terms (B, L) of the same expectation, with the gradient of the schedule.
 
         Each row estimates either the reconstruction or the diffusion term, weighted by one over the

@@ -16,6 +16,7 @@ of the probabilities of noisy bases. With W = 1 the score entropy is UDLM's inte
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from dnadiff.alphabet import DNA, Alphabet
@@ -51,7 +52,9 @@ class SEDD(Objective):
         check_noise(noise)
         self.corruption = noise
 
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns a one-sample estimate of the terms (B, L) of the bound, in nats; one call."""
         if self.corruption == "absorbing":
             return self._absorbing(denoiser, tokens, draw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,7 +28,9 @@ class UDLM(Objective):
     def __init__(self, *, alphabet: Alphabet = DNA) -> None:
         super().__init__(alphabet)
 
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
         """Returns a one-sample estimate of the terms (B, L) of the bound, in nats; one call."""
         rate, factor = time_of(draw.quantile)
         redrawn = redraw(self.alphabet, tokens, rate, draw)

@@ -95,6 +95,7 @@ class ClassifierFree(_Guided):
     ) -> Tensor:
         """Returns logits (B, L, outputs) guided towards the classes `label` (B,)."""
         conditional = self.denoiser(tokens, sigma=sigma, label=label, token_probs=token_probs)
+        # The unconditional logits would have the weight 0: save their call.
         if self.weight == 1.0:
             return conditional
         unconditional = self.denoiser(tokens, sigma=sigma, token_probs=token_probs)
@@ -207,6 +208,7 @@ def apply_guidance(
         raise UsageError(f"guidance must be 0 or more, not {weight}")
 
     if guide is not None:
+        # The class acts through the classifier alone, so the network gets no class.
         check_guidable(objective)
         return ClassifierGuided(denoiser, guide.of(label), weight), None
     if weight == 0:
@@ -255,6 +257,7 @@ def guidance_terms(state: SamplingState) -> list[tuple[float, SamplingState]]:
 
 def geometric_mixture(weights: Sequence[float], log_probs: Sequence[Tensor]) -> Tensor:
     """Returns the log of the normalised product of distributions (..., K), each to its power."""
+    # A single weight is 1, and unclamped logits keep bases excluded for certain.
     if len(weights) == 1:
         return log_probs[0].log_softmax(-1)
     terms = []

@@ -59,7 +59,7 @@ def test_fifteen_percent_are_predicted_of_which_most_are_masked_some_replaced_an
 def test_the_number_of_predicted_bases_is_rounded_in_double_precision(letters):
     """In float32 0.15 times 190 is 28.500002, and 29 bases would be predicted."""
     objective, tokens = MaskedLM(), torch.full((3, letters), 7)
-    draw = Draw(torch.zeros(3), 0, 0, torch.arange(3))
+    draw = Draw(torch.zeros(3, dtype=torch.float64), 0, 0, torch.arange(3))
     terms = objective.per_token_loss(IndependentSource(length=letters), tokens, draw)
     assert (terms > 0).sum(1).tolist() == [round(0.15 * letters)] * 3
 

@@ -239,6 +239,7 @@ class ConstrainedBatch:
             (B, L) bool, the positions that are still, or again, to be drawn; and (B,) the last dead
             end of each row, or -1.
         """
+        # The kernels run on the CPU, on copies if the tokens are elsewhere.
         rows, places = now.nonzero().T.numpy(force=True)
         here = tokens.cpu().contiguous()
         again, dead_ends = np.zeros(here.shape, bool), np.full(len(here), -1)
@@ -264,6 +265,7 @@ def open_letters(template: Tensor, allowed: Tensor | None, alphabet: Alphabet) -
 
     An unknown letter (N) that is fixed has the set of all letters.
     """
+    # Bit i of a set stands for letter i.
     bits = 1 << torch.arange(len(alphabet), device=template.device)
     everything = int(bits.sum())
     fixed = torch.where(
@@ -395,6 +397,7 @@ def _pick(logits: Any, letters: int, quantile: float) -> int:
     Returns:
         The index of the letter; -1 if no letter of the set has a positive probability.
     """
+    # The largest logit is subtracted before exponentials are taken, so that none overflows.
     top = -np.inf
     for i in range(len(logits)):
         if letters >> i & 1:

@@ -115,6 +115,7 @@ def forbidden(kmers: Any, row: int, place: int) -> int:
     found = 0
     first, last = _around(kmers, place)
     for i in range(first, last):
+        # Only a k-mer whose last open position is this one would be completed.
         if kmers.missing[row, i] != 1:
             continue
         for letter in range(len(kmers.complement)):

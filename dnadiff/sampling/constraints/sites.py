@@ -46,6 +46,7 @@ def read_sites(option: str, text: str, alphabet: Alphabet) -> list[Site]:
     if "." not in text and "/" not in text:
         return [_site(option, text, alphabet)]
 
+    # Records begin with ">" in FASTA, and so does no site or enzyme.
     content = "".join(lines(Path(text), "text"))
     if content.startswith(">"):
         records = parse_fasta(Path(text), content)
@@ -75,6 +76,7 @@ def letter_sets(letters: str, alphabet: Alphabet) -> np.ndarray:
 
 def compile_sites(sites: Sequence[Site], alphabet: Alphabet) -> tuple[Sites, list[str]]:
     """Returns each site on both strands, equal patterns once, and the name of each pattern."""
+    # A dictionary drops patterns that occur twice, such as the two strands of a palindrome.
     patterns: dict[tuple[int, ...], str] = {}
     for site in sites:
         sets = letter_sets(site.letters, alphabet)
