@@ -77,7 +77,7 @@ def _normalised(message: Tensor) -> Tensor:
 
 
 class IndependentSource(MarkovSource):
-    """Independent letters of one law: a chain without memory."""
+    """Independent letters with one distribution: a chain without memory."""
 
     def __init__(self, length: int, seed: int = 0) -> None:
         super().__init__(length, seed)

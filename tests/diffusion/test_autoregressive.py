@@ -11,7 +11,7 @@ from dnadiff.diffusion import Autoregressive, conditioned
 SOURCE = CausalMarkovSource(length=12)
 
 
-def test_it_is_the_likelihood_of_each_sequence():
+def test_the_bound_is_the_exact_likelihood_of_each_sequence():
     tokens = SOURCE.sample(500)
     bound = Autoregressive().bound(SOURCE, tokens)
     torch.testing.assert_close(bound.nats, SOURCE.nll(tokens))
@@ -28,7 +28,7 @@ def test_unknown_letters_are_context():
     assert torch.equal(bound.bases, torch.full((500,), 10))
 
 
-def test_a_two_sided_network_is_refused_for_it_would_give_less_than_the_entropy():
+def test_a_bidirectional_network_is_refused_as_its_result_is_below_the_entropy():
     source = JointSource(length=3)
     tokens = source.sample(2000)
     pseudo = Autoregressive().per_token_nelbo(source, tokens).sum(1)
@@ -43,7 +43,7 @@ def test_a_network_that_only_claims_to_be_causal_is_refused():
         causal = True
 
     class OwnLetter(CausalMarkovSource):
-        """Sees nothing to the right, but the letter that it is to predict."""
+        """Sees nothing to the right, but the base that it has to predict."""
 
         def __call__(self, tokens, sigma=None, label=None, token_probs=None):
             return super().__call__(tokens) + torch.nn.functional.one_hot(

@@ -119,7 +119,7 @@ def test_the_bound_is_the_divergence_of_transition_matrices(objective, steps):
     [IndependentSource(length=8, seed=1), MarkovSource(length=12), MixtureSource(length=4)],
     ids=lambda source: type(source).__name__,
 )
-def test_with_many_steps_the_bound_of_the_exact_denoiser_comes_down_to_the_entropy(source, noise):
+def test_the_bound_of_the_exact_denoiser_tends_to_the_entropy_with_many_steps(source, noise):
     tokens = source.sample(10_000)
     above, ses = {}, {}
     for steps in (2, 1000):
@@ -154,7 +154,7 @@ def test_uniform_noise_tends_to_continuous_time_draw_by_draw():
     )
 
 
-def test_without_carry_over_the_network_must_also_say_what_it_sees():
+def test_without_carry_over_visible_bases_are_predicted_too():
     net = Imperfect(3, 4)
     tokens = X[None] + DNA.first_id
     with_it = D3PM(steps=3, zero_masking=True).bound(net, tokens, draws=4)
@@ -190,7 +190,7 @@ def test_outputs_and_options():
         ({"noise": "uniform", "carry_over": False}, "absorbing noise"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         make_objective("d3pm", options)
 

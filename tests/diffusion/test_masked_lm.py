@@ -9,7 +9,7 @@ SOURCE = MarkovSource(length=12)
 
 
 class Watched(MarkovSource):
-    """Keeps what it is shown."""
+    """Keeps the tokens of the last call."""
 
     def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         self.shown = tokens
@@ -41,7 +41,7 @@ def test_the_pseudo_likelihood_is_the_mean_over_single_masks_and_lies_below_the_
     assert pseudo.kind == "pseudo" and exact.mean() < SOURCE.entropy() - 0.5
 
 
-def test_fifteen_percent_are_predicted_of_which_most_are_masked_some_replaced_and_some_left():
+def test_fifteen_percent_are_predicted_and_most_of_those_are_masked():
     source = Watched(length=400)
     tokens = source.sample(400)
     tokens[:, 100:200] = DNA.unknown_id

@@ -23,7 +23,7 @@ def test_normalised_scores_give_mdlm_term_by_term():
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_mass_that_is_not_one_costs_its_excess():
+def test_a_total_score_other_than_one_costs_its_excess():
     tokens = SOURCE.sample(300)
     for mass in (0.4, 1.3):
         heavy = FromLogits(
@@ -49,7 +49,7 @@ def test_the_score_entropy_written_out_has_this_value():
         torch.testing.assert_close(literal, cost / t)  # sigma' r = 1/t, MDLM's weight
 
 
-def test_excess_is_exact_where_it_is_tiny_and_where_it_is_large():
+def test_excess_is_exact_for_tiny_and_for_large_arguments():
     for u in (-30.0, -1.0, -1.001e-2, -9e-3, -1e-5, 0.0, 1e-5, 9e-3, 1.001e-2, 1.0, 5.0):
         exact = (
             sum(u**k / math.factorial(k) for k in range(2, 12))

@@ -68,7 +68,7 @@ def spelled(template, sequence):
     )
 
 
-# ---- nothing is ever broken ----
+# ---- no constraint is ever violated ----
 
 
 def test_a_thousand_sequences_under_five_constraints_at_once():
@@ -106,7 +106,7 @@ def test_sequences_of_caduceus():
         str(value) for key, value in options.items() if key != "objective"
     ),
 )
-def test_every_sampler_keeps_to_five_constraints(options):
+def test_every_sampler_satisfies_five_constraints(options):
     template = ["N" * 60 + "GATTACARYN" + "N" * 160]
     sequences = draw(*template, rows=12, denoiser=Neighbours(), **FIVE, **options)
     assert [violations(sequence, **FIVE) for sequence in sequences] == [[]] * 12
@@ -144,7 +144,7 @@ templates = st.text("N" * 12 + "ACGTRYSW", min_size=1, max_size=30)
 @example(
     spec={"unique_kmer": 2, "gc": ["0.5:0.5"]}, template="NNNNNNNNNN", seed=0, sampler="ancestral"
 )
-def test_what_is_drawn_keeps_to_everything_or_an_error_says_what_cannot_be_kept(
+def test_samples_satisfy_all_constraints_or_an_error_names_the_one_they_cannot(
     spec, template, seed, sampler
 ):
     steps = 3 if sampler == "ancestral" else None
@@ -165,7 +165,7 @@ EVERY = ["".join(letters) for letters in itertools.product("ACGT", repeat=6)]
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(spec=specifications, template=st.text("NNNNNNACGTRYSW", min_size=6, max_size=6))
-def test_an_error_means_that_hardly_any_sequence_is_left(spec, template):
+def test_an_error_means_that_hardly_any_sequence_is_possible(spec, template):
     spec = {k: v for k, v in spec.items() if k != "require"}  # its place is drawn first
     left = sum(spelled(template, s) and not violations(s, **spec) for s in EVERY)
     possible = sum(spelled(template, s) for s in EVERY)
@@ -177,8 +177,8 @@ def test_an_error_means_that_hardly_any_sequence_is_left(spec, template):
         assert left <= 0.02 * possible
 
 
-def test_a_sampler_of_its_own_may_draw_and_wipe_out():
-    """Letters are wiped out at random between the draws, as a remasking sampler does."""
+def test_a_sampler_may_draw_and_remove_letters_by_itself():
+    """Removes letters at random between the draws, as a remasking sampler does."""
     spec = {k: v for k, v in FIVE.items() if k != "require"}
     denoiser, template, index = Neighbours(), free_template(8, 300), torch.arange(8)
     draft = ConstrainedBatch(template, None, Constraints(**spec), seed=1, index=index)
@@ -197,12 +197,14 @@ def test_a_sampler_of_its_own_may_draw_and_wipe_out():
     assert [violations(DNA.decode(row), **spec) for row in tokens] == [[]] * 8
 
 
-# ---- the same sequences ----
+# ---- reproducibility ----
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "first_hitting"])
 def test_a_sample_depends_on_its_number_not_on_its_batch_or_the_threads(sampler):
-    constraints = Constraints(**FIVE | {"gc": ["0.45:0.55:40"]})  # tight: corners are met
+    constraints = Constraints(
+        **FIVE | {"gc": ["0.45:0.55:40"]}
+    )  # tight, so that there are dead ends
     template = free_template(8, 100)
 
     def drawn(size):
@@ -228,7 +230,7 @@ def test_a_sample_depends_on_its_number_not_on_its_batch_or_the_threads(sampler)
         torch.set_num_threads(2)
 
 
-def test_corners_are_left_by_drawing_again():
+def test_dead_ends_are_left_by_drawing_again():
     class Counting(Neighbours):
         rows = 0
 
@@ -255,7 +257,7 @@ def test_without_a_constraint_nothing_changes():
     )
 
 
-# ---- what cannot be kept ----
+# ---- constraints that cannot be satisfied ----
 
 
 @pytest.mark.parametrize(
@@ -341,17 +343,17 @@ def test_without_a_constraint_nothing_changes():
         ),
     ],
 )
-def test_what_cannot_be_kept_is_named(template, spec, message):
+def test_a_constraint_that_cannot_be_satisfied_is_named(template, spec, message):
     with pytest.raises(InputError, match=message):
         draw(template, steps=4, **spec)
 
 
-def test_the_template_is_blamed_rather_than_the_motif():
+def test_the_error_names_the_template_rather_than_the_motif():
     with pytest.raises(InputError, match=r"^avoid BsaI \(GGTCTC\): the template"):
         draw("NNGGTCTCNNNNNNNN", avoid=["BsaI"], require=["TATA"])
 
 
-def test_a_network_without_a_letter_that_fits():
+def test_an_error_if_no_letter_that_fits_has_a_chance():
     class Stubborn(Neighbours):
         def __call__(self, tokens, sigma=None, label=None, token_probs=None):
             return torch.tensor([0.0, -torch.inf, -torch.inf, -torch.inf]).expand(*tokens.shape, 4)
@@ -379,7 +381,7 @@ def test_a_network_without_a_letter_that_fits():
         ({"unique_kmer": 32}, UsageError, "unique_kmer must be 1 to 31, not 32"),
     ],
 )
-def test_words_that_mean_nothing_are_named(spec, error, message):
+def test_texts_that_cannot_be_read_are_named(spec, error, message):
     with pytest.raises(error, match=message):
         Constraints(**spec)
 
@@ -439,13 +441,13 @@ def test_several_sites_in_one_text_are_asked_for_as_a_list():
         Constraints(avoid="GAATTC,GGATCC")
 
 
-# ---- each idea by itself ----
+# ---- each constraint by itself ----
 
 
 def test_an_enzyme_is_known_in_any_case():
     sites = Constraints(
         avoid=["bsai", "ECORI", "drdv", "ggtctc"]
-    ).avoid  # drdv could be letters, but who means those
+    ).avoid  # DrdV could be IUPAC letters, and is read as the enzyme
     assert [site.letters for site in sites] == ["GGTCTC", "GAATTC", "CATGNAC", "GGTCTC"]
     assert sites[0].name == "avoid BsaI (GGTCTC)" and sites[3].name == "avoid GGTCTC"
 
@@ -467,7 +469,7 @@ def test_sites_are_read_from_files(tmp_path):
         Constraints(avoid=[str(fasta)])
 
 
-def test_every_place_of_a_motif_has_the_same_chance():
+def test_every_position_of_a_motif_has_the_same_probability():
     sequences = draw("NNNNNCNNNNNN", rows=3000, require=["TGW"], steps=2, denoiser=Quiet())
     starts = torch.tensor([re.search("TG[AT]", sequence).start() for sequence in sequences])
     counts = torch.bincount(starts, minlength=10)
@@ -483,14 +485,14 @@ class Quiet(Neighbours):
         return torch.tensor([-99.0, 0.0, -99.0, -99.0]).expand(*tokens.shape, 4)
 
 
-def test_a_motif_that_is_there_stays_and_several_fit_together():
+def test_a_motif_in_the_template_stays_and_several_motifs_may_overlap():
     (sequence,) = draw("NNTATATAAGNN", require=["TATAWAAG"], denoiser=Quiet())
     assert sequence == "CCTATATAAGCC"
     for sequence in draw("N" * 14, rows=50, require=["GATTACA", "ACATTAG"], denoiser=Quiet()):
         assert violations(sequence, require=["GATTACA", "ACATTAG"]) == []
 
 
-def test_unknown_letters_that_are_fixed_are_taken_for_whatever_breaks_nothing():
+def test_fixed_unknown_bases_get_the_benefit_of_the_doubt():
     tokens = torch.from_numpy(DNA.encode("GGTCTN"))[
         None
     ]  # as in the flanks of an interval of a genome
