@@ -362,7 +362,7 @@ class Objective(nn.Module, ABC):
         name = type(self).__name__
         if self.causal and not denoiser.causal:
             raise UsageError(
-                f"{name} needs a causal network, one that sees only what lies to the left (backbone"
+                f"{name} needs a network that sees only what lies to the left (a causal backbone:"
                 " mamba, hyena or transformer); this one sees both sides, so what it gives is a"
                 " pseudo-likelihood"
             )
