@@ -1,9 +1,10 @@
-"""Times sampling under five constraints beside sampling without any, from a denoiser that costs next to nothing.
+"""Times sampling with five constraints and without any, from a denoiser that costs next to nothing.
 
     python benchmarks/constraints.py
     python benchmarks/constraints.py --rows 64 --steps 64
 
-The difference is what constraints cost. `tests/sampling/test_constraints.py` checks that none is broken.
+The difference is the cost of the constraints. `tests/sampling/test_constraints.py` checks that none
+is violated.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # before torch: a waiting thread shall not spin on a shared machine
+# Before torch is imported: a waiting thread should not spin on a shared machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from functools import partial
 
@@ -34,7 +34,7 @@ FIVE = {
 
 
 class Neighbours:
-    """Logits from a table of the two tokens beside each place."""
+    """A denoiser that looks up logits in a table of the two neighbours of each position."""
 
     causal, needs_sigma, outputs = False, False, 4
 
@@ -48,13 +48,13 @@ class Neighbours:
         label: Tensor | None = None,
         token_probs: Tensor | None = None,
     ) -> Tensor:
-        """Logits (B, L, 4) of tokens (B, L)."""
+        """Returns logits (B, L, 4) of tokens (B, L)."""
         around = torch.nn.functional.pad(tokens, (1, 1), value=4)
         return self.table[around[:, :-2], around[:, 2:]]
 
 
 def main(arguments: list[str] | None = None) -> dict:
-    """Measures, prints, and returns what --json would write."""
+    """Measures, prints the table, and returns what --json writes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,12 +68,14 @@ def main(arguments: list[str] | None = None) -> dict:
         sample, Neighbours(), free_template(options.rows, options.length), steps=options.steps
     )
     runs = {"without": draw, "with": partial(draw, constraints=Constraints(**FIVE))}
-    for run in runs.values():  # compiles
+    # The first call of each compiles its kernels.
+    for run in runs.values():
         run()
     with Others() as others:
         times = {"sampling": summary(measure(runs, options.repeats))}
     print(
-        f"{options.rows} sequences of {options.length} bases, {options.steps} steps, {options.threads} threads"
+        f"{options.rows} sequences of {options.length} bases, {options.steps} steps,"
+        f" {options.threads} threads"
     )
     print(table(time_rows(times)))
     print(f"other processes: {others}")

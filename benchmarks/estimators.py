@@ -1,14 +1,18 @@
-"""How noisy the estimators of the masked-diffusion bound are, and the gradients that training gets from them.
+"""Measures the variance of the estimators of the masked-diffusion bound, and of their gradients.
 
     python benchmarks/estimators.py RUN [--windows 64] [--draws 64] [--steps 48]
 
 On the network of a finished run, at equal numbers of network calls:
 
-1. bounds: the standard deviation, over draws, of one test window's bound in nats per base, for each estimator; its mean
-   minus that of the exact-count estimator shows its bias.
-2. gradients: the variance of a step's gradient, summed over all weights and divided by that of independent exact
-   counts; over the masks alone, the windows being the same, and over both. Pairs of masks take two calls, so a step of
-   as many calls has half the windows. Errors are standard errors over four blocks of steps.
+1. bounds: for each estimator, the standard deviation over draws of one test window's bound in nats
+   per base. Its mean minus that of the exact-count estimator shows its bias.
+2. gradients: the variance of a step's gradient, summed over all weights and divided by that of
+   independent exact counts; over the masks with the same windows, and over masks and windows. Pairs
+   of masks take two calls, so a step with the same number of calls has half the windows. Errors are
+   standard errors over four blocks of steps, and four blocks give only a rough one.
+
+Windows and network are fixed here, and only the random masks vary. So these errors are about the
+estimators, and not about a genome: there are none over blocks of the genome.
 """
 
 from __future__ import annotations
@@ -65,9 +69,10 @@ def main() -> None:
 
 
 def bound_table(denoiser: torch.nn.Module, tokens: Tensor, calls: int) -> str:
-    """Standard deviation and bias of each estimator, for one call."""
+    """Returns a table of the standard deviation for one call and the bias of each estimator."""
     lines = [
-        f"{len(tokens)} windows of {tokens.shape[1]:,} bases, {calls} calls each, all estimators on the same windows\n",
+        f"{len(tokens)} windows of {tokens.shape[1]:,} bases, {calls} calls each, the same windows"
+        " for all estimators\n",
         "| estimator | sd of one call, nats per base | mean minus exact count |",
         "|---|---|---|",
     ]
@@ -92,21 +97,21 @@ def bound_table(denoiser: torch.nn.Module, tokens: Tensor, calls: int) -> str:
 def one_draw(
     denoiser: torch.nn.Module, objective: Objective, tokens: Tensor, number: int
 ) -> Tensor:
-    """Nats per base (B,) of one draw, independent of all others."""
+    """Returns nats per base (B,) from one draw, independent of all others."""
     index = torch.arange(len(tokens), device=tokens.device)
     quantile = uniform(0, Stream.COUNT, index, 1, step=number)[:, 0]
-    nats = (
-        objective.per_token_nelbo(denoiser, tokens, Draw(quantile, 0, number, index))
-        .double()
-        .sum(1)
-    )
-    return nats / objective.alphabet.scorable(tokens).sum(1)
+    terms = objective.per_token_nelbo(denoiser, tokens, Draw(quantile, 0, number, index))
+    return terms.double().sum(1) / objective.alphabet.scorable(tokens).sum(1)
 
 
 def gradient_table(
     denoiser: torch.nn.Module, windows: Callable[[Tensor], Tensor], rows: int, steps: int
 ) -> str:
-    """Variance of the gradient of each way to draw a step's masks, relative to the first."""
+    """Returns a table of the variance of the gradient for each way to draw the masks of a step.
+
+    Each is relative to the first. The two columns have the same windows in every step, and new
+    ones.
+    """
     lines = [
         f"gradients of {steps} steps of {rows} network rows, relative to the first line\n",
         "| masks of a step | variance over masks | variance over masks and windows |",
@@ -114,7 +119,8 @@ def gradient_table(
     ]
     first: list[float] = []
     for name, (objective, spread) in GRADIENTS.items():
-        count = rows // 2 if objective.complementary else rows  # as many calls
+        # With pairs of masks half the windows take the same number of calls.
+        count = rows // 2 if objective.complementary else rows
         cells = []
         for kind, fresh in enumerate((False, True)):
             loss = partial(step_loss, denoiser, objective, windows, count, spread, fresh)
@@ -134,7 +140,17 @@ def step_loss(
     fresh: bool,
     step: int,
 ) -> Tensor:
-    """The loss of one step: counts spread over the rows as in training, or independent; fresh windows, or the same."""
+    """Returns the loss of one step.
+
+    Args:
+        denoiser: the network.
+        objective: of which the loss is.
+        windows: returns the tokens (B, L) of training windows (B,).
+        count: rows of the step.
+        spread: whether mask counts are spread evenly over the rows, as in training, or independent.
+        fresh: whether every step has new windows, or all steps the same.
+        step: number of the step.
+    """
     index = torch.arange(count)
     tokens = windows(index + fresh * step * count)
     if spread:
@@ -149,7 +165,10 @@ def step_loss(
 def gradient_variance(
     denoiser: torch.nn.Module, loss: Callable[[int], Tensor], steps: int, name: str
 ) -> tuple[float, float]:
-    """The sum over weights of the variance of the gradient, and its standard error from four blocks of steps."""
+    """Returns the variance of the gradient, summed over weights, and its standard error.
+
+    The standard error is over four blocks of steps.
+    """
     blocks = []
     weights = list(denoiser.parameters())
     for block in range(4):
@@ -159,13 +178,14 @@ def gradient_variance(
                 [g.flatten() for g in torch.autograd.grad(loss(block * count + i), weights)]
             ).double()
             total, squares = total + flat, squares + float(flat.square().sum())
+        # Sum of squares minus the square of the sum, without keeping every gradient.
         blocks.append((squares - float(total.square().sum()) / count) / (count - 1))
     values = torch.tensor(blocks)
     return float(values.mean()), float(values.std() / math.sqrt(4))
 
 
 def bar_range(count: int, name: str) -> Iterator[int]:
-    """A range, with a progress bar."""
+    """Yields a range, with a progress bar."""
     with bar(name) as progress:
         for i in range(count):
             progress(i + 1, count)

@@ -1,13 +1,18 @@
-"""The paper's HG38 table at any scale: stage A, then each objective fine-tuned from it, on any genome.
+"""Makes the paper's HG38 table at any scale, on any genome: stage A, then each objective from it.
 
-    python benchmarks/perplexity_table.py --genome sacCer3.fa.gz --scale small --out runs/yeast --write docs/results.md
+    python benchmarks/perplexity_table.py --genome sacCer3.fa.gz --scale small --out runs/yeast
+    --write docs/results.md
 
-Every row is a recipe of configs/paper. Those on Caduceus start from one masked language model (stage A) and see the
-same windows; those that read from left to right start from scratch and see as many bases as both stages together.
-Bounds are those of the test split, differences are paired window by window. A finished run is not repeated, an
-interrupted one goes on, so the command can be killed at any moment and given again.
+Every row is a recipe of configs/paper. Those on Caduceus start from one masked language model
+(stage A) and see the same windows; autoregressive ones start from scratch and see as many bases as
+both stages together. Bounds are those of the test split, and differences are paired window by
+window. Standard errors are over windows, and in brackets over blocks of 1 Mb. They are about the
+choice of windows and not about the choice of a seed: one run of each row shows no order of the
+objectives. A finished run is not repeated and an interrupted one is resumed, so the command can be
+killed at any moment and given again.
 
-With --scale full the recipes run as they are; "small" and "smoke" change what `SCALES` says, for all rows alike.
+With --scale full the recipes run as they are; "small" and "smoke" change the settings in `SCALES`,
+for all rows alike.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from markov_floors import PLACE, with_errors
 
 import dnadiff
 from dnadiff.diffusion import MDLM, Bound, corpus_bound
@@ -32,22 +38,35 @@ from dnadiff.training.recipe import Recipe, read_settings
 
 STAGE_A = "masked_lm"
 ROWS = ("mamba", "hyena", "mdlm", "sedd", "d3pm", "plaid", "udlm", "sedd-uniform", "d3pm-uniform")
-PAPER = {"mamba": "3.067 ± 0.010", "hyena": "3.153 ± 0.001", "plaid": "≤ 3.240 ± 0.005", "sedd": "≤ 3.216 ± 0.003",
-         "mdlm": "≤ 3.199 ± 0.010"}  # fmt: skip
+PAPER = {
+    "mamba": "3.067 ± 0.010",
+    "hyena": "3.153 ± 0.001",
+    "plaid": "≤ 3.240 ± 0.005",
+    "sedd": "≤ 3.216 ± 0.003",
+    "mdlm": "≤ 3.199 ± 0.010",
+}
 """Test perplexity on HG38, table 6 of Sahoo et al. 2024; ± is the range over five seeds."""
 
-_SMALL = {"batch_size": 16, "accumulate": 1, "learning_rate": 4e-3, "checkpoint_every": 61, "log_every": 10,
-          "eval_max_time": "01:00:00"}  # fmt: skip
+_SMALL = {
+    "batch_size": 16,
+    "accumulate": 1,
+    "learning_rate": 4e-3,
+    "checkpoint_every": 61,
+    "log_every": 10,
+    "eval_max_time": "01:00:00",
+    "eval_draws": 2,
+}
+_SMOKE = {**_SMALL, "d_model": 16, "window": 64, "batch_size": 4, "eval_windows": 8}
 SCALES: dict[str, dict[str, Any]] = {
     "full": {"steps": (10_000, 50_000), "settings": {}},
-    "small": {"steps": (61, 122), "settings": {**_SMALL, "eval_windows": 512, "eval_draws": 2}},
-    "smoke": {"steps": (3, 6), "settings": {**_SMALL, "d_model": 16, "window": 64, "batch_size": 4, "eval_windows": 8,
-                                            "eval_draws": 2}},
-}  # fmt: skip
+    "small": {"steps": (61, 122), "settings": {**_SMALL, "eval_windows": 512}},
+    "smoke": {"steps": (3, 6), "settings": _SMOKE},
+}
+"""For each scale, the steps of stage A and of the fine-tuning, and what the recipes change."""
 
 
 def main() -> None:
-    """Runs what is not there yet, and prints the table."""
+    """Runs the rows that are not finished, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--genome", required=True)
     parser.add_argument("--intervals")
@@ -69,7 +88,7 @@ def main() -> None:
 
 
 def run(out: Path, name: str, scale: str, data: dict[str, Any]) -> None:
-    """Trains one row, goes on with it, or leaves it as it is."""
+    """Trains one row, resumes it, or leaves it as it is if it is finished."""
     folder = out / name
     if (folder / "summary.json").is_file():
         return
@@ -82,28 +101,31 @@ def run(out: Path, name: str, scale: str, data: dict[str, Any]) -> None:
     else:
         settings["max_steps"] = before if name == STAGE_A else before + after
     recipe = Recipe(**settings)
+
     interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
     if interrupted:
         recipe = Recipe.read(folder / "config.yaml")
-    elif folder.is_dir():  # killed before its first checkpoint: nothing is lost
+    elif folder.is_dir():
+        # It was killed before its first checkpoint, so it starts again, in an empty folder.
         for name_left in ("config.yaml", "metrics.csv", "audit.csv"):
             (folder / name_left).unlink(missing_ok=True)
-    print(
-        f"{name}: {json.dumps({k: v for k, v in asdict(recipe).items() if v != getattr(Recipe, k, None)})}",
-        flush=True,
-    )
+    changed = {k: v for k, v in asdict(recipe).items() if v != getattr(Recipe, k, None)}
+    print(f"{name}: {json.dumps(changed)}", flush=True)
     pretrain(recipe, folder, resume=interrupted)
 
 
 def table(out: Path, rows: list[str]) -> str:
-    """The table in Markdown."""
+    """Returns the table in Markdown."""
     lines = [
-        "| model | parameters | bases seen | test nats per base | perplexity | minus MDLM, paired | paper, HG38 |",
+        "| model | parameters | bases seen | test nats per base | perplexity | minus MDLM, paired |"
+        " paper, HG38 |",
         "|---|---|---|---|---|---|---|",
     ]
+    # All rows have the same test windows, so each is compared with MDLM window by window.
     reference = windows(out / "mdlm") if "mdlm" in rows else None
     for name in rows:
         summary = _summary(out / name)
+        # A row that starts from stage A has seen its bases too.
         if Recipe.read(out / name / "config.yaml").init:
             summary["bases_seen"] += _summary(out / STAGE_A)["bases_seen"]
         lines.append(_row(name, summary, windows(out / name), reference, PAPER.get(name, "")))
@@ -113,17 +135,18 @@ def table(out: Path, rows: list[str]) -> str:
 
 
 def _summary(folder: Path) -> dict[str, Any]:
+    """Reads a run's summary.json."""
     return json.loads((folder / "summary.json").read_text())
 
 
 def windows(folder: Path) -> pd.DataFrame:
-    """The test windows of a run and their bounds."""
-    return pd.read_csv(folder / "bounds.csv").query("split == 'test'").set_index(["chrom", "start"])
+    """Returns the bounds of a run's test windows, indexed by `PLACE`."""
+    return pd.read_csv(folder / "bounds.csv").query("split == 'test'").set_index(PLACE)
 
 
 def rescored(folder: Path) -> pd.DataFrame:
-    """The same windows under MDLM's bound: a score network's probabilities, normalised."""
-    kept = folder / "normalised.csv"
+    """Returns the same windows under MDLM's bound, which normalises the scores of a network."""
+    kept = folder / "normalised_bounds.csv"
     if not kept.is_file():
         recipe, model = Recipe.read(folder / "config.yaml"), dnadiff.load(folder)
         sample = read_data(recipe, lambda text: None, quiet=True).held_out["test"]
@@ -137,17 +160,10 @@ def rescored(folder: Path) -> pd.DataFrame:
             seed=recipe.seed,
             device=model.device,
         )
-        places = [
-            (p.chrom, p.start, n, b)
-            for p, n, b in zip(
-                sample.locations, bound.nats.tolist(), bound.bases.tolist(), strict=True
-            )
-        ]
-        write_text(
-            kept,
-            pd.DataFrame(places, columns=["chrom", "start", "nats", "bases"]).to_csv(index=False),
-        )
-    return pd.read_csv(kept).set_index(["chrom", "start"])
+        places = pd.DataFrame([place[:4] for place in sample.locations], columns=PLACE)
+        scored = places.assign(nats=bound.nats.tolist(), bases=bound.bases.tolist())
+        write_text(kept, scored.to_csv(index=False))
+    return pd.read_csv(kept).set_index(PLACE)
 
 
 def _row(
@@ -157,21 +173,24 @@ def _row(
     reference: pd.DataFrame | None,
     paper: str,
 ) -> str:
+    """Returns one row of the table."""
     bases = torch.tensor(own.bases.to_numpy())
-    value, se = ratio(torch.tensor(own.nats.to_numpy()), bases)
+    nats = torch.tensor(own.nats.to_numpy())
+    value = ratio(nats, bases)[0]
     sign = "" if summary["test"]["bound"] == "exact" else "≤ "
     paired = ""
     if reference is not None and not own.nats.equals(reference.nats):
-        both = own.index.intersection(reference.index)  # an evaluation may have been cut short
-        difference = (own.nats[both] - reference.nats[both]).to_numpy()
-        gap, error = ratio(torch.tensor(difference), torch.tensor(own.bases[both].to_numpy()))
-        paired = f"{gap:+.4f} ± {error:.4f}"
-    figures = f"{sign}{value:.4f} ± {se:.4f} | {sign}{math.exp(value):.3f} | {paired} | {paper}"
+        # An evaluation that ran out of time has fewer windows.
+        both = own.index.intersection(reference.index)
+        difference = torch.tensor((own.nats[both] - reference.nats[both]).to_numpy())
+        paired = with_errors(difference, torch.tensor(own.bases[both].to_numpy()), [*both], "+.4f")
+    figure = with_errors(nats, bases, [*own.index])
+    figures = f"{sign}{figure} | {sign}{math.exp(value):.3f} | {paired} | {paper}"
     return f"| {name} | {summary['params']:,} | {summary['bases_seen']:,} | {figures} |"
 
 
 def splice(path: Path, text: str) -> None:
-    """Replaces what stands between the marks of a document."""
+    """Replaces the text between the two marks of a document."""
     before, rest = path.read_text(encoding="utf-8").split("<!-- table -->\n", 1)
     _, after = rest.split("<!-- end of table -->\n", 1)
     write_text(path, f"{before}<!-- table -->\n{text}<!-- end of table -->\n{after}")

@@ -1,7 +1,18 @@
 """Random numbers that are a pure function of (seed, stream, index, step, position).
 
-A counter-based generator, Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), has no
-state to save: window 17 of seed 3 is the same window in any batch, worker, device or resumed run.
+The generator is counter-based: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy
+as 1, 2, 3"). It encrypts a counter with a key, so there is no state to carry or to save: window 17
+of seed 3 is the same in any batch, worker, device or resumed run.
+
+    key       the seed, 64 bits
+    counter   the pair of positions, the step, and stream and index; see `uniform`
+
+**One seed gives common random numbers.** The numbers depend on the seed and not on the model. Two
+models sampled with one seed draw every base with the same number, so their samples resemble each
+other: between two short runs 79 % of the bases were equal. That makes a paired comparison of models
+sharper, and is why bounds of two runs are compared window by window. But such samples are not
+independent of each other. Sample with different seeds wherever they are taken to be, as for a mean
+over models or a test between two sets of samples.
 """
 
 from __future__ import annotations
@@ -11,49 +22,60 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-_LOW = 0xFFFFFFFF
+_LOW = 0xFFFFFFFF  # the low 32 bits of an int64
+_ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
+_WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the key in every round
 
 
 class Stream(IntEnum):
-    """What a random number is for. Two streams never share a number."""
+    """The purposes of random numbers. Two streams have no number in common.
 
-    WINDOW = 0
-    STRAND = 1
-    COUNT = 2
-    MASK = 3
-    UNMASK = 4
-    LETTER = 5
-    ORDER = 6
-    SOURCE = 7
-    FOLD = 8
-    EVAL = 9
-    FATE = 10
-    NOISE = 11
-    REDRAW = 12
-    PLACE = 13
-    LABEL = 14
-    POPULATION = 15
+    The values are part of every published seed: append to them, and never renumber them.
+    """
+
+    WINDOW = 0  # which window of a genome
+    STRAND = 1  # whether it is shown as its reverse complement
+    COUNT = 2  # noise level of a row, or number of its masked bases
+    MASK = 3  # which bases are masked or redrawn
+    UNMASK = 4  # when a sampler unmasks a position
+    LETTER = 5  # which base is drawn
+    ORDER = 6  # which base is certainly masked
+    SOURCE = 7  # the simulated genome
+    FOLD = 8  # folds of a benchmark
+    EVAL = 9  # which held-out windows are evaluated
+    FATE = 10  # what becomes of a chosen base or row
+    NOISE = 11  # Gaussian noise
+    REDRAW = 12  # bases that are drawn again after a dead end
+    PLACE = 13  # positions of motifs and probes
+    LABEL = 14  # from which rows the class is withheld
+    POPULATION = 15  # resampling of weighted samples
 
 
 def philox(
     counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
 ) -> tuple[Tensor, ...]:
-    """Four 32-bit words (in int64 tensors) for each counter of four 32-bit words: Philox4x32 with ten rounds."""
+    """Returns four random 32-bit words for each counter: Philox4x32 with ten rounds.
+
+    Args:
+        counter: four tensors of one shape, int64 with values below 2^32.
+        key: two words below 2^32.
+
+    Returns:
+        Four tensors of that shape, int64 with values below 2^32.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(10):
-        p0, p1 = (
-            c0 * _MULTIPLIERS[0],
-            c2 * _MULTIPLIERS[1],
-        )  # wraps modulo 2^64, which keeps all the bits
-        c0, c1, c2, c3 = (
-            ((p1 >> 32) & _LOW) ^ c1 ^ k0,
-            p1 & _LOW,
-            ((p0 >> 32) & _LOW) ^ c3 ^ k1,
-            p0 & _LOW,
-        )
+    for _ in range(_ROUNDS):
+        # An int64 product wraps modulo 2^64, which keeps all 64 bits of the product of two words.
+        p0 = c0 * _MULTIPLIERS[0]
+        p1 = c2 * _MULTIPLIERS[1]
+
+        # The shift of a negative int64 fills in ones from the left, which the mask removes.
+        high0, low0 = (p0 >> 32) & _LOW, p0 & _LOW
+        high1, low1 = (p1 >> 32) & _LOW, p1 & _LOW
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
     return c0, c1, c2, c3
 
@@ -61,30 +83,30 @@ def philox(
 def uniform(
     seed: int, stream: Stream, index: Tensor, size: int, *, step: int | Tensor = 0, first: int = 0
 ) -> Tensor:
-    """Uniform float64 numbers in the open interval (0, 1), of shape (*index.shape, size).
+    """Returns uniform float64 numbers in the open interval (0, 1), of shape (*index.shape, size).
 
     Args:
         seed: 64-bit seed of the run.
-        stream: what the numbers are for.
-        index: int64 tensor, which sample, window or row; below 2^56.
+        stream: purpose of the numbers.
+        index: int64 tensor, the number of a sample, window or row; below 2^56.
         size: how many numbers for each; number j does not depend on `size`.
-        step: which step of the run or of the sampler; below 2^32. A tensor is broadcast with `index`.
-        first: leave out the numbers before this one.
+        step: of the run or of the sampler; below 2^32. A tensor is broadcast with `index`.
+        first: position of the first number to return, so that numbers can be had in parts.
     """
     index = index[..., None]
-    step = (step if isinstance(step, Tensor) else torch.tensor(step, device=index.device))[
-        ..., None
-    ]
+    if not isinstance(step, Tensor):
+        step = torch.tensor(step, device=index.device)
+    step = step[..., None]
+
+    # Each counter gives four words, and each number takes two of them: one counter for two numbers.
     pair = torch.arange(first // 2, (first + size + 1) // 2, device=index.device)
-    words = philox(
-        (
-            *torch.broadcast_tensors(
-                pair, step & _LOW, index & _LOW, (int(stream) << 24) | (index >> 32)
-            ),
-        ),
-        (seed & _LOW, (seed >> 32) & _LOW),
-    )
+    stream_and_index = (int(stream) << 24) | (index >> 32)  # 8 bits, and the high 24 of the index
+    counter = torch.broadcast_tensors(pair, step & _LOW, index & _LOW, stream_and_index)
+    words = philox((*counter,), (seed & _LOW, (seed >> 32) & _LOW))
+
     high = torch.stack((words[0], words[2]), -1)
     low = torch.stack((words[1], words[3]), -1)
-    mantissa = (high << 20) | (low >> 12)  # 52 bits; half a unit more keeps 0 and 1 out
-    return ((mantissa.double() + 0.5) * 2.0**-52).flatten(-2)[..., first % 2 : first % 2 + size]
+    # 52 bits are the digits of a float64; half a unit more keeps 0 and 1 out.
+    mantissa = (high << 20) | (low >> 12)
+    numbers = (mantissa.double() + 0.5) * 2.0**-52
+    return numbers.flatten(-2)[..., first % 2 : first % 2 + size]

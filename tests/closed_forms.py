@@ -9,9 +9,10 @@ from dnadiff.alphabet import DNA
 
 
 class MarkovSource:
-    """A Markov chain; as a denoiser it answers exactly, by forward-backward on the evidence of each letter.
+    """A Markov chain, and its exact denoiser by forward-backward on the evidence.
 
-    The evidence of a position is proportional to `token_probs` where that is given, else a letter's own or none.
+    The evidence of a position is proportional to `token_probs` where that is given, else a letter's
+    own or none.
     """
 
     causal, needs_sigma, outputs, self_conditioned = False, False, 4, False
@@ -76,7 +77,7 @@ def _normalised(message: Tensor) -> Tensor:
 
 
 class IndependentSource(MarkovSource):
-    """Independent letters of one law: a chain without memory."""
+    """Independent letters with one distribution: a chain without memory."""
 
     def __init__(self, length: int, seed: int = 0) -> None:
         super().__init__(length, seed)
@@ -96,9 +97,10 @@ class CausalMarkovSource(MarkovSource):
 
 
 class JointSource:
-    """Any distribution over all sequences of a short length, given as a table; exact by enumeration.
+    """A distribution over all short sequences as a table, and its exact denoiser by enumeration.
 
-    The evidence of a position is proportional to `token_probs` where that is given, else a letter's own or none.
+    The evidence of a position is proportional to `token_probs` where that is given, else a letter's
+    own or none.
     """
 
     causal, needs_sigma, outputs = False, False, 4
@@ -142,7 +144,7 @@ class JointSource:
 
 
 class MixtureSource(JointSource):
-    """Two kinds of sequences, equally frequent, of independent letters each: every letter tells of all others."""
+    """A mixture of two kinds of sequences with independent letters: no letter is independent."""
 
     def weights(self, length: int, rng: torch.Generator) -> Tensor:
         laws = _normalised(torch.rand(2, 4, generator=rng, dtype=torch.float64) ** 3)
@@ -156,7 +158,7 @@ class MixtureSource(JointSource):
 
 
 def masked_nats(denoiser, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Scorable letters times the mean cross-entropy of the masked ones, (B,) nats, written out literally."""
+    """Number of scorable bases times the mean cross-entropy of the masked ones, (B,) nats."""
     logits = denoiser(torch.where(mask, DNA.mask_id, tokens))
     rows = []
     for row, hidden, letters in zip(logits.double(), mask, DNA.letter_index(tokens), strict=True):
@@ -189,7 +191,7 @@ def with_mask_output(share: float):
 
 
 def hidden_costs(source: MarkovSource) -> Tensor:
-    """c_k (L + 1,): the exact mean cost of a letter of which k - 1 others are hidden too; by subset entropies."""
+    """c_k (L + 1,): exact mean cost of a base with k - 1 others masked, by subset entropies."""
     n = source.length
     table = source.start
     for _ in range(1, n):
@@ -210,7 +212,7 @@ def hidden_costs(source: MarkovSource) -> Tensor:
 
 
 def cost_at_rate(costs: Tensor, rate: Tensor) -> Tensor:
-    """c(u) (...): the letters times the mean cost of a hidden one, when each other is hidden with probability u."""
+    """c(u) (...): n times the mean cost of a base while each other is masked with probability u."""
     n = len(costs) - 1
     k = torch.arange(1, n + 1, dtype=torch.float64)
     log_choose = (

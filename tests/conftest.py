@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+# Before anything imports the package: its functions check the shapes in their annotations. Outside
+# the tests annotations are not looked at, and cost nothing.
+install_import_hook("dnadiff.diffusion", "shape_checks.check_shapes")
 
 
 @pytest.fixture(scope="session")
@@ -25,5 +30,5 @@ def _two_threads() -> None:
 def _private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keeps indexes and stores out of the user's cache; one folder serves the whole session."""
+    """Keeps indexes and stores of tests out of the user's cache, in one folder for the session."""
     monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

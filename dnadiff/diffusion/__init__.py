@@ -1,4 +1,4 @@
-"""Objectives: how to corrupt, what to minimise, and what bound on the log-likelihood is certified."""
+"""Objectives: how to corrupt, what to minimise, and which bound on the likelihood they give."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -28,42 +28,53 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def make_objective(name: str, options: Mapping[str, Any] | None = None) -> Objective:
-    """An objective by its name in `OBJECTIVES`, made with these arguments.
+    """Makes an objective.
+
+    Args:
+        name: in `OBJECTIVES`.
+        options: its arguments, by name.
 
     Raises:
         UsageError: if the name, an option or its value is unknown.
     """
+    options = options or {}
     if name not in OBJECTIVES:
         raise UsageError(f"unknown objective {name!r}; there are {', '.join(OBJECTIVES)}")
     known = [p for p in inspect.signature(OBJECTIVES[name]).parameters if p != "alphabet"]
-    for option in options or {}:
+    for option in options:
         if option not in known:
             raise UsageError(
                 f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}"
             )
+
+    # The options come from YAML, so their types are checked against those of the signature.
     hints = get_type_hints(OBJECTIVES[name].__init__)
-    for option, value in (options or {}).items():
+    for option, value in options.items():
         if not _fits(value, hints[option]):
             raise UsageError(f"objective {name}: {option} cannot be {value!r}")
     try:
-        return OBJECTIVES[name](**(options or {}))
+        return OBJECTIVES[name](**options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"objective {name}: {error}") from error
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether an option's value is of its kind. What it says of numbers and names, the objective itself checks."""
+    """Returns whether a value is of the type of an option; the objective checks its range."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return any(
-        isinstance(value, str) if get_origin(kind) is Literal
-        else isinstance(value, list | tuple) if get_origin(kind) is Sequence
-        else type(value) is kind
-        for kind in kinds
-    )  # fmt: skip
+    return any(_is_a(value, kind) for kind in kinds)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Returns whether a value is of a type; True is not a number here, though a bool is an int."""
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is Sequence:
+        return isinstance(value, list | tuple)
+    return type(value) is kind
 
 
 def name_of(objective: Objective) -> str:
-    """The name of an objective in `OBJECTIVES`."""
+    """Returns the name of an objective in `OBJECTIVES`."""
     return next(name for name, cls in OBJECTIVES.items() if type(objective) is cls)
 
 

@@ -1,27 +1,43 @@
-"""Left-to-right modelling: the likelihood itself, by the chain rule."""
+"""Autoregressive (left-to-right) modelling: the exact likelihood by the chain rule."""
 
 from __future__ import annotations
 
+import weakref
+from contextlib import suppress
+from typing import Any
+
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion.absorbing import cross_entropy
-from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Objective, select_rows
+from dnadiff.diffusion.objective import (
+    Bound,
+    Conditioned,
+    Denoiser,
+    Draw,
+    Objective,
+    select_rows,
+)
 from dnadiff.errors import UsageError
+from dnadiff.rng import Stream, uniform
 
-_PROBED = 64
+_CUTS = 4  # in the first probe of a network
+_TOLERANCE = 1e-3  # of the largest change of an output
+_MIN_CHANGE = 1e-2  # in nats; a network whose outputs change less than this ignores its input
+_LOWEST = -100.0  # log-probabilities are compared from here on: minus infinity has no differences
 
 
 class Autoregressive(Objective):
-    """-log p(x) = sum of -log p(x_i | x_1 .. x_{i-1}), exact.
+    """Computes -log p(x) = sum of -log p(x_i | x_1 .. x_{i-1}), exactly.
 
-    The network is given clean tokens, and its output i must depend on tokens before i only. One that sees both sides
-    fits the same interface and returns a pseudo-likelihood, which can be below the entropy; so `bound` changes a token
-    and refuses a network in which an output at or before it moves.
+    The network is given clean tokens, and its output i must depend on tokens before i only. A
+    network that sees both sides has the same interface, but what it returns is a pseudo-likelihood,
+    which can be below the entropy. So `bound` probes the network and refuses one that looks ahead.
 
-    An unknown letter is context for what follows it and is not scored.
+    An unknown base is context for what follows it and is not scored.
     """
 
     time_conditioned = False
@@ -30,11 +46,18 @@ class Autoregressive(Objective):
 
     def __init__(self, *, alphabet: Alphabet = DNA) -> None:
         super().__init__(alphabet)
+        # The network that was last found to be causal, and the longest sequence it was probed with.
+        self._probed: weakref.ref[Any] | None = None
+        self._probed_length = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the state for pickle, without the weak reference, which cannot be pickled."""
+        return {**self.__dict__, "_probed": None}
 
     def per_token_nelbo(
-        self, denoiser: Denoiser, tokens: Tensor, draw: Draw | None = None
-    ) -> Tensor:
-        """-log p of each letter given those before it (B, L); there is nothing random in it."""
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw | None = None
+    ) -> Float[Tensor, "B L"]:
+        """Returns -log p (B, L) in nats of each base given those before it; `draw` is not used."""
         log_p = F.log_softmax(self.call_denoiser(denoiser, tokens), -1)
         cost = cross_entropy(log_p, self.alphabet.letter_index(tokens))
         return cost.masked_fill(~self.alphabet.scorable(tokens), 0.0)
@@ -43,41 +66,83 @@ class Autoregressive(Objective):
     def bound(
         self,
         denoiser: Denoiser,
-        tokens: Tensor,
+        tokens: Int64[Tensor, "B L"],
         *,
         draws: int = 1,
         seed: int = 0,
-        index: Tensor | None = None,
+        index: Int64[Tensor, " B"] | None = None,
     ) -> Bound:
-        """The exact negative log-likelihood of each sequence; one call whatever `draws` says.
+        """Returns the exact negative log-likelihood of each sequence, in one call of the network.
+
+        Args:
+            denoiser: the network, in evaluation mode.
+            tokens: (B, L) int64 clean token ids.
+            draws: not used, as nothing is random.
+            seed: of the probe for look-ahead; the result does not depend on it.
+            index: not used.
 
         Raises:
-            UsageError: if the network sees what it is to predict.
+            UsageError: if an output of the network depends on its own token or on a later one.
         """
         self.check(denoiser)
-        self._probe(select_rows(denoiser, slice(1)), tokens[:1, :_PROBED])
+        self._check_causal(denoiser, tokens, seed)
         nats = self.per_token_nelbo(denoiser, tokens).double().sum(1)
         return Bound(nats, torch.zeros_like(nats), self.alphabet.scorable(tokens).sum(1), "exact")
 
-    def _probe(self, denoiser: Denoiser, tokens: Tensor) -> None:
-        """Changes the token in the middle, and looks for an output that moves at or before it.
+    def _check_causal(self, denoiser: Denoiser, tokens: Tensor, seed: int) -> None:
+        """Probes a network once, and again when a sequence is longer than all before."""
+        network = denoiser.denoiser if isinstance(denoiser, Conditioned) else denoiser
+        known = self._probed is not None and self._probed() is network
+        length = tokens.shape[1]
+        if known and length <= self._probed_length:
+            return
 
-        A convolution by Fourier transform spreads its rounding errors over the sequence, some 1e-5 of what truly moves;
-        in bfloat16 they would show, so autocast stays outside.
+        # A longer sequence only adds longer distances to look ahead, and one cut shows them all.
+        self._probe(select_rows(denoiser, slice(1)), tokens[:1], 1 if known else _CUTS, seed)
+        self._probed_length = length
+        with suppress(TypeError):  # an object without weak references is probed every time
+            self._probed = weakref.ref(network)
+
+    def _probe(self, denoiser: Denoiser, tokens: Tensor, cuts: int, seed: int) -> None:
+        """Changes everything from a cut on and compares the outputs up to it, at several cuts.
+
+        With all tokens from position c on changed at once, output c may move by its own token,
+        output c - 1 by any token at least 1 ahead, and so on down to output 0. So a network that
+        looks ahead by the same distance everywhere is caught by any single cut, for any distance
+        below the length, and so is one that sees to the end of a block. Several cuts are for a
+        network that looks ahead at some positions only.
+
+        Args:
+            denoiser: the network, of one row.
+            tokens: (1, L).
+            cuts: number of cuts, at random positions.
+            seed: of the positions and of the changed letters.
         """
-        place = tokens.shape[1] // 2
-        changed = tokens.clone()
-        changed[:, place] = torch.where(
-            changed[:, place] == self.alphabet.ids[0], self.alphabet.ids[1], self.alphabet.ids[0]
-        )
+        length, size = tokens.shape[1], len(self.alphabet)
+        row = torch.zeros(1, dtype=torch.int64, device=tokens.device)
+        shift = (uniform(seed, Stream.LETTER, row, length) * (size - 1)).long() + 1
+        changed = (self.alphabet.letter_index(tokens) + shift) % size + self.alphabet.first_id
+        # One cut in each of the first parts of equal length. The last part always follows the cut,
+        # so that there are outputs that a causal network changes too: the scale of the comparison.
+        chance = uniform(seed, Stream.PLACE, row, cuts)[0].tolist()
+        places = [int((part + u) * length / (cuts + 1)) for part, u in enumerate(chance)]
+
+        # A convolution by Fourier transform spreads rounding errors over the whole sequence, about
+        # 1e-5 of the real changes. In bfloat16 they would exceed the tolerance: no autocast here.
         with torch.autocast(tokens.device.type, enabled=False):
-            moved = (
-                (self.call_denoiser(denoiser, tokens) - self.call_denoiser(denoiser, changed))
-                .abs()
-                .amax(-1)
-            )
-        if moved[:, : place + 1].max() > 1e-3 * moved.max().clamp(min=1e-2):
+            before = self._log_p(denoiser, tokens)
+            seen, largest = 0.0, _MIN_CHANGE
+            for place in places:
+                other = torch.cat([tokens[:, :place], changed[:, place:]], 1)
+                moved = (self._log_p(denoiser, other) - before).abs().amax(-1)
+                seen = max(seen, float(moved[:, : place + 1].max()))
+                largest = max(largest, float(moved.max()))
+        if seen > _TOLERANCE * largest:
             raise UsageError(
-                "Autoregressive needs a network that sees only what lies to the left: this one's outputs move when a "
-                "token at or after them is changed"
+                "Autoregressive needs a network whose output i depends on tokens before i only:"
+                " this one's outputs move when a token at or after them is changed"
             )
+
+    def _log_p(self, denoiser: Denoiser, tokens: Tensor) -> Tensor:
+        """Returns log-probabilities (B, L, K), none below `_LOWEST`."""
+        return F.log_softmax(self.call_denoiser(denoiser, tokens), -1).clamp(min=_LOWEST)

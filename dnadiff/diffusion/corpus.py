@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int, Int64, Real
 from torch import Tensor
 
 from dnadiff.diffusion.objective import Bound, BoundKind, Denoiser, conditioned
@@ -56,7 +57,11 @@ class CorpusBound(NamedTuple):
         return {**self._asdict(), "se": se, "ppl": self.ppl}
 
 
-def ratio(nats: Tensor, bases: Tensor, groups: Tensor | None = None) -> tuple[float, float]:
+def ratio(
+    nats: Real[Tensor, " W"],
+    bases: Real[Tensor, " W"],
+    groups: Int[Tensor, " W"] | None = None,
+) -> tuple[float, float]:
     """Returns the ratio R = sum(nats) / sum(bases) and its standard error.
 
     With the residual e_i = nats_i - R bases_i of window i, and E_g the sum of e_i over the windows
@@ -98,7 +103,7 @@ def ratio(nats: Tensor, bases: Tensor, groups: Tensor | None = None) -> tuple[fl
     return float(mean), float(variance.sqrt())
 
 
-def block_numbers(locations: Sequence[tuple[Any, ...]]) -> Tensor:
+def block_numbers(locations: Sequence[tuple[Any, ...]]) -> Int64[Tensor, " W"]:
     """Returns the number (W,) int64 of the block in which each window starts, for `ratio`.
 
     Args:

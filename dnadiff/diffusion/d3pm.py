@@ -1,11 +1,13 @@
-"""Diffusion in T steps (D3PM, Austin et al. 2021, arXiv 2107.03006), with absorbing or with uniform noise.
+"""Diffusion in T steps (D3PM, Austin et al. 2021, arXiv 2107.03006), absorbing or uniform.
 
-The bound is the sum over the steps of the Kullback-Leibler divergence between the reverse step given the clean sequence
-and that of the network, whose answer is plugged into the former. The first step is the reconstruction.
+The bound is a sum over the steps of Kullback-Leibler divergences. Each is between the reverse step
+given the clean sequence and the same with the network's prediction in place of the clean sequence.
+The first step is the reconstruction.
 """
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,19 +26,19 @@ from dnadiff.diffusion.uniform import (
 
 
 class D3PM(Objective):
-    """Diffusion in T steps: an upper bound on -log p, minimised as it stands.
+    """Diffusion in T steps: an upper bound on -log p, which is also the training loss.
 
     Args:
-        noise: letters turn into masks ("absorbing") or into other letters ("uniform").
+        noise: bases turn into masks ("absorbing") or into other bases ("uniform").
         steps: T.
-        zero_masking: with absorbing noise, the network never answers "mask"; with it, and T to infinity, this is MDLM.
-            Without it, as published, the network has a fifth output.
-        carry_over: with absorbing noise, a visible letter is known. Without it the network must also reconstruct what
-            it sees, see `MDLM`.
+        zero_masking: with absorbing noise, the network never predicts the mask; as T grows this
+            becomes MDLM. Without it, as published, the network has a fifth output.
+        carry_over: with absorbing noise, a visible base is known. Without it the network must also
+            predict the visible bases, see `MDLM`.
         alphabet: the letters.
 
     Raises:
-        ValueError: if an option is unknown, or belongs to the other noise.
+        ValueError: if an option is unknown, or if it is for the other noise.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class D3PM(Objective):
         if steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
         if noise == "uniform" and (zero_masking or not carry_over):
-            raise ValueError("zero_masking and carry_over are of absorbing noise: leave them out")
+            raise ValueError("zero_masking and carry_over are for absorbing noise: leave them out")
         self.corruption, self.steps = noise, steps
+
+        # With absorbing noise the objective is a discrete-time MDLM.
         self.masked = None
         if noise == "absorbing":
             self.masked = MDLM(
@@ -65,20 +69,28 @@ class D3PM(Objective):
 
     @property
     def outputs(self) -> int:
-        """K, or K + 1 with absorbing noise but for zero masking."""
+        """Number of logits for each position: K, or K + 1 with absorbing noise as published."""
         return len(self.alphabet) if self.masked is None else self.masked.outputs
 
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
-        """One draw of the bound (B, L), one call (two without carry-over)."""
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
+        """Returns a one-sample estimate of the terms (B, L) of the bound, in nats.
+
+        It takes one call, or two without carry-over.
+        """
         if self.masked is not None:
             return self.masked.per_token_nelbo(denoiser, tokens, draw)
-        # The step in which the level falls that continuous time would take: calm for the same reason.
-        place = (time_of(draw.quantile)[0] * self.steps).floor()
-        earlier, rate = place / self.steps, (place + 1.0) / self.steps
+
+        # The step that contains the noise level which continuous time would draw: its distribution
+        # keeps the variance low here too.
+        step = (time_of(draw.quantile)[0] * self.steps).floor()
+        earlier, rate = step / self.steps, (step + 1.0) / self.steps
         redrawn = redraw(self.alphabet, tokens, rate, draw)
-        log_mu = F.log_softmax(
-            self.call_denoiser(denoiser, redrawn.tokens, rate, redrawn.token_probs), -1
-        )
+        logits = self.call_denoiser(denoiser, redrawn.tokens, rate, redrawn.token_probs)
+        log_mu = F.log_softmax(logits, -1)
+
+        # One over the probability with which this step was drawn.
         factor = 1.0 / (share_below(rate) - share_below(earlier))
         return beyond_chance(
             lambda log_w: step_cost(log_w, redrawn, earlier), log_mu, redrawn, factor

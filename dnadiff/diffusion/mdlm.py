@@ -1,9 +1,14 @@
-"""Masked diffusion (MDLM, Sahoo et al. 2024, arXiv 2406.07524) with the SUBS parameterisation, and its ablations.
+"""Masked diffusion (MDLM, Sahoo et al. 2024, arXiv 2406.07524) and its ablations.
 
-In continuous time the bound is the integral over the mask rate u of the mean cross-entropy of masked letters, for every
-noise schedule that runs from no mask to all masks. Integrating over u exactly leaves the *exact-count* estimator: draw
-k uniformly from 1..n, mask exactly k of the n scorable letters, and take n times their mean cross-entropy. It is
-unbiased, has no 1/t and no empty mask, and is much calmer than the published estimator.
+Bases are masked at a rate u, and the network predicts each from what is left. In continuous time
+the NELBO is an integral over the mask rate,
+
+    NELBO = integral from 0 to 1 of (1/u) E[ sum over masked positions of -log mu(x) ] du,
+
+for every noise schedule that runs from no mask to all masks. Integrating over u exactly gives the
+*exact-count* estimator: draw k uniformly from 1..n, mask exactly k of the n scorable bases, and
+take n times their mean cross-entropy. It is unbiased, has no weight 1/u and no empty mask, and has
+a much lower variance than the published estimator (see docs/results.md).
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,27 +34,33 @@ from dnadiff.rng import Stream
 
 Estimator = Literal["exact-count", "time", "published"]
 
-_PUBLISHED_EPS = 1e-3
+_PUBLISHED_EPS = (
+    1e-3  # where the paper's code starts time, and how much signal it leaves at the end
+)
 
 
 class MDLM(Objective):
-    """Masked diffusion: an upper bound on -log p, minimised as it stands.
+    """Masked diffusion: an upper bound on -log p, which is also the training loss.
 
     Args:
-        steps: T of the discrete-time bound, that of the ancestral sampler with T steps; None for continuous time.
-        schedule: of the noise; it changes the discrete-time bound, and the variance of the estimator "time".
-        estimator: of the continuous-time bound. "exact-count" integrates over time in closed form. "time" draws t
-            uniformly and weighs with u'(t)/u(t), u the mask rate. "published" is what the paper's code computes: t from
-            1e-3 to 1, mask rate (1 - 1e-3) t, weight 1/t; it is about 1e-3 nats a base too low, at both ends of time.
-        carry_over: a visible letter is known. Without it (an ablation) the network must also reconstruct what it sees,
-            which takes a second call and adds a pseudo-likelihood to the bound.
-        zero_masking: the network never answers "mask". Without it (an ablation) it has a fifth output.
-        complementary: train and evaluate on pairs of masks: the first k letters of a random order, and the last n+1-k.
-            Two calls, whose errors partly cancel.
+        steps: T of the discrete-time bound, which is that of the ancestral sampler with T steps;
+            None for continuous time.
+        schedule: of the noise. It changes the discrete-time bound, and in continuous time only the
+            variance of the estimator "time".
+        estimator: of the continuous-time bound. "exact-count" integrates over time in closed form.
+            "time" draws t uniformly, with the weight u'(t) / u(t) of the mask rate u. "published"
+            is what the paper's code computes: t from 1e-3 to 1, mask rate (1 - 1e-3) t, weight 1/t.
+            It is about 1e-3 nats per base too low, because of both ends of time.
+        carry_over: a visible base is known. Without it (an ablation) the network must also predict
+            the visible bases, which takes a second call and adds a pseudo-likelihood to the bound.
+        zero_masking: the network never predicts the mask. Without it (an ablation) it has a fifth
+            output.
+        complementary: use pairs of masks, the first k bases of a random order and the last
+            n + 1 - k. That takes two calls, whose errors partly cancel.
         alphabet: the letters.
 
     Raises:
-        ValueError: if an option is unknown, or two do not go together.
+        ValueError: if an option is unknown, or if two do not go together.
     """
 
     time_conditioned = False
@@ -74,53 +86,66 @@ class MDLM(Objective):
             complementary=complementary,
         )
         _check(steps, schedule, estimator)
-        self.steps, self.schedule, self.estimator = steps, SCHEDULES[schedule], estimator
-        self.carry_over, self.zero_masking, self.complementary = (
-            carry_over,
-            zero_masking,
-            complementary,
-        )
+        self.steps = steps
+        self.schedule = SCHEDULES[schedule]
+        self.estimator = estimator
+        self.carry_over = carry_over
+        self.zero_masking = zero_masking
+        self.complementary = complementary
 
     @property
     def outputs(self) -> int:
-        """K, or K + 1 without zero masking."""
+        """Number of logits for each position: K, or K + 1 without zero masking."""
         return len(self.alphabet) + (not self.zero_masking)
 
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
-        """One draw of the bound (B, L); see `Objective.nats`. One call, and one more for each option that says so."""
-        if self.complementary:
-            return (
-                self._one(denoiser, tokens, draw) + self._one(denoiser, tokens, draw.opposite())
-            ) / 2
-        return self._one(denoiser, tokens, draw)
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
+        """Returns a one-sample estimate of the terms (B, L) of the bound, in nats.
 
-    def _one(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        It takes one call of the network, or two with complementary masks, and as many more without
+        carry-over. Arguments are those of `Objective.per_token_nelbo`.
+        """
+        nats = self._one_mask(denoiser, tokens, draw)
+        if self.complementary:
+            nats = (nats + self._one_mask(denoiser, tokens, draw.opposite())) / 2
+        return nats
+
+    def _one_mask(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
+        """Returns the terms (B, L) of the bound from one mask for each row."""
         scorable = self.alphabet.scorable(tokens)
         letters = self.alphabet.letter_index(tokens)
         hidden, earlier = self._hide(scorable, draw)
-        logits = self.call_denoiser(
-            denoiser, tokens.masked_fill(hidden.mask, self.alphabet.mask_id), hidden.rate
-        )
+        masked = tokens.masked_fill(hidden.mask, self.alphabet.mask_id)
+        logits = self.call_denoiser(denoiser, masked, hidden.rate)
+
         log_p = F.log_softmax(logits, -1)
         if self.zero_masking:
             cost = cross_entropy(log_p, letters)
         else:
             cost = mask_output_cost(log_p, letters, hidden.rate, earlier)
         nats = hidden.factor[:, None] * cost.masked_fill(~hidden.mask, 0.0)
+
+        # A schedule that leaves some bases visible at the end of time needs the KL divergence from
+        # the prior. The published code has such a schedule and leaves this term out.
         if self.schedule.left and self.estimator != "published":
             nats = nats + self.schedule.left * math.log(len(self.alphabet)) * scorable
         if not self.carry_over:
+            # Reconstruction from the clean sequence, z_0 = x, by the network's raw output.
             log_p = F.log_softmax(self.call_denoiser(denoiser, tokens, 0.0), -1)
             nats = nats + cross_entropy(log_p, letters).masked_fill(~scorable, 0.0)
         return nats
 
     def _hide(self, scorable: Tensor, draw: Draw) -> tuple[Hidden, Tensor | None]:
-        """What is hidden; and the mask rate one step earlier, in discrete time."""
+        """Returns the masked bases, and in discrete time the mask rate (B,) one step earlier."""
         keys = draw.uniform(Stream.MASK, scorable.shape[1])
         if self.steps is not None:
-            place = (draw.quantile * self.steps).floor() + 1.0
-            rate, earlier = (self.schedule.rate(i / self.steps) for i in (place, place - 1.0))
+            step = (draw.quantile * self.steps).floor() + 1.0  # uniform on 1..T
+            rate = self.schedule.rate(step / self.steps)
+            earlier = self.schedule.rate((step - 1.0) / self.steps)
             hidden = forced_one(scorable, rate, keys, draw.uniform(Stream.ORDER, 1)[:, 0])
+            # `forced_one` estimates c(rate), the integrand over the mask rate; one of T equally
+            # likely steps stands for the whole sum over them.
             return hidden._replace(factor=hidden.factor * self.steps * (rate - earlier)), earlier
         if self.estimator == "exact-count":
             return exact_count(scorable, draw.quantile, keys), None
@@ -128,7 +153,12 @@ class MDLM(Objective):
         return Hidden((keys < rate[:, None]) & scorable, rate, factor), None
 
     def rate_and_factor(self, quantile: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask rate, and weight of the masked cross-entropy, at a quantile of time: of "time" and "published"."""
+        """Returns mask rates (B,) and weights (B,) at quantiles (B,) of time.
+
+        A weight multiplies the cross-entropy of the masked bases. Only the estimators "time" and
+        "published" draw the time.
+        """
+        # At time 0 the weight would be infinite; the quantile can be 0 by rounding alone.
         quantile = quantile.clamp(min=2.0**-53)
         if self.estimator == "published":
             t = _PUBLISHED_EPS + (1.0 - _PUBLISHED_EPS) * quantile
@@ -138,6 +168,7 @@ class MDLM(Objective):
 
 
 def _check(steps: int | None, schedule: str, estimator: str) -> None:
+    """Raises a ValueError if an option is unknown, or if two do not go together."""
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}; there are {', '.join(SCHEDULES)}")
     if estimator not in get_args(Estimator):

@@ -1,4 +1,10 @@
-"""What every objective answers: how to corrupt, what to minimise, and what bound it certifies."""
+"""The interface of all objectives: how to corrupt, what to minimise, and which bound it gives.
+
+Read this file first, then `mdlm`, the simplest of the diffusion objectives. An `Objective` takes a
+`Denoiser` (any function from corrupted tokens to logits), clean tokens and a seed. It returns a
+`Loss` for training, or a `Bound`: the negative evidence lower bound (NELBO), an upper bound on
+-log p, in nats. All random numbers come from a `Draw`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor, nn
 
 from dnadiff.alphabet import DNA, Alphabet
@@ -16,23 +23,27 @@ from dnadiff.rng import Stream, uniform
 
 BoundKind = Literal["upper", "exact", "pseudo"]
 
-# The golden ratio's fraction, (sqrt(5) - 1) / 2, as a 64-bit fixed-point number; written as the int64 of the same bits.
+# The fraction of the golden ratio, (sqrt(5) - 1) / 2, as a 64-bit fixed-point number. It is written
+# as the int64 with the same bits, as torch has no arithmetic for unsigned ones.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+
+# A float32 sigma = -log(1 - rate) must be finite, so the rate stays this far below 1.
+_MIN_SIGNAL = 2.0**-30
 
 
 class Denoiser(Protocol):
-    """A function from corrupted tokens to what each letter may be; a network, or the exact answer of a known source.
+    """A function from corrupted tokens to logits: a network, or the exact answer of a known source.
 
-    Returns logits (B, L, K) over the alphabet's letters: up to a constant, the log-probability of each letter at a
-    position given *everything but that position's own noisy letter* (leave-one-out). The objective adds the
-    position's own evidence.
+    The logits (B, L, K) are, up to a constant, the log-probability of each letter at a position
+    given *everything but the noisy letter at that position* (leave-one-out). The objective adds
+    what that letter itself says.
 
     Attributes:
-        causal: output i depends on tokens before i only.
-        needs_sigma: the noise level must be given.
+        causal: whether output i depends on tokens before i only.
+        needs_sigma: whether the noise level must be given (time conditioning).
         outputs: K, or K + 1 with the mask last.
 
-    A network that can be shown its own earlier answer has one more, `self_conditioned`, which is true.
+    A network with self-conditioning has a further attribute, `self_conditioned`, which is True.
     """
 
     causal: bool
@@ -41,138 +52,150 @@ class Denoiser(Protocol):
 
     def __call__(
         self,
-        tokens: Tensor,
-        sigma: Tensor | None = None,
-        label: Tensor | None = None,
-        token_probs: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (B, L, outputs) of corrupted tokens (B, L).
+        tokens: Int64[Tensor, "B L"],
+        sigma: Float[Tensor, " B"] | None = None,
+        label: Int[Tensor, " B"] | None = None,
+        token_probs: Float[Tensor, "B L weights"] | None = None,
+    ) -> Float[Tensor, "B L outputs"]:
+        """Returns logits (B, L, outputs) of corrupted tokens (B, L).
 
         Args:
-            tokens: (B, L) int64 ids; the mask id where a letter is hidden.
-            sigma: (B,) noise level -log(alpha), finite; for a network that is told.
+            tokens: (B, L) int64 ids; the mask id where a base is masked.
+            sigma: (B,) noise level -log(alpha), finite; for a network with time conditioning.
             label: (B,) class, for a network trained with labels.
-            token_probs: (B, L, K) weights on the letters' embeddings, which replace those of letters and masks; (B, L, 2 K)
-                for a self-conditioned network, the second half its earlier answer, or zeros.
+            token_probs: (B, L, K) weights on the embeddings of the letters, which replace those of
+                the letters and masks in `tokens`. With self-conditioning (B, L, 2 K), of which the
+                second half is the network's earlier prediction, or zeros.
         """
         ...
 
 
 class Conditioned:
-    """A denoiser that is told the class of each row of a batch, whoever asks it about this batch.
+    """A denoiser that conditions on the class of each row of one batch.
 
     Args:
         denoiser: trained with labels.
-        label: (B,) classes; their number where none is told.
+        label: (B,) class of each row; the number of classes for an unconditional row.
     """
 
-    def __init__(self, denoiser: Denoiser, label: Tensor) -> None:
-        self.denoiser, self.label = denoiser, label
-        self.causal, self.needs_sigma, self.outputs = (
-            denoiser.causal,
-            denoiser.needs_sigma,
-            denoiser.outputs,
-        )
+    def __init__(self, denoiser: Denoiser, label: Int[Tensor, " B"]) -> None:
+        self.denoiser = denoiser
+        self.label = label
+        self.causal = denoiser.causal
+        self.needs_sigma = denoiser.needs_sigma
+        self.outputs = denoiser.outputs
         self.self_conditioned = getattr(denoiser, "self_conditioned", False)
 
     def __call__(
         self,
-        tokens: Tensor,
-        sigma: Tensor | None = None,
-        label: Tensor | None = None,
-        token_probs: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (B, L, outputs); the label is its own.
+        tokens: Int64[Tensor, "B L"],
+        sigma: Float[Tensor, " B"] | None = None,
+        label: Int[Tensor, " B"] | None = None,
+        token_probs: Float[Tensor, "B L weights"] | None = None,
+    ) -> Float[Tensor, "B L outputs"]:
+        """Returns logits (B, L, outputs) given the classes of the batch; `label` is not used.
 
         Raises:
-            ValueError: if there are not as many rows as it knows classes.
+            ValueError: if the number of rows is not the number of classes.
         """
         if len(tokens) != len(self.label):
-            raise ValueError(f"{len(self.label)} classes are known, for {len(tokens)} rows")
+            raise ValueError(
+                f"{len(tokens)} rows need as many classes, and there are {len(self.label)}"
+            )
         return self.denoiser(tokens, sigma=sigma, label=self.label, token_probs=token_probs)
 
 
-def conditioned(denoiser: Denoiser, label: Tensor | None) -> Denoiser:
-    """The denoiser that knows the classes (B,) of a batch; itself where there are none."""
+def conditioned(denoiser: Denoiser, label: Int[Tensor, " B"] | None) -> Denoiser:
+    """Returns the denoiser conditioned on the classes (B,) of a batch, or as it is for None."""
     return denoiser if label is None else Conditioned(denoiser, label)
 
 
 def select_rows(denoiser: Denoiser, rows: Tensor | slice) -> Denoiser:
-    """The denoiser of some rows of a batch, for an objective that asks about those alone."""
-    return (
-        Conditioned(denoiser.denoiser, denoiser.label[rows])
-        if isinstance(denoiser, Conditioned)
-        else denoiser
-    )
+    """Returns the denoiser for some rows of a batch, for an objective that calls it with those."""
+    if isinstance(denoiser, Conditioned):
+        return Conditioned(denoiser.denoiser, denoiser.label[rows])
+    return denoiser
 
 
 class Loss(NamedTuple):
-    """One training step's loss: `value` (scalar) to minimise, and `nats_per_base` for the log."""
+    """The loss of one training step.
 
-    value: Tensor
-    nats_per_base: Tensor
+    Attributes:
+        value: scalar to minimise.
+        nats_per_base: scalar for the log, without weights and without gradient.
+    """
+
+    value: Float[Tensor, ""]
+    nats_per_base: Float[Tensor, ""]
 
 
 class Bound(NamedTuple):
-    """A bound on -log p of each sequence's scorable letters given what is visible around them.
+    """A bound on -log p of the scorable bases of each sequence, given its other tokens.
 
     Attributes:
         nats: (B,) float64, the estimate for each sequence.
-        se: (B,) float64, its standard error over the draws (0 where exact, NaN for a single draw).
-        bases: (B,) int64, scorable letters in each sequence.
-        kind: "upper" or "exact"; "pseudo" is no bound at all (see `MaskedLM.pseudo`).
+        se: (B,) float64, its standard error over the draws (0 if exact, NaN for a single draw).
+        bases: (B,) int64, number of scorable bases (A, C, G, T) of each sequence.
+        kind: "upper" or "exact"; "pseudo" is not a bound (see `MaskedLM.pseudo`).
     """
 
-    nats: Tensor
-    se: Tensor
-    bases: Tensor
+    nats: Float64[Tensor, " B"]
+    se: Float64[Tensor, " B"]
+    bases: Int64[Tensor, " B"]
     kind: BoundKind
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The random numbers of one draw of a loss or a bound, one row for each sequence.
+    """Random numbers for one sample of the corruption of a batch, one row for each sequence.
 
     Attributes:
-        quantile: (B,) float64 in (0, 1), uniform, and spread evenly over the draws it belongs to: for the noise level.
+        quantile: (B,) float64 in [0, 1), from which the noise level is computed. Each is uniform,
+            and those of a batch (in `loss`) or of the draws of a sequence (in `bound`) are spread
+            evenly, which lowers the variance.
         seed: of the run.
         step: of the run, or number of the draw.
         index: (B,) number of each sequence.
-        antithetic: every number u is replaced by 1 - u.
+        antithetic: whether every random number u is replaced by 1 - u.
     """
 
-    quantile: Tensor
+    quantile: Float64[Tensor, " B"]
     seed: int
     step: int
-    index: Tensor
+    index: Int64[Tensor, " B"]
     antithetic: bool = False
 
-    def uniform(self, stream: Stream, size: int) -> Tensor:
-        """Uniform numbers (B, size) float64 in the open interval (0, 1)."""
+    def uniform(self, stream: Stream, size: int) -> Float64[Tensor, "B {size}"]:
+        """Returns uniform numbers (B, size) float64 in the open interval (0, 1)."""
         numbers = uniform(self.seed, stream, self.index, size, step=self.step)
         return 1.0 - numbers if self.antithetic else numbers
 
-    def normal(self, stream: Stream, size: int) -> Tensor:
-        """Standard normal numbers (B, size) float64."""
+    def normal(self, stream: Stream, size: int) -> Float64[Tensor, "B {size}"]:
+        """Returns standard normal numbers (B, size) float64."""
         return torch.special.ndtri(self.uniform(stream, size))
 
     def opposite(self) -> Draw:
-        """The antithetic draw: each has the law of the other, and where one is high the other is low."""
+        """Returns the antithetic draw: of the same distribution, low where this one is high."""
         return replace(self, quantile=1.0 - self.quantile, antithetic=not self.antithetic)
 
 
 class Objective(nn.Module, ABC):
-    """An objective owns its mathematics: corruption, loss and bound.
+    """Base class of objectives: corruption, loss and bound.
 
-    A subclass writes `per_token_nelbo`: what one random draw says that each letter costs. Unknown letters and padding are never
-    corrupted and never scored; they are visible context.
+    A subclass implements `per_token_nelbo`, a one-sample estimate of each position's term of the
+    bound. Unknown bases (N) and padding are never corrupted and never scored; they are context.
+
+    Args:
+        alphabet: the letters.
+        **options: the other arguments of the subclass, by name.
 
     Attributes:
-        time_conditioned: whether networks for this objective are told the noise level unless asked otherwise.
-        causal: whether the network must see only what lies to the left.
-        noise: what it corrupts with, and so which samplers are right: "absorbing", "uniform", "gaussian" or "none".
-        normalised: whether the network's logits mean something only up to a constant for each position.
-        options: the arguments it was made with, by name; enough to make it again.
+        time_conditioned: whether networks for this objective have time conditioning by default.
+        causal: whether the network must be causal.
+        corruption: "absorbing", "uniform", "gaussian" or "none"; it decides which samplers fit.
+        normalised: whether logits have a meaning only up to a constant for each position. False for
+            SEDD, whose scores are not normalised.
+        options: as given; enough to make the objective again.
     """
 
     time_conditioned: ClassVar[bool] = True
@@ -187,70 +210,88 @@ class Objective(nn.Module, ABC):
 
     @property
     def outputs(self) -> int:
-        """How many logits a position needs: K, or K + 1 with the mask last."""
+        """Number of logits for each position: K, or K + 1 with the mask last."""
         return len(self.alphabet)
 
     @property
     def self_conditioned(self) -> bool:
-        """Whether the network is shown its own first answer, in a second half of `token_probs`."""
+        """Whether networks take their own earlier prediction, as a second half of `token_probs`."""
         return False
 
     @abstractmethod
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
-        """One draw of the bound: each letter's share of it in nats (B, L), 0 where a token is no letter.
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
+        """Returns a one-sample estimate of each position's term of the bound.
 
         Args:
             denoiser: the network.
             tokens: (B, L) int64 clean token ids.
-            draw: its random numbers.
+            draw: random numbers.
+
+        Returns:
+            (B, L) nats; 0 where a token is not scorable.
         """
 
-    def per_token_loss(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
-        """What training minimises, as shares (B, L) like those of `per_token_nelbo`; the bound itself unless overridden."""
+    def per_token_loss(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
+        """Returns the terms (B, L) that training minimises: those of the bound unless overridden.
+
+        Arguments and shape are those of `per_token_nelbo`.
+        """
         return self.per_token_nelbo(denoiser, tokens, draw)
 
     def loss(
         self,
         denoiser: Denoiser,
-        tokens: Tensor,
+        tokens: Int64[Tensor, "B L"],
         *,
         seed: int = 0,
         step: int = 0,
-        index: Tensor | None = None,
-        weight: Tensor | None = None,
+        index: Int64[Tensor, " B"] | None = None,
+        weight: Float[Tensor, "B L"] | None = None,
         total: float | None = None,
     ) -> Loss:
-        """The loss of one batch, in nats per base.
+        """Returns the loss of one batch, in nats per base.
 
         Args:
             denoiser: the network.
-            tokens: (B, L) int64 clean token ids; rows without a scorable letter are ignored.
+            tokens: (B, L) int64 clean token ids; rows without a scorable base are ignored.
             seed: of the run.
-            step: of the run; together with `index` it determines the noise.
-            index: (B,) the number of each row within the global batch; 0..B-1 by default.
-            weight: (B, L) of each letter in the loss; 1 by default. `nats_per_base` is not weighted.
-            total: what the loss is divided by; by default this batch's own scorable letters, weighted. Where a step is
-                cut into micro-batches, their mean, so that the mean of their losses is the loss of the whole step.
+            step: of the run; together with `index` it determines the random numbers.
+            index: (B,) int64, the number of each row within the run; 0..B-1 by default.
+            weight: (B, L) of each base in the loss; 1 by default. `nats_per_base` is not weighted.
+            total: divisor of the loss; by default the sum of the weights of the scorable bases of
+                this batch. If a step is cut into micro-batches it is the mean of theirs, so that
+                the mean of their losses is the loss of the whole step.
 
         Raises:
-            UsageError: if the denoiser cannot carry this objective.
-            ValueError: if no row has a scorable letter.
+            UsageError: if the denoiser does not fit this objective.
+            ValueError: if no row has a scorable base.
         """
         self.check(denoiser)
         index = row_index(tokens, index)
         scorable = self.alphabet.scorable(tokens)
         bases = scorable.sum()
         if bases == 0:
-            raise ValueError("no sequence of this batch has a scorable letter")
-        # One shift for the step and the golden ratio between rows: every row's quantile is uniform, and the rows of any
-        # batch, however it is cut into micro-batches or devices, are spread evenly.
+            raise ValueError("no sequence of this batch has a scorable base")
+
+        # One random shift for the step, plus a multiple of the golden ratio for each row. So every
+        # quantile is uniform by itself, and any run of rows is spread evenly, whatever the number
+        # of micro-batches and devices into which the step is cut.
         shift = uniform(seed, Stream.COUNT, index.new_zeros(1), 1, step=step)[0]
         quantile = (shift + golden_multiples(index)) % 1.0
         nats = self.per_token_loss(denoiser, tokens, Draw(quantile, seed, step, index))
-        weighted = nats if weight is None else weight * nats
+
+        if weight is None:
+            weighted, weights = nats, bases
+        else:
+            # In float64, as the sum of many weights would overflow half precision.
+            weighted, weights = weight * nats, (weight * scorable).sum(dtype=torch.float64)
         if total is None:
-            total = float(bases if weight is None else (weight * scorable).sum())
-        # A batch whose letters all have weight 0 has the loss 0, not 0 / 0.
+            total = float(weights)
+        # A batch whose bases all have weight 0 has the loss 0, not 0 / 0.
         value = weighted.sum() / max(total, torch.finfo(torch.float32).tiny)
         return Loss(value, (nats.sum() / bases).detach())
 
@@ -258,23 +299,26 @@ class Objective(nn.Module, ABC):
     def bound(
         self,
         denoiser: Denoiser,
-        tokens: Tensor,
+        tokens: Int64[Tensor, "B L"],
         *,
         draws: int = 8,
         seed: int = 0,
-        index: Tensor | None = None,
+        index: Int64[Tensor, " B"] | None = None,
     ) -> Bound:
-        """A bound on the negative log-likelihood of each sequence; its draws are stratified in the noise level.
+        """Returns a bound on the negative log-likelihood of each sequence.
+
+        It is a mean over draws, whose noise levels are stratified for each sequence.
 
         Args:
             denoiser: the network, in evaluation mode.
             tokens: (B, L) int64 clean token ids.
-            draws: how many; each is one network call, or two where the objective says so.
+            draws: number of draws; each is one network call, or as many as the objective says.
             seed: of the estimate.
-            index: (B,) the number of each sequence in its data set, which determines its noise; 0..B-1 by default.
+            index: (B,) int64, the number of each sequence in its data set, which determines its
+                random numbers; 0..B-1 by default.
 
         Raises:
-            UsageError: if the denoiser cannot carry this objective.
+            UsageError: if the denoiser does not fit this objective, or if draws is below 1.
         """
         self.check(denoiser)
         return self._averaged(self.per_token_nelbo, denoiser, tokens, draws, seed, index, "upper")
@@ -289,74 +333,87 @@ class Objective(nn.Module, ABC):
         index: Tensor | None,
         kind: BoundKind,
     ) -> Bound:
-        """The mean of `draws` stratified draws of `per_token_nelbo`, a function like the method of this name."""
+        """Returns the mean of stratified draws of `nats`, a function such as `per_token_nelbo`."""
         if draws < 1:
             raise UsageError(f"draws must be at least 1, not {draws}")
         index = row_index(tokens, index)
         shift = uniform(seed, Stream.COUNT, index, 1)[:, 0]
-        quantiles = [(shift + draw / draws) % 1.0 for draw in range(draws)]
-        parts = torch.stack(
-            [
-                nats(denoiser, tokens, Draw(q, seed, step, index)).double().sum(1)
-                for step, q in enumerate(quantiles)
-            ]
-        )
-        # The spread over stratified draws includes the spread between strata: this standard error errs high.
-        se = parts.std(0) / draws**0.5 if draws > 1 else torch.full_like(parts[0], torch.nan)
+
+        estimates = []
+        for number in range(draws):
+            quantile = (shift + number / draws) % 1.0
+            terms = nats(denoiser, tokens, Draw(quantile, seed, number, index))
+            estimates.append(terms.double().sum(1))
+        parts = torch.stack(estimates)
+
+        # The spread of stratified draws includes the spread between strata, which the mean does not
+        # have: this standard error is conservative.
+        se = torch.full_like(parts[0], torch.nan)
+        if draws > 1:
+            se = parts.std(0) / draws**0.5
         return Bound(parts.mean(0), se, self.alphabet.scorable(tokens).sum(1), kind)
 
     def check(self, denoiser: Denoiser) -> None:
-        """Whether a denoiser can carry this objective.
+        """Checks that a denoiser fits this objective.
 
         Raises:
-            UsageError: saying why it cannot.
+            UsageError: if it is not causal and has to be, or if it has another number of outputs.
         """
         name = type(self).__name__
         if self.causal and not denoiser.causal:
             raise UsageError(
-                f"{name} needs a network that sees only what lies to the left (--backbone mamba, hyena or "
-                f"transformer), and this one sees both sides: what it gives for a whole sequence is a pseudo-likelihood"
+                f"{name} needs a network that sees only what lies to the left (a causal backbone:"
+                " mamba, hyena or transformer); this one sees both sides, so what it gives is a"
+                " pseudo-likelihood"
             )
         if denoiser.outputs != self.outputs:
             raise UsageError(
-                f"{name} needs {self.outputs} outputs for each position, the network has {denoiser.outputs}"
+                f"{name} needs {self.outputs} outputs for each position, and the network has"
+                f" {denoiser.outputs}"
             )
 
     def call_denoiser(
         self,
         denoiser: Denoiser,
-        tokens: Tensor,
-        rate: Tensor | float | None = None,
-        token_probs: Tensor | None = None,
-    ) -> Tensor:
-        """A denoiser's logits (B, L, outputs), in float32 or, where it computes so, float64.
+        tokens: Int64[Tensor, "B L"],
+        rate: Float[Tensor, " B"] | float | None = None,
+        token_probs: Float[Tensor, "B L weights"] | None = None,
+    ) -> Float[Tensor, "B L outputs"]:
+        """Calls a denoiser once and returns its logits (B, L, outputs).
+
+        Logits in half precision become float32; float64 stays.
 
         Args:
-            denoiser: called once.
+            denoiser: the network.
             tokens: (B, L) corrupted token ids.
-            rate: (B,) share 1 - alpha of the signal that is lost, for a network that is told the noise level.
+            rate: (B,) noise level 1 - alpha, or one for all rows; None is 0. It reaches networks
+                with time conditioning, as sigma = -log(alpha).
             token_probs: (B, L, K) or (B, L, 2 K), as the denoiser takes it.
         """
         sigma = None
         if denoiser.needs_sigma:
-            rate = torch.as_tensor(
-                0.0 if rate is None else rate, dtype=torch.float64, device=tokens.device
-            )
-            sigma = -torch.log1p(-rate.clamp(max=1.0 - 2.0**-30)).float().expand(len(tokens))
+            rate = 0.0 if rate is None else rate
+            rate = torch.as_tensor(rate, dtype=torch.float64, device=tokens.device)
+            # log1p keeps the digits of rates near 0, and the clamp keeps sigma finite near 1.
+            sigma = -torch.log1p(-rate.clamp(max=1.0 - _MIN_SIGNAL)).float()
+            sigma = sigma.expand(len(tokens))
         logits = denoiser(tokens, sigma=sigma, token_probs=token_probs)
         return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def golden_multiples(index: Tensor) -> Tensor:
-    """Fractional parts in [0, 1) float64 of int64 `index` times the golden ratio: evenly spread over any run of rows.
+def golden_multiples(index: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
+    """Returns the fractional parts, float64 in [0, 1), of int64 `index` times the golden ratio.
 
-    The product is an integer one modulo 2^64, so its fraction is exact for every index. In floating point the digits of
-    the fraction go to the integer part as the index grows: in float32 all rows have one fraction from 2^24 on.
+    Those of any run of consecutive indices are spread evenly over the interval. The product is one
+    of integers modulo 2^64, so its fraction is exact for every index. In floating point the integer
+    part would take the digits of the fraction as the index grows: in float32 all rows have the same
+    fraction from 2^24 on.
     """
+    # The high 52 of the 64 bits of the fraction are as many as a float64 holds.
     fraction = ((index * _GOLDEN) >> 12) & ((1 << 52) - 1)
     return fraction.double() * 2.0**-52
 
 
 def row_index(tokens: Tensor, index: Tensor | None) -> Tensor:
-    """`index`, or 0..B-1."""
+    """Returns `index`, or 0..B-1 where it is None."""
     return torch.arange(tokens.shape[0], device=tokens.device) if index is None else index

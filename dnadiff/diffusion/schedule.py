@@ -1,8 +1,8 @@
-"""Noise schedules: how the mask rate, 1 - alpha, rises from 0 as time runs from 0 to 1.
+"""Noise schedules: the mask rate 1 - alpha as a function of time, from 0 to 1.
 
-The bound of masked diffusion in continuous time is the same for every schedule from no mask to all masks (MDLM,
-Sahoo et al. 2024, section 3.4); with finitely many steps, and for the variance of an estimator that draws the time
-uniformly, the schedule matters.
+In continuous time the bound of masked diffusion is the same for every schedule from no mask to all
+masks (MDLM, Sahoo et al. 2024, section 3.4). The schedule matters for the bound with finitely many
+steps, and for the variance of an estimator that draws time uniformly.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from torch import Tensor
 
 ScheduleName = Literal["log-linear", "cosine", "cosine-squared", "linear"]
 
-_SIGMA_MAX = 10.0
+_SIGMA_MAX = 10.0  # -log(alpha) at time 1 of the schedule "linear"
 
 
 class Schedule(NamedTuple):
     """A noise schedule, in float64.
 
     Attributes:
-        rate: time (...) to mask rate u = 1 - alpha (...).
-        slope: time (...) to du/dt (...).
-        left: alpha at time 1, the share of letters that the last step leaves visible. Where it is not 0, a bound needs
-            a prior term: with the prior `left` uniform letters, masks otherwise, it is `left` log K nats a base.
+        rate: returns the mask rate u = 1 - alpha (...) at times (...).
+        slope: returns the derivative du/dt (...) at times (...).
+        left: alpha at time 1, the share of the bases that are still visible then. If it is not 0, a
+            bound needs a prior term. Under the prior of a uniform base with probability `left` and
+            a mask otherwise, that term is `left` log K nats per base.
     """
 
     rate: Callable[[Tensor], Tensor]
@@ -37,7 +38,8 @@ class Schedule(NamedTuple):
 SCHEDULES: dict[str, Schedule] = {
     "log-linear": Schedule(lambda t: t, torch.ones_like),
     "cosine": Schedule(
-        lambda t: torch.sin(math.pi / 2 * t), lambda t: math.pi / 2 * torch.cos(math.pi / 2 * t)
+        lambda t: torch.sin(math.pi / 2 * t),
+        lambda t: math.pi / 2 * torch.cos(math.pi / 2 * t),
     ),
     "cosine-squared": Schedule(
         lambda t: torch.sin(math.pi / 2 * t).square(),
@@ -49,4 +51,4 @@ SCHEDULES: dict[str, Schedule] = {
         math.exp(-_SIGMA_MAX),
     ),
 }
-"""By the paper's names; `linear` is linear in sigma = -log(alpha)."""
+"""Schedules by the paper's names; "linear" is linear in sigma = -log(alpha)."""

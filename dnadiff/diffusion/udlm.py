@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,10 +12,12 @@ from dnadiff.diffusion.uniform import beyond_chance, rate_cost, redraw, time_of
 
 
 class UDLM(Objective):
-    """Letters are redrawn uniformly, in continuous time: an upper bound on -log p, minimised as it stands.
+    """Uniform diffusion: an upper bound on -log p, which is also the training loss.
 
-    It is SEDD's with uniform noise for a normalised network. The ends of time add nothing: at 0 there is no noise, at 1
-    no signal. (The published code adds a reconstruction by the network at time 0, which only loosens the bound.)
+    The bound is that of SEDD with uniform noise for a normalised network. The ends of time add
+    nothing to it: at 0 there is no noise, and at 1 no signal. (The published code adds the
+        network's
+    reconstruction at time 0, which only loosens the bound.)
 
     Args:
         alphabet: the letters.
@@ -25,11 +28,12 @@ class UDLM(Objective):
     def __init__(self, *, alphabet: Alphabet = DNA) -> None:
         super().__init__(alphabet)
 
-    def per_token_nelbo(self, denoiser: Denoiser, tokens: Tensor, draw: Draw) -> Tensor:
-        """One draw of the bound (B, L), one call; see `dnadiff.diffusion.uniform`."""
+    def per_token_nelbo(
+        self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
+    ) -> Float[Tensor, "B L"]:
+        """Returns a one-sample estimate of the terms (B, L) of the bound, in nats; one call."""
         rate, factor = time_of(draw.quantile)
         redrawn = redraw(self.alphabet, tokens, rate, draw)
-        log_mu = F.log_softmax(
-            self.call_denoiser(denoiser, redrawn.tokens, rate, redrawn.token_probs), -1
-        )
+        logits = self.call_denoiser(denoiser, redrawn.tokens, rate, redrawn.token_probs)
+        log_mu = F.log_softmax(logits, -1)
         return beyond_chance(lambda log_w: rate_cost(log_w, redrawn), log_mu, redrawn, factor)

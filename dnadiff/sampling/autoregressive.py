@@ -16,7 +16,7 @@ from dnadiff.diffusion import Denoiser
 from dnadiff.errors import UsageError
 from dnadiff.rng import Stream
 from dnadiff.sampling.constraints import ConstrainedBatch
-from dnadiff.sampling.constraints.constrained_batch import REDRAWS, reach
+from dnadiff.sampling.constraints.constrained_batch import REDRAWS, redraw_radius
 from dnadiff.sampling.state import SamplingState, repetitions
 
 _BACK = 32  # letters at most that are drawn again where a constraint leaves none
@@ -123,7 +123,7 @@ class _Corners:
         for row in rows.tolist():
             if self.tries[row] == REDRAWS:
                 self.draft.give_up(row, place)
-            start = max(0, place - min(reach(int(self.tries[row])), _BACK))
+            start = max(0, place - min(redraw_radius(int(self.tries[row])), _BACK))
             tokens[row, start:place].masked_fill_(
                 self.draft.open[row, start:place], self.draft.alphabet.mask_id
             )

@@ -306,10 +306,10 @@ def test_an_interval_of_a_genome_is_redesigned(here, tmp_path):
         (
             ["--template", "NNGGTCTCNN", "--avoid", "BsaI"],
             1,
-            "--avoid BsaI (GGTCTC): the template's letters break it",
+            "avoid BsaI (GGTCTC): the template's letters break it",
         ),
         (["--length", "9", "--avoid", "EcoR1"], 1, "did you mean EcoRI"),
-        (["--gc", "60"], 2, "--gc 60: LOW:HIGH"),
+        (["--gc", "60"], 2, "gc 60: write LOW:HIGH"),
         (["--template", "sites.bed"], 2, "sites.bed: a BED file needs the genome"),
         (["--genome", "tiny.fa"], 2, "--genome goes with a BED file"),
         (["--out", "tiny.fa"], 1, "tiny.fa: exists already"),
@@ -421,7 +421,7 @@ def test_a_guide_leads_to_a_class_and_says_how_well(classes, monkeypatch, capsys
     ]
     assert main([*command, "--label", "GC rich"]) == 0
     out, err = capsys.readouterr()
-    assert re.findall(r"guide, (\d+)% hidden: accuracy [01]\.\d+ \(most frequent class", err) == [
+    assert re.findall(r"guide, (\d+)% masked: accuracy [01]\.\d+ \(most frequent class", err) == [
         "10",
         "50",
         "90",
@@ -435,7 +435,7 @@ def test_a_guide_leads_to_a_class_and_says_how_well(classes, monkeypatch, capsys
     ("flags", "code", "message"),
     [
         (["--label", "rich"], 2, "no class 'rich'; there are AT rich, GC rich"),
-        (["--guidance", "2"], 2, "--guidance goes with --label"),
+        (["--guidance", "2"], 2, "guidance goes with label"),
         (["--guide", "gc.csv"], 2, "--guide goes with --label"),
         (["--label", "GC rich", "--guidance", "-1"], 2, "guidance must be 0 or more"),
         (
@@ -455,7 +455,7 @@ def test_a_class_that_cannot_be_drawn_is_named(classes, monkeypatch, capsys, fla
 
 def test_a_model_without_labels_draws_no_class(here, capsys):
     assert main(["generate", "--length", "40", "--label", "GC rich"]) == 2
-    assert "trained without labels: leave --label out" in capsys.readouterr().err
+    assert "trained without labels: leave label out" in capsys.readouterr().err
 
 
 def test_a_report_of_a_run_and_samples(here, tmp_path, capsys):

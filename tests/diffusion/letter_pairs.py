@@ -1,4 +1,4 @@
-"""Every letter before and after uniform noise, to hold costs against formulas letter by letter."""
+"""All pairs of a clean and a noisy letter, to compare costs with formulas for each pair."""
 
 import torch
 
@@ -7,7 +7,7 @@ from dnadiff.diffusion.uniform import Redrawn, noised
 
 
 def all_pairs(rate: float) -> Redrawn:
-    """Every clean letter (a row) with every noisy one (a column)."""
+    """Returns every clean letter (rows) with every noisy one (columns)."""
     clean = torch.arange(4)[:, None].expand(4, 4) + DNA.first_id
     one_hot = torch.nn.functional.one_hot(clean - DNA.first_id, 4).double().log()
     rate = torch.full((4,), rate, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What every objective must do, whatever its mathematics."""
+"""Properties that every objective must have."""
 
 import pytest
 import torch
@@ -60,17 +60,17 @@ def network_for(objective):
 
 
 def finite_gradients(*modules):
-    """Whether there are gradients, and all are numbers."""
+    """Returns whether there are gradients, all of them finite."""
     gradients = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
     return bool(gradients) and all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_every_objective_is_here():
+def test_every_objective_is_tested():
     assert {name for name, _ in CASES.values()} == set(OBJECTIVES)
 
 
 @OBJECTIVE
-def test_it_is_made_again_from_its_name_and_options(case):
+def test_an_objective_can_be_made_from_its_name_and_options(case):
     objective = made(case)
     again = make_objective(name_of(objective), objective.options)
     assert type(again) is type(objective) and again.options == objective.options
@@ -78,7 +78,7 @@ def test_it_is_made_again_from_its_name_and_options(case):
 
 
 @OBJECTIVE
-def test_it_is_above_the_entropy_of_a_known_source(case):
+def test_the_bound_is_above_the_negative_log_likelihood_of_a_known_source(case):
     objective = made(case)
     source = source_for(objective, 12)
     known = MarkovSource(12)
@@ -88,7 +88,7 @@ def test_it_is_above_the_entropy_of_a_known_source(case):
 
 
 @OBJECTIVE
-def test_a_row_counts_as_alone_in_any_batch(case):
+def test_a_row_does_not_depend_on_its_batch(case):
     objective = made(case)
     source = source_for(objective, 12)
     tokens = MarkovSource(12).sample(6)
@@ -102,7 +102,7 @@ def test_a_row_counts_as_alone_in_any_batch(case):
 
 
 @OBJECTIVE
-def test_unknown_letters_cost_nothing_and_rows_without_letters_count_nothing(case):
+def test_unknown_bases_and_rows_without_bases_are_not_scored(case):
     objective = made(case)
     source = source_for(objective, 12)
     tokens = MarkovSource(12).sample(3)
@@ -131,7 +131,7 @@ def test_one_scorable_base_is_enough(case):
 
 
 @OBJECTIVE
-def test_the_ends_of_time_are_harmless(case):
+def test_losses_and_gradients_are_finite_at_both_ends_of_time(case):
     objective = made(case)
     denoiser = network_for(objective)
     tokens = MarkovSource(32).sample(8)

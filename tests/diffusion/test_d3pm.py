@@ -10,7 +10,7 @@ from dnadiff.errors import UsageError
 
 
 class Imperfect(JointSource):
-    """Wrong in every way that the contract allows: blurred, moved by its own letter and the time, unsure of masks."""
+    """A wrong network: depends on its own base and on time, and gives the mask some probability."""
 
     needs_sigma = True
 
@@ -30,9 +30,10 @@ class Imperfect(JointSource):
 
 
 def literal(denoiser, x, *, absorbing, steps):
-    """The bound of one sequence, and -log p of it under the chain of reverse steps, from matrices over all states.
+    """Returns the bound and -log p of one sequence, by matrices of the steps over all states.
 
-    Over K letters, and the mask last where noise absorbs. Rows are where a step begins, columns where it ends.
+    Over K letters, and the mask last where noise absorbs. Rows are where a step begins, columns
+    where it ends.
     """
     size = 5 if absorbing else 4
     target = torch.eye(5)[4] if absorbing else torch.full((4,), 0.25)
@@ -118,7 +119,7 @@ def test_the_bound_is_the_divergence_of_transition_matrices(objective, steps):
     [IndependentSource(length=8, seed=1), MarkovSource(length=12), MixtureSource(length=4)],
     ids=lambda source: type(source).__name__,
 )
-def test_with_many_steps_the_bound_of_the_exact_denoiser_comes_down_to_the_entropy(source, noise):
+def test_the_bound_of_the_exact_denoiser_tends_to_the_entropy_with_many_steps(source, noise):
     tokens = source.sample(10_000)
     above, ses = {}, {}
     for steps in (2, 1000):
@@ -145,7 +146,7 @@ def test_with_zero_masking_it_is_masked_diffusion_in_steps_and_tends_to_it():
 
 
 def test_uniform_noise_tends_to_continuous_time_draw_by_draw():
-    """A million steps of the same noise: the cost of a step times its share of time is the integrand."""
+    """Over a million steps, the cost of a step over its share of time is the integrand."""
     net, tokens = Imperfect(3, 4), X.expand(500, 3) + DNA.first_id
     steps = D3PM(noise="uniform", steps=10**9).bound(net, tokens, draws=4, seed=1)
     torch.testing.assert_close(
@@ -153,7 +154,7 @@ def test_uniform_noise_tends_to_continuous_time_draw_by_draw():
     )
 
 
-def test_without_carry_over_the_network_must_also_say_what_it_sees():
+def test_without_carry_over_visible_bases_are_predicted_too():
     net = Imperfect(3, 4)
     tokens = X[None] + DNA.first_id
     with_it = D3PM(steps=3, zero_masking=True).bound(net, tokens, draws=4)
@@ -189,7 +190,7 @@ def test_outputs_and_options():
         ({"noise": "uniform", "carry_over": False}, "absorbing noise"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         make_objective("d3pm", options)
 

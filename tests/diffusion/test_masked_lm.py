@@ -1,14 +1,15 @@
+import pytest
 import torch
-from closed_forms import MarkovSource
+from closed_forms import IndependentSource, MarkovSource
 
 from dnadiff.alphabet import DNA
-from dnadiff.diffusion import MDLM, MaskedLM
+from dnadiff.diffusion import MDLM, Draw, MaskedLM
 
 SOURCE = MarkovSource(length=12)
 
 
 class Watched(MarkovSource):
-    """Keeps what it is shown."""
+    """Keeps the tokens of the last call."""
 
     def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         self.shown = tokens
@@ -40,7 +41,7 @@ def test_the_pseudo_likelihood_is_the_mean_over_single_masks_and_lies_below_the_
     assert pseudo.kind == "pseudo" and exact.mean() < SOURCE.entropy() - 0.5
 
 
-def test_fifteen_percent_are_predicted_of_which_most_are_masked_some_replaced_and_some_left():
+def test_fifteen_percent_are_predicted_and_most_of_those_are_masked():
     source = Watched(length=400)
     tokens = source.sample(400)
     tokens[:, 100:200] = DNA.unknown_id
@@ -54,8 +55,17 @@ def test_fifteen_percent_are_predicted_of_which_most_are_masked_some_replaced_an
     )  # a quarter of the random letters is the letter itself
 
 
+@pytest.mark.parametrize("letters", [20, 190, 350, 1024])
+def test_the_number_of_predicted_bases_is_rounded_in_double_precision(letters):
+    """In float32 0.15 times 190 is 28.500002, and 29 bases would be predicted."""
+    objective, tokens = MaskedLM(), torch.full((3, letters), 7)
+    draw = Draw(torch.zeros(3, dtype=torch.float64), 0, 0, torch.arange(3))
+    terms = objective.per_token_loss(IndependentSource(length=letters), tokens, draw)
+    assert (terms > 0).sum(1).tolist() == [round(0.15 * letters)] * 3
+
+
 def test_the_loss_is_the_mean_cost_of_the_predicted_letters():
-    """Letters that are left in view are predicted as well: leave-one-out, the exact source does not see them."""
+    """Visible bases are predicted too: the exact source is leave-one-out and does not use them."""
     tokens = SOURCE.sample(4000)
     loss = MaskedLM().loss(SOURCE, tokens)
     costs = []

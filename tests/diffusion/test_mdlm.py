@@ -35,7 +35,8 @@ def test_the_bound_of_a_sequence_is_the_mean_over_all_its_masks():
         ]
         by_count.append(torch.stack([masked_nats(source, tokens, m) for m in masks]).mean())
     exact = torch.stack(by_count).mean()
-    # For the exact denoiser the mean over all masks is a true upper bound on -log p of this sequence, not equal to it.
+    # For the exact denoiser the mean over all masks is a true upper bound on -log p of this
+    # sequence, not equal to it.
     assert exact > -source.table[0, 2, 3, 1].log() - 1e-12
     many = MDLM().bound(source, tokens.expand(4000, 4), draws=8, seed=5)
     assert abs(many.nats.mean() - exact) < 4 * many.nats.std() / 4000**0.5
@@ -52,7 +53,7 @@ def test_unknown_letters_are_context_and_counts_run_over_the_letters_only():
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_counts_are_uniform_and_times_follow_their_beta_law(n):
+def test_counts_are_uniform_and_times_follow_a_beta_distribution(n):
     rng = torch.Generator().manual_seed(0)
     scorable = torch.zeros(40_000, 9, dtype=torch.bool)
     scorable[:, :n] = True
@@ -100,7 +101,7 @@ def test_loss_is_unbiased_for_every_row():
         assert abs(draws.mean() - exact[row]) < 4 * draws.std() / 400**0.5
 
 
-def test_rows_without_a_letter_count_nothing():
+def test_rows_without_a_base_are_not_counted():
     source = MarkovSource(length=5)
     tokens = source.sample(3)
     tokens[1] = N
@@ -123,7 +124,7 @@ def test_one_letter_is_exact_and_one_draw_has_no_error_estimate():
 
 
 class Conditioned(MarkovSource):
-    """Records the noise levels that it is told."""
+    """Records the noise levels of its calls."""
 
     needs_sigma = True
 
@@ -132,7 +133,7 @@ class Conditioned(MarkovSource):
         return super().__call__(tokens)
 
 
-def test_a_network_that_needs_the_time_is_told_the_time_of_its_mask():
+def test_time_conditioning_gets_the_time_of_the_mask():
     source = Conditioned(length=12)
     MDLM().bound(source, source.sample(4000), draws=1)
     t = 1 - torch.exp(-source.sigma.double())

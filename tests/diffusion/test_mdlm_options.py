@@ -48,10 +48,11 @@ def test_the_bound_in_continuous_time_is_the_same_for_every_schedule(name):
     assert expected(MDLM(estimator="time", schedule=name)) == pytest.approx(ENTROPY, rel=1e-9)
 
 
-def test_a_schedule_that_leaves_letters_visible_needs_its_prior():
+def test_a_schedule_that_leaves_bases_visible_needs_a_prior_term():
     linear = MDLM(estimator="time", schedule="linear")
     left, at_one = np.exp(-10.0), float(cost_at_rate(COSTS, torch.tensor(1.0, dtype=torch.float64)))
-    # Without the prior it is too low by left * c(1): no bound. The prior pays log 4 for each letter that is left.
+    # Without the prior it is too low by left * c(1): no bound. The prior pays log 4 for each letter
+    # that is left.
     assert expected(linear) - ENTROPY == pytest.approx(-left * at_one, rel=1e-3)
     assert expected(linear) + 8 * left * np.log(4) > ENTROPY
     tokens = SOURCE.sample(2000)
@@ -66,7 +67,8 @@ def test_the_published_estimator_is_low_by_what_it_leaves_out_at_both_ends():
     c0, c1 = cost_at_rate(COSTS, torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
     published = (expected(MDLM(estimator="published")) - ENTROPY) / 8
     assert published == pytest.approx(-eps * (c0 + c1 - ENTROPY) / 8, rel=2e-3)
-    # A clean mask rate t, with t from eps to 1: averaged it is high, multiplied by 1 - eps it is low by eps c(0).
+    # A clean mask rate t, with t from eps to 1: averaged it is high, multiplied by 1 - eps it is
+    # low by eps c(0).
     clean = quadrature(lambda q: cost_at_rate(COSTS, eps + (1 - eps) * q))
     assert (clean - ENTROPY) / 8 == pytest.approx(eps * (ENTROPY - c0) / 8, rel=2e-3)
     assert (clean * (1 - eps) - ENTROPY) / 8 == pytest.approx(-eps * c0 / 8, rel=2e-3)
@@ -81,13 +83,13 @@ def test_the_published_estimator_is_low_by_what_it_leaves_out_at_both_ends():
         {"estimator": "published"},
     ],
 )
-def test_what_is_computed_has_that_expectation(options):
+def test_the_estimators_have_their_exact_expectations(options):
     objective = MDLM(**options)
     nats = objective.bound(SOURCE, SOURCE.sample(30_000), draws=4, seed=2).nats
     assert abs(nats.mean() - expected(objective)) < 3 * nats.std() / 30_000**0.5
 
 
-def test_exact_counts_are_calmer_than_the_published_estimator():
+def test_exact_counts_have_a_lower_variance_than_the_published_estimator():
     tokens = SOURCE.sample(20_000)
     noise = {
         name: (MDLM(estimator=name).bound(SOURCE, tokens, draws=1).nats - SOURCE.nll(tokens)).var()
@@ -121,7 +123,7 @@ def test_discrete_time_bounds_the_likelihood_of_its_own_sampler():
 
 
 def two_step_law(source):
-    """The law (64,) of what two ancestral steps give: a fair coin for each letter to be drawn in the first."""
+    """Distribution (64,) after two ancestral steps, with half of the bases drawn in each."""
     law = torch.zeros(64, dtype=torch.float64)
     letters = source.sequences + DNA.first_id
     for first in range(8):
@@ -136,7 +138,7 @@ def two_step_law(source):
     return law
 
 
-def test_forced_one_hides_a_uniform_letter_and_the_others_independently():
+def test_forced_one_masks_a_uniform_base_and_the_others_independently():
     rng = torch.Generator().manual_seed(0)
     scorable = torch.tensor([True, False, True, True]).expand(40_000, 4)
     keys, chosen = (
@@ -167,7 +169,7 @@ def test_without_carry_over_the_pseudo_likelihood_is_added():
     torch.testing.assert_close(extra, -log_p.sum(1))
 
 
-def test_without_zero_masking_a_mask_that_is_never_answered_costs_nothing():
+def test_without_zero_masking_a_mask_output_of_zero_changes_nothing():
     tokens = SOURCE.sample(200)
     never = FromLogits(SOURCE, with_mask_output(0.0), outputs=5)
     for options in ({}, {"steps": 7}, {"steps": 7, "schedule": "cosine"}):
@@ -198,7 +200,7 @@ def test_complementary_masks_keep_the_mean_and_lose_variance():
     assert pair.var() < single.var()
 
 
-def test_complementary_masks_hide_every_letter_once_and_one_twice():
+def test_complementary_masks_mask_every_base_once_and_one_twice():
     seen = []
 
     def watch(logits):
@@ -227,7 +229,7 @@ def test_options_that_are_unknown_or_contradict_each_other_are_refused(options, 
         MDLM(**options)
 
 
-def test_five_outputs_are_asked_for():
+def test_without_zero_masking_five_outputs_are_needed():
     with pytest.raises(ValueError, match="needs 5 outputs"):
         MDLM(zero_masking=False).bound(SOURCE, SOURCE.sample(2))
     with pytest.raises(ValueError, match="needs 4 outputs"):

@@ -34,7 +34,7 @@ def _one_thread():
 
 
 class Seeing(MarkovSource):
-    """The exact leave-one-out answer of a Markov chain to the evidence; it learns nothing from an earlier answer."""
+    """The exact leave-one-out prediction of a Markov chain; ignores its earlier prediction."""
 
     needs_sigma, self_conditioned = True, True
 
@@ -43,7 +43,7 @@ class Seeing(MarkovSource):
 
 
 class Swayed(Seeing):
-    """An inexact network that leans on its earlier answer."""
+    """An inexact network that depends on its earlier prediction."""
 
     def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         return 0.5 * super().__call__(tokens, token_probs=token_probs) + 2.0 * token_probs[..., 4:]
@@ -71,7 +71,7 @@ def one_letter(low, high):
 
 
 def hermite(count):
-    """Nodes (M, 2) and weights (M,) of the standard normal law in the plane."""
+    """Nodes (M, 2) and weights (M,) of the standard normal distribution in the plane."""
     x, w = np.polynomial.hermite_e.hermegauss(count)
     x, w = torch.from_numpy(x), torch.from_numpy(w / w.sum())
     return torch.cartesian_prod(x, x), torch.outer(w, w).flatten()
@@ -86,14 +86,14 @@ def legendre(low, high, count):
 
 
 def answers(source, plaid, gamma, letters, normal):
-    """Plaid's own functions at given noise: evidence, log P of the source, log P0 of chance, each (M, L, 4)."""
+    """Returns evidence, log P of the source and log P0 without a network, each (M, L, 4)."""
     evidence = plaid.evidence(plaid.noised(letters, gamma, normal), gamma)
     log_p = plaid.log_posterior(source, torch.full_like(letters, DNA.mask_id), evidence, gamma)
     return evidence, log_p, evidence.log_softmax(-1)
 
 
 def expected(source, plaid, gamma, count=60):
-    """-log P and |E - x^|^2, then the same of chance, expected at one level for each letter: (4, 4)."""
+    """Expected -log P and |E - x^|^2, with and without the network, for each letter: (4, 4)."""
     nodes, weights = hermite(count)
     columns = []
     for letter in range(4):
@@ -129,7 +129,7 @@ def total(source, plaid, count=60):
 @pytest.mark.parametrize(
     ("low", "high", "gap"), [(-1, 3, 8.11e-3), (-3, 6, 3.97e-4), (-5, 8, 5.4e-5), (-6, 10, 7.3e-6)]
 )
-def test_the_gap_of_one_letter_is_the_distance_of_the_last_level_from_the_prior(low, high, gap):
+def test_the_gap_of_a_single_base_is_the_divergence_from_the_prior(low, high, gap):
     source, plaid = one_letter(low, high)
     plaid.requires_grad_(False)
     excess = total(source, plaid) - source.entropy()
@@ -148,7 +148,7 @@ def test_the_gap_of_one_letter_is_the_distance_of_the_last_level_from_the_prior(
     assert excess == pytest.approx(float(kl), abs=1e-6)
 
 
-def test_what_chance_says_is_known_for_every_letter():
+def test_the_bound_without_a_network_is_known_for_every_base():
     source, plaid = one_letter(-2.0, 2.0)
     plaid.requires_grad_(False)
     low, high = (
@@ -158,7 +158,7 @@ def test_what_chance_says_is_known_for_every_letter():
 
 
 class Wavering(Seeing):
-    """A network whose trust in the other letters depends on the noise: at either end the bound has a slope."""
+    """A network that depends on the noise level, so that the bound has a slope at both ends."""
 
     def __call__(self, tokens, sigma=None, label=None, token_probs=None):
         return (
@@ -168,7 +168,7 @@ class Wavering(Seeing):
         )
 
 
-def test_the_ends_learn_by_the_gradient_of_the_bound():
+def test_the_ends_of_the_schedule_have_the_gradient_of_the_bound():
     source = Wavering(1)
     source.start = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
 
@@ -199,11 +199,12 @@ def test_the_ends_learn_by_the_gradient_of_the_bound():
 
 
 @pytest.mark.parametrize("self_conditioning", [False, True])
-def test_the_bound_of_the_exact_denoiser_is_the_entropy_but_for_the_ends(self_conditioning):
+def test_the_bound_of_the_exact_denoiser_is_the_entropy_apart_from_the_ends(self_conditioning):
     source = Seeing(length=6)
     tokens = source.sample(10_000)
     plaid = frozen(gamma=(-4.0, 8.0), dimension=4, self_conditioning=self_conditioning)
-    # Few levels where letters are plain and where nothing is seen: the schedule that its gradient leads to.
+    # Few levels where letters are plain and where nothing is seen: the schedule that its gradient
+    # leads to.
     middle = torch.linspace(-4, 8, 32)
     plaid.schedule.shares.data = -((middle + 1.5) / 2.5).square()
     bound = plaid.bound(source, tokens, draws=8, seed=3)
@@ -214,7 +215,7 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy_but_for_the_ends(self_co
 
 
 def two_letters(source, plaid, gammas, count=6):
-    """Of a pair at levels (G,), by quadrature in four dimensions: sum of H(x_l | z), H(x | z), sum of |E - x^|^2."""
+    """Sum of H(x_l | z), H(x | z) and sum of |E - x^|^2 of a pair at levels (G,), by quadrature."""
     nodes, weights = hermite(count)
     normal = torch.stack([nodes.repeat_interleave(len(nodes), 0), nodes.repeat(len(nodes), 1)], 1)
     weight = torch.outer(weights, weights).flatten()
@@ -239,14 +240,15 @@ def two_letters(source, plaid, gammas, count=6):
     return sums
 
 
-def test_the_gap_is_lost_dependence_at_the_first_level_and_distance_from_the_prior_at_the_last():
+def test_the_gap_is_the_lost_dependence_at_time_0_and_the_divergence_from_the_prior_at_time_1():
     source, plaid = Seeing(2), frozen(gamma=(-0.5, 2.0), dimension=2, self_conditioning=False)
     gammas, weights = legendre(plaid.schedule.low, plaid.schedule.high, 6)
     ends = torch.stack([plaid.schedule.low, plaid.schedule.high])
     apart, together, distance = two_letters(source, plaid, torch.cat([gammas, ends]))
     diffusion = (weights * torch.exp(-gammas) / 2 * distance[:6]).sum()
     gap = apart[6] + diffusion + 2 * plaid.prior() - source.entropy()
-    # H(x) - H(x | z_1) is what z_1 says of x: take it from the KL given x, and that of z_1's own law is left.
+    # H(x) - H(x | z_1) is what z_1 says of x: take it from the KL given x, and that of z_1's own
+    # law is left.
     kl = 2 * plaid.prior() - (source.entropy() - together[7])
     assert apart[6] - together[6] > 0.02 and kl > 0.01
     assert gap.item() == pytest.approx((apart[6] - together[6] + kl).item(), abs=1e-3)
@@ -264,7 +266,7 @@ def test_the_gap_shrinks_as_the_range_widens():
     assert abs(gaps[2][0]) < 0.05 + 3 * gaps[2][1]
 
 
-def test_a_bound_with_self_conditioning_is_valid_and_another():
+def test_a_bound_with_self_conditioning_is_valid_and_differs():
     source = Swayed(length=6)
     tokens = source.sample(4000)
     means = []
@@ -278,7 +280,7 @@ def test_a_bound_with_self_conditioning_is_valid_and_another():
 
 
 class Blind:
-    """The same network without an earlier answer."""
+    """The same network without an earlier prediction."""
 
     causal, needs_sigma, outputs, self_conditioned = False, True, 4, False
 
@@ -292,7 +294,7 @@ class Blind:
 
 
 class Counting(Seeing):
-    """Records rows, and what it is shown."""
+    """Records the rows and inputs of its calls."""
 
     def __init__(self, length):
         super().__init__(length)
@@ -303,7 +305,7 @@ class Counting(Seeing):
         return super().__call__(tokens, token_probs=token_probs)
 
 
-def test_a_quarter_of_the_rows_are_asked_twice_in_training_and_all_of_them_for_a_bound():
+def test_a_quarter_of_the_rows_have_self_conditioning_in_training_and_all_in_a_bound():
     source = Counting(length=5)
     tokens = source.sample(4000)
     tokens[:, 2] = N
@@ -316,7 +318,8 @@ def test_a_quarter_of_the_rows_are_asked_twice_in_training_and_all_of_them_for_a
     torch.testing.assert_close(
         second[2][..., 4:].sum(-1)[shown], torch.ones(len(first[0]), 5).double()
     )
-    # Every letter is hidden, N is not; the levels are finite and well spread where the network is told them.
+    # Every letter is hidden, N is not; the levels are finite and well spread where the network is
+    # told them.
     assert (second[0][:, 2] == N).all() and (second[0][:, [0, 1, 3, 4]] == DNA.mask_id).all()
     log_odds = torch.log(torch.expm1(second[1].double()))
     assert -3.8 < log_odds.min() < -3.5 and 2.7 < log_odds.max() < 3.1
@@ -325,7 +328,7 @@ def test_a_quarter_of_the_rows_are_asked_twice_in_training_and_all_of_them_for_a
     assert [len(tokens) for tokens, _, _ in source.seen] == [4000] * 4
 
 
-def test_a_network_that_cannot_be_shown_its_answer_goes_without():
+def test_a_network_without_self_conditioning_is_called_without_it():
     source = Blind(Seeing(length=3))
     tokens = source.source.sample(20)
     both = [
@@ -334,7 +337,7 @@ def test_a_network_that_cannot_be_shown_its_answer_goes_without():
     assert torch.equal(*both) and both[0].isfinite().all()
 
 
-def test_training_in_one_call_has_the_mean_of_the_bound():
+def test_the_training_loss_has_the_mean_of_the_bound():
     source = Seeing(length=6)
     tokens = source.sample(20_000)
     plaid = frozen(dimension=4)
@@ -370,7 +373,7 @@ def test_the_schedule_learns_by_the_gradient_of_the_second_moment():
         schedule.shares += torch.randn(32, generator=torch.Generator().manual_seed(1))
 
     def estimates():
-        """Of an integral over gamma, at 50 times in each bin; and the probability that each time stands for."""
+        """Integrand over gamma at 50 times in each bin, and the probability of each time."""
         share = schedule.shares.detach().double().softmax(0)[:, None]
         t = share.cumsum(0) - share * (1 - (torch.arange(50) + 0.5) / 50)
         level = schedule(t.flatten())
@@ -400,7 +403,7 @@ def test_the_schedule_learns_by_the_gradient_of_the_second_moment():
         assert float(schedule.shares.grad[place]) == pytest.approx(slope, rel=1e-2, abs=1e-5)
 
 
-def test_the_schedules_gradient_reduces_the_variance_and_is_no_part_of_the_loss():
+def test_the_gradient_of_the_schedule_reduces_the_variance_and_does_not_change_the_loss():
     source = Seeing(length=8)
     tokens = source.sample(2048)
     plaid = frozen(dimension=4, self_conditioning=False)
@@ -421,7 +424,7 @@ def test_the_schedules_gradient_reduces_the_variance_and_is_no_part_of_the_loss(
     assert spread() < 0.7 * before
 
 
-def test_a_step_moves_every_part_and_the_embedding_keeps_its_norm():
+def test_a_training_step_changes_every_parameter_and_the_embedding_keeps_its_norm():
     source = Seeing(length=6)
     plaid = Plaid()
     torch.testing.assert_close(
@@ -441,7 +444,7 @@ def test_a_step_moves_every_part_and_the_embedding_keeps_its_norm():
         ({"dimension": 0}, "dimension must be at least 1"),
     ],
 )
-def test_options_that_cannot_be_are_named(options, message):
+def test_invalid_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         Plaid(**options)
 
@@ -451,7 +454,7 @@ def test_options_that_cannot_be_are_named(options, message):
 
 @pytest.mark.parametrize("quantile", [EPS, 0.125 - EPS, 0.125, 0.125 + EPS, 1 - EPS])
 @pytest.mark.parametrize("gamma", [(-3.0, 6.0), (-20.0, 30.0)])
-def test_numbers_at_both_ends_of_time(quantile, gamma):
+def test_values_are_finite_at_both_ends_of_time(quantile, gamma):
     source = Seeing(length=5)
     tokens = source.sample(4)
     tokens[1:, 1:] = N  # one letter to score
@@ -482,7 +485,7 @@ def test_bfloat16_is_close_to_float32():
 
 
 def network(rcps, seed=0, **options):
-    """Weights far from their initial values, those that start at zero too."""
+    """A network whose weights are all far from their initial values."""
     torch.manual_seed(seed)
     lm = CaduceusLM(CaduceusConfig(d_model=12, n_layer=2, rcps=rcps, ssm_cfg=SSMConfig(d_state=4)))
     denoiser = LMDenoiser(lm, needs_sigma=True, self_conditioned=True, **options).eval()
@@ -492,7 +495,7 @@ def network(rcps, seed=0, **options):
     return denoiser
 
 
-def test_ps_is_equivariant_to_evidence_and_to_earlier_answers():
+def test_caduceus_ps_is_equivariant_in_evidence_and_earlier_predictions():
     denoiser, plaid = network(rcps=True), frozen()
     rng = torch.Generator().manual_seed(3)
     tokens = torch.full((3, 21), DNA.mask_id)
@@ -513,7 +516,7 @@ def test_ps_is_equivariant_to_evidence_and_to_earlier_answers():
 
 
 @pytest.mark.parametrize("rcps", [True, False])
-def test_an_earlier_answer_starts_without_effect(rcps):
+def test_an_untrained_network_ignores_its_earlier_prediction(rcps):
     lm = network(rcps).lm
     plain, shown = LMDenoiser(lm), LMDenoiser(lm, self_conditioned=True)
     rng = torch.Generator().manual_seed(4)
@@ -539,7 +542,7 @@ def test_save_and_load(tmp_path):
     assert torch.equal(*bounds)
 
 
-def test_a_run(tmp_path):
+def test_a_short_training_run(tmp_path):
     genome = write_fasta(
         tmp_path / "genome.fa", {"one": 6000, "two": 5000, "three": 900, "four": 800}
     )
@@ -555,7 +558,7 @@ def test_a_run(tmp_path):
     assert again["test"] == result["test"]
 
 
-def test_a_trained_network_ends_between_the_entropy_and_what_letters_say_by_themselves():
+def test_a_trained_network_ends_between_the_entropy_and_independent_bases():
     source = MarkovSource(length=64)
     torch.manual_seed(0)
     plaid = Plaid()
@@ -583,7 +586,7 @@ def test_a_trained_network_ends_between_the_entropy_and_what_letters_say_by_them
 # Sampling.
 
 
-def test_a_step_back_is_bayes_rule():
+def test_a_reverse_step_is_bayes_rule():
     gamma, earlier = levels(1.3, 1), levels(0.4, 1)
     z, denoised, zero = (torch.full((1, 1, 1), v, dtype=torch.float64) for v in (0.37, -0.6, 0.0))
     a_t, s_t, a_s, s_s = (f(g)[0, 0, 0] for g in (gamma, earlier) for f in (signal, noise))
@@ -641,7 +644,7 @@ def test_templates_give_the_exact_conditional(text):
     assert chisquare(counts[law > 0].numpy(), (law[law > 0] * rows).numpy()).pvalue > 1e-3
 
 
-def test_a_sample_depends_on_its_number_not_on_its_batch_and_n_is_kept():
+def test_a_sample_does_not_depend_on_its_batch_and_n_is_kept():
     denoiser, plaid = network(rcps=True), frozen()
     template = free_template(5, 14)
     template[:, 3], template[:, 6] = N, 9
@@ -657,6 +660,6 @@ def test_a_sample_depends_on_its_number_not_on_its_batch_and_n_is_kept():
     assert not torch.equal(together, sample(denoiser, template, objective=plaid, steps=5, seed=9))
 
 
-def test_no_steps_are_refused():
+def test_zero_steps_are_refused():
     with pytest.raises(UsageError, match="steps must be at least 1"):
         sample(Seeing(length=3), free_template(1, 3), objective=Plaid(), steps=0)

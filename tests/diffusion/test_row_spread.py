@@ -1,4 +1,4 @@
-"""Rows of a batch are spread evenly over the mask rates, however far a run has come."""
+"""Counters stay exact: mask rates of rows far into a run, and sums over large batches."""
 
 from fractions import Fraction
 
@@ -15,7 +15,8 @@ FAR = (0, 2**24, 10**8, 2**40, 2**55)
 def test_rates_stay_distinct_and_evenly_spread(first):
     multiples = golden_multiples(torch.arange(1024) + first).sort().values
     assert len(multiples.unique()) == 1024
-    # Of any n consecutive multiples of the golden ratio, gaps are below 2.62 / n (the three-gap theorem).
+    # Of any n consecutive multiples of the golden ratio, gaps are below 2.62 / n (the three-gap
+    # theorem).
     assert multiples.diff().max() < 2.62 / 1024
 
 
@@ -38,3 +39,16 @@ def test_a_batch_late_in_a_run_is_masked_at_many_rates():
     MDLM().loss(denoiser, torch.full((1024, 512), 7), step=5, index=torch.arange(1024) + 10**8)
     # The count is uniform on 1..512: 1,024 evenly spread rows meet nearly all of them.
     assert len(torch.cat(counts).unique()) > 450
+
+
+def test_weights_in_half_precision_are_summed_without_overflow():
+    """100,000 weights of 1 are more than the 65,504 that float16 can hold."""
+
+    def denoiser(tokens, sigma=None, label=None, token_probs=None):
+        return torch.zeros(*tokens.shape, 4)
+
+    denoiser.causal, denoiser.needs_sigma, denoiser.outputs = False, False, 4
+    tokens = torch.full((1000, 100), 7)
+    weight = torch.ones(1000, 100, dtype=torch.float16)
+    plain = MDLM().loss(denoiser, tokens).value
+    assert MDLM().loss(denoiser, tokens, weight=weight).value == pytest.approx(float(plain))

@@ -23,7 +23,7 @@ def test_normalised_scores_give_mdlm_term_by_term():
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_mass_that_is_not_one_costs_its_excess():
+def test_a_total_score_other_than_one_costs_its_excess():
     tokens = SOURCE.sample(300)
     for mass in (0.4, 1.3):
         heavy = FromLogits(
@@ -36,7 +36,10 @@ def test_mass_that_is_not_one_costs_its_excess():
 
 
 def test_the_score_entropy_written_out_has_this_value():
-    """Lou et al., equation 9: sigma' (sum_b s_b - r log s_x0 + r (log r - 1)), s_b = r w_b, r = 1 / (e^sigma - 1)."""
+    """Lou et al., equation 9: sigma' (sum_b s_b - r log s_x0 + r (log r - 1)),
+
+    with s_b = r w_b and r = 1 / (e^sigma - 1).
+    """
     logits = torch.randn(4, dtype=torch.float64)
     for t in (1e-3, 0.5, 0.999):
         r, slope = (1 - t) / t, 1 / (1 - t)  # log-linear: sigma = -log(1 - t)
@@ -46,7 +49,7 @@ def test_the_score_entropy_written_out_has_this_value():
         torch.testing.assert_close(literal, cost / t)  # sigma' r = 1/t, MDLM's weight
 
 
-def test_excess_is_exact_where_it_is_tiny_and_where_it_is_large():
+def test_excess_is_exact_for_tiny_and_for_large_arguments():
     for u in (-30.0, -1.0, -1.001e-2, -9e-3, -1e-5, 0.0, 1e-5, 9e-3, 1.001e-2, 1.0, 5.0):
         exact = (
             sum(u**k / math.factorial(k) for k in range(2, 12))
@@ -93,7 +96,7 @@ def test_with_uniform_noise_a_normalised_network_has_udlms_bound():
 
 @pytest.mark.parametrize("rate", [0.02, 0.4, 0.95])
 def test_with_uniform_noise_the_cost_is_the_score_entropy(rate):
-    """Of free scores: sigma'/K times the sum over y != z of s - r log s + r (log r - 1), for alpha = 1 - t."""
+    """sigma'/K times the sum over y != z of s - r log s + r (log r - 1), for alpha = 1 - t."""
     logits = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     cost, alpha = rate_cost(logits, all_pairs(rate)), 1 - rate
     for x, z in itertools.product(range(4), repeat=2):

@@ -9,7 +9,7 @@ SOURCES = [IndependentSource(length=8, seed=1), MarkovSource(length=12), Mixture
 
 
 def above_entropy(nats, source, tokens):
-    """By how much a bound is above -log p, sequence by sequence: the mean, and its standard error."""
+    """Mean difference of a bound and -log p, paired by sequence, and its standard error."""
     paired = nats - source.nll(tokens)
     return paired.mean(), paired.std() / len(tokens) ** 0.5
 
@@ -27,7 +27,7 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy(source):
     assert abs(bound.nats.mean() - source.entropy()) < 3 * se
 
 
-def test_it_is_tight_for_leave_one_out_answers_and_not_for_the_posterior():
+def test_the_bound_is_tight_for_leave_one_out_predictions_and_not_for_the_posterior():
     class Posterior(JointSource):
         def __call__(self, tokens, sigma=None, label=None, token_probs=None):
             return super().__call__(tokens, token_probs=token_probs) + token_probs.log()
@@ -51,7 +51,7 @@ def test_unknown_letters_are_context():
     assert abs(above) < 3 * se < 0.015 * bound.nats.mean()
 
 
-def test_rows_without_a_letter_count_nothing():
+def test_rows_without_a_base_are_not_counted():
     source = MarkovSource(length=5)
     tokens = source.sample(3)
     tokens[1] = DNA.unknown_id
@@ -72,7 +72,7 @@ def test_loss_is_a_function_of_seed_step_and_row_number_alone():
     assert whole.value != UDLM().loss(source, tokens, seed=4, step=8).value
 
 
-def test_a_network_that_needs_the_time_is_told_the_time_of_its_noise():
+def test_time_conditioning_gets_the_noise_level():
     class Conditioned(MarkovSource):
         needs_sigma = True
 

@@ -44,7 +44,7 @@ def some_draw(count, seed=0):
     return Draw(quantile, seed, 0, torch.arange(count))
 
 
-def test_letters_are_redrawn_uniformly_and_nothing_else_is():
+def test_only_bases_are_redrawn_and_uniformly():
     tokens = torch.full((40_000, 4), DNA.ids[2])
     tokens[:, 1], tokens[:, 2] = DNA.unknown_id, DNA.pad_id
     redrawn = redraw(
@@ -58,7 +58,7 @@ def test_letters_are_redrawn_uniformly_and_nothing_else_is():
     assert abs(both.double().mean() - 0.15**2) < 0.004
 
 
-def test_the_evidence_is_the_likelihood_of_what_is_seen():
+def test_the_evidence_is_the_likelihood_of_the_noisy_base():
     redrawn = redraw(
         DNA, torch.tensor([[7, 10, 8]]), torch.tensor([0.2], dtype=torch.float64), some_draw(1)
     )
@@ -67,7 +67,7 @@ def test_the_evidence_is_the_likelihood_of_what_is_seen():
             assert token_probs[letter] == pytest.approx(0.8 * (letter + 7 == token) + 0.05)
 
 
-def test_evidence_of_a_letter_that_is_certain_is_that_letter():
+def test_the_evidence_of_a_certain_base_is_one_hot():
     tokens = torch.tensor([[7, 10, 8, 9]])
     redrawn = redraw(DNA, tokens, torch.zeros(1, dtype=torch.float64), some_draw(1))
     assert torch.equal(redrawn.tokens, tokens)
@@ -77,7 +77,7 @@ def test_evidence_of_a_letter_that_is_certain_is_that_letter():
 @pytest.mark.parametrize(
     "u", [-30.0, -0.3, -0.0101, -0.0099, -1e-7, 0.0, 3e-9, 0.0099, 0.0101, 2.0, 40.0]
 )
-def test_excess_has_all_its_digits(u):
+def test_excess_keeps_all_digits(u):
     getcontext().prec = 50
     exact = float(Decimal(u).exp() - 1 - Decimal(u))
     assert float(excess(torch.tensor(u, dtype=torch.float64))) == pytest.approx(
@@ -85,14 +85,14 @@ def test_excess_has_all_its_digits(u):
     )
 
 
-def test_divergence_of_laws_is_kullback_and_leiblers():
+def test_divergence_of_distributions_is_kullback_leibler():
     q, p = torch.rand(
         2, 7, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     ).softmax(-1)
     torch.testing.assert_close(divergence(q.log(), p.log()), (q * (q / p).log()).sum(-1))
 
 
-def test_times_follow_the_law_they_are_weighted_by():
+def test_times_follow_the_density_they_are_weighted_by():
     quantile = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     rate, factor = time_of(quantile)
     torch.testing.assert_close(share_below(rate), quantile, rtol=1e-12, atol=1e-12)
@@ -134,9 +134,9 @@ def test_the_cost_keeps_its_digits_at_the_ends_of_time(rate):
     cost, mu = rate_cost(log_mu, all_pairs(rate)), log_mu.exp()
     x, z = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
     mu_x, mu_z = (mu.gather(-1, letter[..., None])[..., 0] for letter in (x, z))
-    if (
-        rate < 0.5
-    ):  # no noise: what mu gives to other letters, and for a letter that changed how unlikely that was
+    if rate < 0.5:
+        # Little noise: the probability that mu gives to other letters, and for a letter that has
+        # changed how unlikely that was.
         changed = ((4 * mu_z / (rate * mu_x)).log() - 1) / rate
         expected = torch.where(x == z, (1 / mu_z - 1) / 4, changed)
         torch.testing.assert_close(cost, expected, rtol=100 * max(rate, 1e-9), atol=0)
@@ -147,8 +147,8 @@ def test_the_cost_keeps_its_digits_at_the_ends_of_time(rate):
         torch.testing.assert_close(cost, expected, rtol=1e-3, atol=0)
 
 
-def test_knowing_the_law_of_single_letters_costs_exactly_minus_its_logarithm():
-    """Without neighbours there is no gap, whatever the letter: so the control variate has no bias."""
+def test_independent_bases_cost_exactly_their_negative_log_probability():
+    """A single base has no gap, so the control variate has no bias."""
     law = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     answer, quantile = (
         law.log().expand(4, 4, 4),
@@ -169,7 +169,7 @@ def test_knowing_the_law_of_single_letters_costs_exactly_minus_its_logarithm():
         torch.testing.assert_close(total, -law.log(), rtol=1e-12, atol=0)
 
 
-def test_the_control_variate_calms_the_estimate():
+def test_the_control_variate_lowers_the_variance():
     source, draw = MarkovSource(length=32), some_draw(4000)
     tokens = source.sample(4000)
     rate, factor = time_of(draw.quantile)
@@ -184,7 +184,7 @@ def test_the_control_variate_calms_the_estimate():
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
 @pytest.mark.parametrize("coarse", [False, True], ids=["float32", "bfloat16"])
 def test_values_and_gradients_are_finite_at_the_ends_of_time(objective, coarse):
-    """With one scorable letter in the first rows, and certain answers, right and wrong, among the rest."""
+    """One scorable base in the first rows; in the others certain predictions, right and wrong."""
     tokens = torch.full((len(ENDS), 6), DNA.unknown_id)
     tokens[:, 2] = 9
     tokens = torch.cat(
@@ -211,7 +211,7 @@ def test_values_and_gradients_are_finite_at_the_ends_of_time(objective, coarse):
 
 
 @pytest.mark.parametrize("rate", [2.0**-52, 1e-9, 0.5, 1 - 1e-9, 1 - 2.0**-52])
-def test_costs_are_finite_for_letters_that_changed_against_all_odds(rate):
+def test_costs_are_finite_for_extremely_unlikely_changes(rate):
     logits = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(4)) * 20
     for dtype in (torch.bfloat16, torch.float32):
         answer = logits.to(dtype).float().requires_grad_()
@@ -240,8 +240,11 @@ def test_a_small_caduceus_trains_in_bfloat16(objective):
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
 
 
-def test_a_trained_network_comes_as_close_to_the_entropy_as_with_masks():
-    """Knowing nothing is 0.40 nats a base above the entropy. Longer training closes what is left of the difference."""
+def test_a_trained_network_is_as_close_to_the_entropy_as_with_masks():
+    """A network without information is 0.40 nats per base above the entropy.
+
+    Longer training closes what is left of the difference.
+    """
     source, steps = MarkovSource(length=32), 300
     test, above, se = source.sample(1000, seed=99), {}, {}
     for objective in (MDLM(), UDLM()):

@@ -1,4 +1,4 @@
-"""Whether a sequence keeps to constraints, in plain Python: nothing here is shared with the sampler."""
+"""Checks a sequence against constraints in plain Python, without any code of the sampler."""
 
 import re
 
@@ -19,7 +19,7 @@ def other_strand(sequence: str) -> str:
 def violations(
     sequence, avoid=(), require=(), gc=(), max_homopolymer=None, unique_kmer=None
 ) -> list[str]:
-    """What a sequence of A, C, G and T breaks, of the same words that `Constraints` takes."""
+    """Returns what a sequence of A, C, G and T violates; arguments are those of `Constraints`."""
     found = [f"not DNA: {letter}" for letter in sorted(set(sequence) - set("ACGT"))]
     for word in avoid:
         enzyme = getattr(Restriction, word, None)

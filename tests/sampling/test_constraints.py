@@ -1,6 +1,8 @@
 import itertools
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from checker import violations
@@ -66,7 +68,7 @@ def spelled(template, sequence):
     )
 
 
-# ---- nothing is ever broken ------------------------------------------------------------------------------------------
+# ---- no constraint is ever violated ----
 
 
 def test_a_thousand_sequences_under_five_constraints_at_once():
@@ -104,7 +106,7 @@ def test_sequences_of_caduceus():
         str(value) for key, value in options.items() if key != "objective"
     ),
 )
-def test_every_sampler_keeps_to_five_constraints(options):
+def test_every_sampler_satisfies_five_constraints(options):
     template = ["N" * 60 + "GATTACARYN" + "N" * 160]
     sequences = draw(*template, rows=12, denoiser=Neighbours(), **FIVE, **options)
     assert [violations(sequence, **FIVE) for sequence in sequences] == [[]] * 12
@@ -142,7 +144,7 @@ templates = st.text("N" * 12 + "ACGTRYSW", min_size=1, max_size=30)
 @example(
     spec={"unique_kmer": 2, "gc": ["0.5:0.5"]}, template="NNNNNNNNNN", seed=0, sampler="ancestral"
 )
-def test_what_is_drawn_keeps_to_everything_or_an_error_says_what_cannot_be_kept(
+def test_samples_satisfy_all_constraints_or_an_error_names_the_one_they_cannot(
     spec, template, seed, sampler
 ):
     steps = 3 if sampler == "ancestral" else None
@@ -151,7 +153,7 @@ def test_what_is_drawn_keeps_to_everything_or_an_error_says_what_cannot_be_kept(
             template, rows=3, seed=seed, sampler=sampler, steps=steps, approximate=True, **spec
         )
     except InputError as error:
-        assert re.search("--(avoid|require|gc|max-homopolymer|unique-kmer) ?", str(error)), error
+        assert re.match("(avoid|require|gc|max_homopolymer|unique_kmer) ", str(error)), error
         return
     for sequence in sequences:
         assert spelled(template, sequence)
@@ -163,7 +165,7 @@ EVERY = ["".join(letters) for letters in itertools.product("ACGT", repeat=6)]
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(spec=specifications, template=st.text("NNNNNNACGTRYSW", min_size=6, max_size=6))
-def test_an_error_means_that_hardly_any_sequence_is_left(spec, template):
+def test_an_error_means_that_hardly_any_sequence_is_possible(spec, template):
     spec = {k: v for k, v in spec.items() if k != "require"}  # its place is drawn first
     left = sum(spelled(template, s) and not violations(s, **spec) for s in EVERY)
     possible = sum(spelled(template, s) for s in EVERY)
@@ -175,8 +177,8 @@ def test_an_error_means_that_hardly_any_sequence_is_left(spec, template):
         assert left <= 0.02 * possible
 
 
-def test_a_sampler_of_its_own_may_draw_and_wipe_out():
-    """Letters are wiped out at random between the draws, as a remasking sampler does."""
+def test_a_sampler_may_draw_and_remove_letters_by_itself():
+    """Removes letters at random between the draws, as a remasking sampler does."""
     spec = {k: v for k, v in FIVE.items() if k != "require"}
     denoiser, template, index = Neighbours(), free_template(8, 300), torch.arange(8)
     draft = ConstrainedBatch(template, None, Constraints(**spec), seed=1, index=index)
@@ -195,12 +197,14 @@ def test_a_sampler_of_its_own_may_draw_and_wipe_out():
     assert [violations(DNA.decode(row), **spec) for row in tokens] == [[]] * 8
 
 
-# ---- the same sequences ----------------------------------------------------------------------------------------------
+# ---- reproducibility ----
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "first_hitting"])
 def test_a_sample_depends_on_its_number_not_on_its_batch_or_the_threads(sampler):
-    constraints = Constraints(**FIVE | {"gc": ["0.45:0.55:40"]})  # tight: corners are met
+    constraints = Constraints(
+        **FIVE | {"gc": ["0.45:0.55:40"]}
+    )  # tight, so that there are dead ends
     template = free_template(8, 100)
 
     def drawn(size):
@@ -226,7 +230,7 @@ def test_a_sample_depends_on_its_number_not_on_its_batch_or_the_threads(sampler)
         torch.set_num_threads(2)
 
 
-def test_corners_are_left_by_drawing_again():
+def test_dead_ends_are_left_by_drawing_again():
     class Counting(Neighbours):
         rows = 0
 
@@ -253,7 +257,7 @@ def test_without_a_constraint_nothing_changes():
     )
 
 
-# ---- what cannot be kept ---------------------------------------------------------------------------------------------
+# ---- constraints that cannot be satisfied ----
 
 
 @pytest.mark.parametrize(
@@ -262,75 +266,75 @@ def test_without_a_constraint_nothing_changes():
         (
             "NNGGTCTCNN",
             {"avoid": ["BsaI"]},
-            r"--avoid BsaI \(GGTCTC\): the template's letters break it at position 8",
+            r"avoid BsaI \(GGTCTC\): the template's letters break it at position 8",
         ),
-        ("NNGAGACCNN", {"avoid": ["BsaI"]}, r"--avoid BsaI \(GGTCTC\): the template"),
+        ("NNGAGACCNN", {"avoid": ["BsaI"]}, r"avoid BsaI \(GGTCTC\): the template"),
         (
             "NNGGTCTSNN",
             {"avoid": ["GGTCTC", "GGTCTG"]},
-            "--avoid GGTCTC and --avoid GGTCTG: no letter is left",
+            "avoid GGTCTC and avoid GGTCTG: no letter is left",
         ),
         (
             "NAAAAAAANN",
             {"max_homopolymer": 6},
-            "--max-homopolymer 6: the template's letters break it at position 8",
+            "max_homopolymer 6: the template's letters break it at position 8",
         ),
         (
             "N" * 50,
             {"avoid": ["A", "C"]},
-            "--avoid A and --avoid C: no letter is left at position 1,",
+            "avoid A and avoid C: no letter is left at position 1,",
         ),
         (
             "GCGCGCGCNN",
             {"gc": ["0.4:0.6"]},
-            "--gc 0.4:0.6: the template's letters break it at position 7",
+            "gc 0.4:0.6: the template's letters break it at position 7",
         ),
         (
             "NNNNNNNNNGCGCGCGCGCGNNNNNNNNN",
             {"gc": ["0:1", "0.2:0.8:10"]},
-            "--gc 0.2:0.8:10: the template's letters",
+            "gc 0.2:0.8:10: the template's letters",
         ),
         (
             "NACGTTAGNNACGTTAGN",
             {"unique_kmer": 7},
-            "--unique-kmer 7: the template's letters break it at position 17",
+            "unique_kmer 7: the template's letters break it at position 17",
         ),
         (
             "NACGTTAGNNCTAACGTN",
             {"unique_kmer": 7},
-            "--unique-kmer 7: the template's letters break it",
+            "unique_kmer 7: the template's letters break it",
         ),
         ("N" * 600, {"unique_kmer": 4}, "597 4-mers, but there are only 136 different"),
-        ("N" * 100, {"gc": ["0.501:0.505"]}, "--gc 0.501:0.505: no number of G and C in 100 bases"),
+        ("N" * 100, {"gc": ["0.501:0.505"]}, "gc 0.501:0.505: no number of G and C in 100 bases"),
         (
             "N" * 50,
             {"require": ["AGGTCTCA"], "avoid": ["BsaI"]},
-            r"--require AGGTCTCA contains --avoid BsaI \(GGTCTC\)",
+            r"require AGGTCTCA contains avoid BsaI \(GGTCTC\)",
         ),
         (
             "N" * 50,
             {"require": ["AAAWAAAA"], "avoid": ["WWWW"]},
-            "--require AAAWAAAA contains --avoid WWWW",
+            "require AAAWAAAA contains avoid WWWW",
         ),
         (
             "N" * 7,
             {"require": ["TATAWAAG"]},
-            "--require TATAWAAG: the template has no place for it",
+            "require TATAWAAG: the template has no place for it",
         ),
         (
             "ACGTNNNNACGTACGT",
             {"require": ["TATAWAAG"]},
-            "--require TATAWAAG: the template has no place for it",
+            "require TATAWAAG: the template has no place for it",
         ),
         (
             "N" * 10,
             {"require": ["GATTACA", "CATTAGA"]},
-            "--require CATTAGA: in 200 tries no place was found where they fit",
+            "require CATTAGA: in 200 tries no place was found where they fit",
         ),
         (
             "N" * 9,
             {"require": ["GGGGG"], "gc": ["0:0.5"]},
-            "--require GGGGG: in 200 tries .* keeps --gc 0:0.5",
+            "require GGGGG: in 200 tries .* keeps gc 0:0.5",
         ),
         (
             "N" * 30,
@@ -339,58 +343,113 @@ def test_without_a_constraint_nothing_changes():
         ),
     ],
 )
-def test_what_cannot_be_kept_is_named(template, spec, message):
+def test_a_constraint_that_cannot_be_satisfied_is_named(template, spec, message):
     with pytest.raises(InputError, match=message):
         draw(template, steps=4, **spec)
 
 
-def test_the_template_is_blamed_rather_than_the_motif():
-    with pytest.raises(InputError, match=r"^--avoid BsaI \(GGTCTC\): the template"):
+def test_the_error_names_the_template_rather_than_the_motif():
+    with pytest.raises(InputError, match=r"^avoid BsaI \(GGTCTC\): the template"):
         draw("NNGGTCTCNNNNNNNN", avoid=["BsaI"], require=["TATA"])
 
 
-def test_a_network_without_a_letter_that_fits():
+def test_an_error_if_no_letter_that_fits_has_a_chance():
     class Stubborn(Neighbours):
         def __call__(self, tokens, sigma=None, label=None, token_probs=None):
             return torch.tensor([0.0, -torch.inf, -torch.inf, -torch.inf]).expand(*tokens.shape, 4)
 
-    with pytest.raises(InputError, match="--max-homopolymer 3: no letter fits"):
+    with pytest.raises(InputError, match="max_homopolymer 3: no letter fits"):
         draw("N" * 20, denoiser=Stubborn(), max_homopolymer=3)
 
 
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ({"avoid": ["EcoR1"]}, InputError, "--avoid EcoR1: .* did you mean EcoRI"),
+        ({"avoid": ["EcoR1"]}, InputError, "avoid EcoR1: .* did you mean EcoRI"),
         (
             {"avoid": ["XYZ"]},
             InputError,
-            "--avoid XYZ: neither IUPAC letters nor a known restriction enzyme",
+            "avoid XYZ: neither IUPAC letters nor a known restriction enzyme",
         ),
-        ({"avoid": ["NNN"]}, InputError, "--avoid NNN: N alone is every sequence"),
-        ({"avoid": [""]}, InputError, "--avoid"),
+        ({"avoid": ["NNN"]}, InputError, "avoid NNN: N alone matches every sequence"),
+        ({"avoid": [""]}, InputError, "avoid"),
         ({"avoid": ["none.fa"]}, InputError, "none.fa: No such file"),
-        ({"gc": ["0.6:0.4"]}, UsageError, "--gc 0.6:0.4: LOW:HIGH"),
-        ({"gc": ["40:60"]}, UsageError, "--gc 40:60"),
-        ({"gc": ["0.4:0.6:0"]}, UsageError, "--gc 0.4:0.6:0"),
-        ({"max_homopolymer": 0}, UsageError, "--max-homopolymer must be at least 1"),
-        ({"unique_kmer": 32}, UsageError, "--unique-kmer must be 1 to 31, not 32"),
+        ({"gc": ["0.6:0.4"]}, UsageError, "gc 0.6:0.4: write LOW:HIGH"),
+        ({"gc": ["40:60"]}, UsageError, "gc 40:60"),
+        ({"gc": ["0.4:0.6:0"]}, UsageError, "gc 0.4:0.6:0"),
+        ({"max_homopolymer": 0}, UsageError, "max_homopolymer must be at least 1"),
+        ({"unique_kmer": 32}, UsageError, "unique_kmer must be 1 to 31, not 32"),
     ],
 )
-def test_words_that_mean_nothing_are_named(spec, error, message):
+def test_texts_that_cannot_be_read_are_named(spec, error, message):
     with pytest.raises(error, match=message):
         Constraints(**spec)
 
 
-# ---- each idea by itself ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("one", "several"),
+    [
+        ({"avoid": "GAATTC"}, {"avoid": ["GAATTC"]}),
+        ({"avoid": "EcoRI"}, {"avoid": ["EcoRI"]}),
+        ({"require": "TATAWAAG"}, {"require": ["TATAWAAG"]}),
+        ({"gc": "0.4:0.6:50"}, {"gc": ["0.4:0.6:50"]}),
+        ({"avoid": None, "gc": None}, {}),
+        ({"avoid": (site for site in ("BsaI", "GAATTC"))}, {"avoid": ["BsaI", "GAATTC"]}),
+        ({"max_homopolymer": np.int64(4)}, {"max_homopolymer": 4}),
+    ],
+)
+def test_a_single_text_is_one_item_and_not_its_letters(one, several):
+    one, several = Constraints(**one), Constraints(**several)
+    assert (one.avoid, one.require, one.gc) == (several.avoid, several.require, several.gc)
+    assert str(one) == str(several)
+
+
+def test_a_site_given_as_a_bare_string_is_avoided():
+    (sequence,) = draw("N" * 5, avoid="GAATTC", denoiser=Quiet())
+    assert sequence == "CCCCC"  # letter by letter it would forbid G, A, T and C
+
+
+def test_a_path_is_a_file_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("GATTACA").write_text("BsaI\n")
+    for path in (Path("GATTACA"), [Path("GATTACA")]):
+        assert [site.letters for site in Constraints(avoid=path).avoid] == ["GGTCTC"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"gc": (0.4, 0.6)},
+            r'^gc must be a list of texts such as "0.4:0.6" .*, not \(0.4, 0.6\)$',
+        ),
+        ({"gc": 0.5}, "^gc must be a list of texts"),
+        ({"avoid": [b"GAATTC"]}, '^avoid must be a list of texts such as "GAATTC" or "EcoRI"'),
+        ({"require": 8}, "^require must be a list"),
+        ({"max_homopolymer": "4"}, "^max_homopolymer must be a whole number, not '4'"),
+        ({"max_homopolymer": True}, "^max_homopolymer must be a whole number, not True"),
+        ({"unique_kmer": 8.0}, "^unique_kmer must be a whole number, not 8.0"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_named(spec, message):
+    with pytest.raises(UsageError, match=message):
+        Constraints(**spec)
+
+
+def test_several_sites_in_one_text_are_asked_for_as_a_list():
+    with pytest.raises(InputError, match=r"avoid GAATTC,GGATCC: .*; give several sites as a list"):
+        Constraints(avoid="GAATTC,GGATCC")
+
+
+# ---- each constraint by itself ----
 
 
 def test_an_enzyme_is_known_in_any_case():
     sites = Constraints(
         avoid=["bsai", "ECORI", "drdv", "ggtctc"]
-    ).avoid  # drdv could be letters, but who means those
+    ).avoid  # DrdV could be IUPAC letters, and is read as the enzyme
     assert [site.letters for site in sites] == ["GGTCTC", "GAATTC", "CATGNAC", "GGTCTC"]
-    assert sites[0].name == "--avoid BsaI (GGTCTC)" and sites[3].name == "--avoid GGTCTC"
+    assert sites[0].name == "avoid BsaI (GGTCTC)" and sites[3].name == "avoid GGTCTC"
 
 
 def test_sites_are_read_from_files(tmp_path):
@@ -400,8 +459,7 @@ def test_sites_are_read_from_files(tmp_path):
     sites = Constraints(avoid=[str(listed), str(fasta)]).avoid
     assert [site.letters for site in sites] == ["GGTCTC", "TTAATTAA", "GATTACA", "ACGTACGT"]
     assert (
-        sites[0].name.endswith("--avoid BsaI (GGTCTC)")
-        and sites[3].name == "--avoid second (ACGTACGT)"
+        sites[0].name.endswith("avoid BsaI (GGTCTC)") and sites[3].name == "avoid second (ACGTACGT)"
     )
     (tmp_path / "none.txt").write_text("# nothing\n")
     with pytest.raises(InputError, match=r"none\.txt: no site"):
@@ -411,7 +469,7 @@ def test_sites_are_read_from_files(tmp_path):
         Constraints(avoid=[str(fasta)])
 
 
-def test_every_place_of_a_motif_has_the_same_chance():
+def test_every_position_of_a_motif_has_the_same_probability():
     sequences = draw("NNNNNCNNNNNN", rows=3000, require=["TGW"], steps=2, denoiser=Quiet())
     starts = torch.tensor([re.search("TG[AT]", sequence).start() for sequence in sequences])
     counts = torch.bincount(starts, minlength=10)
@@ -427,14 +485,14 @@ class Quiet(Neighbours):
         return torch.tensor([-99.0, 0.0, -99.0, -99.0]).expand(*tokens.shape, 4)
 
 
-def test_a_motif_that_is_there_stays_and_several_fit_together():
+def test_a_motif_in_the_template_stays_and_several_motifs_may_overlap():
     (sequence,) = draw("NNTATATAAGNN", require=["TATAWAAG"], denoiser=Quiet())
     assert sequence == "CCTATATAAGCC"
     for sequence in draw("N" * 14, rows=50, require=["GATTACA", "ACATTAG"], denoiser=Quiet()):
         assert violations(sequence, require=["GATTACA", "ACATTAG"]) == []
 
 
-def test_unknown_letters_that_are_fixed_are_taken_for_whatever_breaks_nothing():
+def test_fixed_unknown_bases_get_the_benefit_of_the_doubt():
     tokens = torch.from_numpy(DNA.encode("GGTCTN"))[
         None
     ]  # as in the flanks of an interval of a genome

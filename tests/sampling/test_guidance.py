@@ -25,7 +25,7 @@ COUNT = 10_000
 
 
 class TwoClasses:
-    """A joint distribution of class and sequence, as a denoiser that may be told the class, and as its classifier."""
+    """A joint distribution of class and sequence, as a conditional denoiser and as a classifier."""
 
     causal, needs_sigma, outputs = False, False, 4
     labels = ("first", "second")
@@ -100,7 +100,7 @@ def p_value(tokens, table):
     return exact_laws.p_value(tokens, SOURCE.both, table.reshape(-1))
 
 
-def test_classifier_free_weight_one_is_the_class_and_weight_zero_ignores_it():
+def test_classifier_free_guidance_of_weight_one_is_the_class_and_of_zero_unconditional():
     assert p_value(drawn(ClassifierFree(SOURCE, 1.0), LABEL), SOURCE.classes[0].table) > 1e-3
     assert p_value(drawn(ClassifierFree(SOURCE, 0.0), LABEL), SOURCE.both.table) > 1e-3
     assert p_value(drawn(ClassifierFree(SOURCE, 0.0), LABEL), SOURCE.classes[0].table) < 1e-9
@@ -153,12 +153,12 @@ def test_the_gradient_is_exact_for_a_classifier_that_is_linear_in_the_letters():
 
 
 def weighted(weight):
-    """The sources that guidance to class 0 mixes."""
+    """The sources that guidance to class 0 combines."""
     return [(weight, SOURCE.classes[0]), (1 - weight, SOURCE.both)]
 
 
 def letters_of(weight):
-    """Those as a source of letters whose law in every state is written out here."""
+    """The same as a source whose distribution in every state is written out here."""
 
     def answer(tokens, sigma=None, label=None, token_probs=None):
         mixed = sum(weight * source(tokens) for weight, source in weighted(weight))
@@ -168,18 +168,18 @@ def letters_of(weight):
     return answer
 
 
-def test_weight_two_letter_by_letter_is_the_law_of_its_chain():
+def test_weight_two_one_base_at_a_time_samples_its_chain_exactly():
     law = one_by_one_law(weighted(2.0), list(itertools.permutations(range(3))))
     assert p_value(drawn(ClassifierFree(SOURCE, 2.0), LABEL), law) > 1e-3
     guided = ClassifierGuided(SOURCE, SOURCE.log_first, 2.0, exact=True)
     assert p_value(drawn(guided), law) > 1e-3
-    # It is no power of the class: what is drawn first is sharpened without regard to what follows.
+    # It is not a power of the class: each base is sharpened without regard to later ones.
     power = SOURCE.classes[0].table ** 2 / SOURCE.both.table
     assert 0.01 < (law - (power / power.sum()).reshape(-1)).abs().sum() / 2 < 0.2
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "remasking", "analytic"])
-def test_weight_two_in_few_steps_is_the_law_of_its_chain(sampler):
+def test_weight_two_in_few_steps_samples_its_chain_exactly(sampler):
     law = absorbing_law(letters_of(2.0), grid(3), ancestral_lift)
     options = {"eta": 0.0} if sampler == "remasking" else {}
     assert (
@@ -189,7 +189,7 @@ def test_weight_two_in_few_steps_is_the_law_of_its_chain(sampler):
 
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
-def test_from_left_to_right(weight, recurrent):
+def test_autoregressive_sampling_can_be_guided(weight, recurrent):
     source = LeftToRight()
     source.recurrent = recurrent
     guided = ClassifierFree(source, weight)
@@ -200,15 +200,15 @@ def test_from_left_to_right(weight, recurrent):
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 5.0])
-def test_under_uniform_noise_the_reverse_kernels_are_mixed(weight):
+def test_under_uniform_noise_the_reverse_kernels_are_combined(weight):
     tokens = drawn(ClassifierFree(SOURCE, weight), LABEL, "uniform", steps=3, objective=UDLM())
     assert p_value(tokens, uniform_law(weighted(weight), 3)) > 1e-3
-    if weight == 5.0:  # mixing the laws of clean letters is something else
+    if weight == 5.0:  # combining clean bases would be different
         assert p_value(tokens, uniform_law([(1.0, ByLetter(5.0))], 3)) < 1e-6
 
 
 class ByLetter:
-    """What is not done: the laws of clean letters, mixed."""
+    """What is not done: the distributions of clean bases, combined."""
 
     sequences = SOURCE.both.sequences
 
@@ -222,11 +222,11 @@ class ByLetter:
         ).log_softmax(-1)
 
 
-def test_many_steps_of_uniform_noise_lead_to_the_class():
+def test_many_steps_of_uniform_noise_sample_the_class():
     assert distance(uniform_law(weighted(1.0), 128), SOURCE.classes[0]) < 0.01
 
 
-def test_gaussian_noise_without_weight_or_with_all_of_it():
+def test_gaussian_noise_with_weight_zero_and_one():
     objective = Plaid(self_conditioning=False, dimension=4)
     options = {"sampler": "plaid", "steps": 4, "objective": objective, "count": 500}
     for weight, alone in ((1.0, SOURCE.classes[0]), (0.0, SOURCE.both)):
@@ -235,7 +235,7 @@ def test_gaussian_noise_without_weight_or_with_all_of_it():
         )
 
 
-def test_gaussian_noise_guided_is_the_chain_with_mixed_estimates():
+def test_guided_gaussian_noise_is_the_chain_with_combined_estimates():
     """Against a chain that is written out literally, with other random numbers."""
     steps, weight, count, rng = 3, 2.0, 6000, torch.Generator().manual_seed(5)
     objective = Plaid(self_conditioning=False, dimension=4)
@@ -254,7 +254,8 @@ def test_gaussian_noise_guided_is_the_chain_with_mixed_estimates():
             for _, s in weighted(weight)
         ]
         if i < steps:
-            # q(z_s | z_t, x) ~ N(z_s; alpha_s x, noise_s) N(z_t; (alpha_t / alpha_s) z_s, noise_t - (..)^2 noise_s)
+            # q(z_s | z_t, x) ~ N(z_s; alpha_s x, noise_s) N(z_t; (alpha_t / alpha_s) z_s, noise_t -
+            # (..)^2 noise_s)
             a_s = 1 / (1 + torch.tensor(gammas[i + 1]).double().exp())
             n_s, ratio = 1 - a_s, (alpha2 / a_s).sqrt()
             between = noise2 - ratio**2 * n_s
@@ -278,8 +279,8 @@ def test_gaussian_noise_guided_is_the_chain_with_mixed_estimates():
 
 @pytest.mark.parametrize("kind", ["labels", "classifier"])
 @pytest.mark.parametrize("mass", [1.0, 1.7])
-def test_the_rate_of_unmasking_is_that_of_the_network(kind, mass):
-    """Weight 3, through a sampler that lifts masks as fast as the scores say."""
+def test_the_unmasking_rate_is_that_of_the_network(kind, mass):
+    """Weight 3, by a sampler whose unmasking rate depends on the scores."""
     scores = FromLogits(SOURCE, lambda logits: logits + torch.tensor(mass).double().log())
     guided = ClassifierFree(scores, 3.0)
     if kind == "classifier":
@@ -295,7 +296,7 @@ def test_the_rate_of_unmasking_is_that_of_the_network(kind, mass):
     assert p_value(tokens, law) > 1e-3
 
 
-def test_a_network_that_answers_mask_keeps_its_own_rate():
+def test_a_network_with_a_mask_output_keeps_its_unmasking_rate():
     share = 0.3
     hesitant = FromLogits(SOURCE, with_mask_output(share), outputs=5)
 
@@ -320,7 +321,7 @@ class Words:
         return SOURCE.log_first
 
 
-def test_what_draws_a_class():
+def test_apply_guidance_returns_the_right_denoiser():
     assert apply_guidance(SOURCE, None, None, None, MDLM()) == (SOURCE, None)
     assert (
         apply_guidance(SOURCE, "second", None, None, MDLM())
@@ -337,31 +338,31 @@ def test_what_draws_a_class():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((None, 2.0, None, MDLM()), "--guidance goes with --label"),
-        ((None, None, Words(), MDLM()), "--guide goes with --label"),
+        ((None, 2.0, None, MDLM()), "^guidance goes with label"),
+        ((None, None, Words(), MDLM()), "^guide goes with label"),
         (("third", None, None, MDLM()), "no class 'third'; there are first, second"),
         (("third", None, Words(), MDLM()), "no class 'third'; there are first, second"),
         (("first", -1.0, None, MDLM()), "guidance must be 0 or more, not -1"),
         (("first", float("nan"), None, MDLM()), "guidance must be 0 or more"),
         (
             ("first", None, Words(), UDLM()),
-            "--guide is for models trained with masks, .* with uniform noise",
+            "a guide is for models trained with masks, .* with uniform noise",
         ),
         (("first", None, Words(), Plaid()), "with gaussian noise"),
-        (("first", None, Words(), Autoregressive()), "--guide is for models trained with masks"),
+        (("first", None, Words(), Autoregressive()), "trained with masks, .* from left to right"),
     ],
 )
-def test_a_class_that_cannot_be_drawn(arguments, message):
+def test_a_class_that_cannot_be_sampled_is_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         apply_guidance(SOURCE, *arguments)
     with pytest.raises(
-        UsageError, match="trained without labels: leave --label out, or give --guide"
+        UsageError, match="trained without labels: leave label out, or give a guide"
     ):
         apply_guidance(JointSource(3), "first", None, None, MDLM())
 
 
 @pytest.mark.parametrize("objective", [UDLM(), Plaid(self_conditioning=False)])
-def test_a_classifier_of_masks_guides_no_other_noise(objective):
+def test_a_classifier_of_masked_sequences_is_refused_for_other_noises(objective):
     with pytest.raises(UsageError, match="absorbing noise"):
         drawn(
             ClassifierGuided(SOURCE, SOURCE.log_first, 1.0),
@@ -372,8 +373,8 @@ def test_a_classifier_of_masks_guides_no_other_noise(objective):
         )
 
 
-def test_guidance_leaves_the_unmasking_alone():
-    """What is drawn when depends on the seed alone; the guided logits are normalised, so no rate can come from them."""
+def test_guidance_does_not_change_the_unmasking():
+    """The order of unmasking depends on the seed alone, and guided logits stay normalised."""
     tokens = torch.full((5, 3), DNA.mask_id)
     for guided in (
         ClassifierFree(SOURCE, 3.0),

@@ -224,7 +224,7 @@ def test_mamba_goes_back_to_the_state_that_it_had():
 
 
 def test_a_corner_without_a_way_out():
-    with pytest.raises(InputError, match="--max-homopolymer 1: no letter fits at position"):
+    with pytest.raises(InputError, match="max_homopolymer 1: no letter fits at position"):
         sample(
             Chain(12), free_template(1, 12), constraints=Constraints(max_homopolymer=1, avoid=DEAD)
         )

@@ -1,4 +1,4 @@
-"""A guide: a classifier of masked sequences on hidden states, what it knows, and where it leads."""
+"""Guides: classifiers of masked sequences on hidden states, their skill and their guidance."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ LENGTH = 40
 
 
 def model(rcps=True, objective=None, needs_sigma=False):
-    """Random weights: their hidden states tell the letters apart, which is all that the classes below differ in."""
+    """A model with random weights: enough for classes that differ in GC content."""
     torch.manual_seed(0)
     denoiser = LMDenoiser(
         CaduceusLM(CaduceusConfig(d_model=12, n_layer=1, rcps=rcps, ssm_cfg=SSMConfig(d_state=4))),
@@ -32,7 +32,7 @@ def model(rcps=True, objective=None, needs_sigma=False):
 
 
 def write_table(path, classes, count=150):
-    """Independent letters, C and G as often as each class says."""
+    """Writes sequences of independent bases, with the GC content of each class."""
     rng, rows = torch.Generator().manual_seed(1), ["label,sequence"]
     for name, gc in classes.items():
         letters = torch.multinomial(
@@ -62,7 +62,7 @@ def some_tokens(rows=6, seed=3):
 
 
 def any_guide(held):
-    """A head that nothing was fitted to."""
+    """A head with random weights."""
     rng = torch.Generator().manual_seed(4)
     weight, bias = (
         torch.randn(shape, generator=rng, dtype=torch.float64) for shape in ((3, 12), (3,))
@@ -75,7 +75,7 @@ def gc(sequences):
     return (text.count("G") + text.count("C")) / len(text)
 
 
-def test_its_skills_are_what_it_does_on_held_out_sequences(guide, table):
+def test_skills_are_measured_on_held_out_sequences(guide, table):
     test = read_labelled(table, LENGTH, 0).windows["test"].limited(256)
     tokens, label = test.tokens(slice(None)), test.label.numpy()
     shares = np.bincount(label) / len(label)
@@ -88,14 +88,14 @@ def test_its_skills_are_what_it_does_on_held_out_sequences(guide, table):
             log_loss(label, np.tile(shares, (len(label), 1))), rel=1e-6
         )
         assert skill.sequences == test.windows and str(skill).startswith(
-            f"guide, {rate:.0%} hidden: accuracy 0."
+            f"guide, {rate:.0%} masked: accuracy 0."
         )
     nats = [skill.nats for skill in guide.skills]
-    assert nats == sorted(nats) and guide.skills[0].some and guide.skills[0].accuracy > 0.7
+    assert nats == sorted(nats) and guide.skills[0].significant and guide.skills[0].accuracy > 0.7
 
 
 @pytest.mark.parametrize("rcps", [True, False])
-def test_both_strands_are_one_to_it(rcps):
+def test_both_strands_have_the_same_class(rcps):
     guide, tokens = any_guide(model(rcps)), some_tokens()
     torch.testing.assert_close(
         guide.log_p(tokens), guide.log_p(DNA.reverse_complement(tokens)), rtol=1e-4, atol=1e-4
@@ -104,8 +104,8 @@ def test_both_strands_are_one_to_it(rcps):
 
 @pytest.mark.parametrize("rcps", [True, False])
 @pytest.mark.parametrize("needs_sigma", [False, True])
-def test_its_gradient_is_that_of_what_is_shown(rcps, needs_sigma):
-    """One-hot weights are the letters; and finite differences of them agree with the gains of one call."""
+def test_gradients_agree_with_finite_differences(rcps, needs_sigma):
+    """One-hot weights equal the letters, and finite differences of them equal the gradient."""
     held = model(rcps, SEDD() if needs_sigma else None, needs_sigma)
     tokens, wanted = some_tokens(2), any_guide(held).of("rich")
     token_probs = torch.nn.functional.one_hot(
@@ -128,7 +128,7 @@ def test_its_gradient_is_that_of_what_is_shown(rcps, needs_sigma):
         assert gains[row, place].tolist() == pytest.approx(slopes, abs=1e-3, rel=0.01)
 
 
-def test_the_share_of_masks_is_the_noise_that_is_told():
+def test_time_conditioning_gets_the_share_of_masks():
     denoiser = model(objective=SEDD(), needs_sigma=True).denoiser
     tokens = some_tokens(1)
     tokens[:, :4] = DNA.unknown_id
@@ -137,7 +137,22 @@ def test_the_share_of_masks_is_the_noise_that_is_told():
     torch.testing.assert_close(pooled(denoiser, tokens), expected)
 
 
-def test_it_leads_to_its_classes_and_a_sequence_does_not_depend_on_its_batch(guide):
+@pytest.mark.parametrize("length", [30_000, 1_000_000])
+def test_the_noise_level_is_right_where_nearly_everything_is_masked(length):
+    """With one visible base in L, alpha is 1 / L; in float32 it would be off by L / 2^24."""
+
+    class Watched:
+        needs_sigma = True
+
+        def pooled(self, tokens, sigma, token_probs):
+            return sigma
+
+    tokens = torch.full((1, length), DNA.mask_id)
+    tokens[:, 5] = 7
+    assert pooled(Watched(), tokens).item() == pytest.approx(np.log(length), abs=2e-6)
+
+
+def test_guidance_reaches_its_classes_and_a_sequence_does_not_depend_on_its_batch(guide):
     held = model()
     options = {"length": LENGTH, "steps": 8, "seed": 1, "guide": guide}
     drawn = {
@@ -153,17 +168,17 @@ def test_it_leads_to_its_classes_and_a_sequence_does_not_depend_on_its_batch(gui
     )
 
 
-def test_the_weights_of_the_model_are_left_as_they_were(table):
+def test_fitting_a_guide_does_not_change_the_model(table):
     held = model()
     fit_guide(held, table)
     assert all(parameter.requires_grad for parameter in held.denoiser.parameters())
 
 
-def test_it_is_the_same_twice(guide, table):
+def test_fitting_twice_gives_the_same_guide(guide, table):
     assert fit_guide(model(), table).skills == guide.skills
 
 
-def test_of_two_classes_it_gives_the_odds(tmp_path):
+def test_a_guide_of_two_classes(tmp_path):
     table = write_table(tmp_path / "two.csv", {"poor": 0.3, "rich": 0.7})
     guide = fit_guide(model(), table)
     p = guide.log_p(some_tokens()).exp()
@@ -172,7 +187,7 @@ def test_of_two_classes_it_gives_the_odds(tmp_path):
     assert guide.log_p(ends).argmax(1).tolist() == [0, 1]
 
 
-def test_a_guide_that_knows_nothing_is_refused(tmp_path):
+def test_a_guide_no_better_than_the_class_shares_is_refused(tmp_path):
     table = write_table(tmp_path / "same.csv", {"one": 0.5, "other": 0.5})
     with pytest.raises(
         InputError,
@@ -181,8 +196,10 @@ def test_a_guide_that_knows_nothing_is_refused(tmp_path):
         fit_guide(model(), table)
 
 
-def test_what_it_cannot_be_fitted_to(table, tmp_path):
-    with pytest.raises(UsageError, match="--guide is for models trained with masks"):
+def test_what_a_guide_cannot_be_fitted_to_is_refused(table, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"a guide is for models trained with masks, .* with uniform noise"
+    ):
         fit_guide(model(objective=UDLM(), needs_sigma=True), table)
     with pytest.raises(
         UsageError, match=r"gc.csv: no class 'huge' in it; there are middle, poor, rich"

@@ -1,5 +1,6 @@
 """The script that rebuilds the paper's table: from start to end, killed, and read again."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from small import CONTIGS, write_fasta
 
 SCRIPT = str(Path(__file__).parents[2] / "benchmarks" / "perplexity_table.py")
+FIGURE = re.compile(r"(≤ )?[+-]?\d\.\d{4} ± \d\.\d{4} \(\d\.\d{4}\)")  # over windows (over blocks)
 
 
 def test_the_table_is_made_and_made_again(tmp_path, monkeypatch, capsys):
@@ -29,6 +31,7 @@ def test_the_table_is_made_and_made_again(tmp_path, monkeypatch, capsys):
         "mdlm",
         "sedd",
     ]
+    monkeypatch.syspath_prepend(str(Path(SCRIPT).parent))  # as for a script that is run
     monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, flags), "--write", str(page)])
     texts = []
     for _ in range(2):
@@ -42,6 +45,8 @@ def test_the_table_is_made_and_made_again(tmp_path, monkeypatch, capsys):
     assert list(rows) == ["mamba", "mdlm", "sedd", "sedd, normalised"]
     assert "≤" not in rows["mamba"][3] and all("≤" in rows[name][3] for name in list(rows)[1:])
     assert rows["mamba"][2] == rows["mdlm"][2] == f"{9 * 4 * 64:,}"  # both stages
+    assert all(FIGURE.fullmatch(row[3]) for row in rows.values())
+    assert FIGURE.fullmatch(rows["sedd"][5])
     gaps = {name: float(row[5].split()[0]) for name, row in rows.items() if row[5].strip()}
     figures = {name: float(row[3].removeprefix("≤ ").split()[0]) for name, row in rows.items()}
     for name, gap in gaps.items():

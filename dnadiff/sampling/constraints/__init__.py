@@ -1,9 +1,13 @@
-"""What a drawn sequence must keep to: one file per idea, and the draft in which letters are drawn under all of them.
+"""Constraints on sampled sequences: sites to avoid, required motifs, GC content, unique k-mers.
 
-Every place of a sequence holds the set of letters that it can still be, as bits: one letter where it is fixed or drawn,
-what the template leaves open where it is not drawn yet, all letters where an unknown letter (N) is fixed. A constraint
-is two compiled functions on those sets: which letters it forbids at a place, and what changes when a set does. It is
-broken where it would be whatever the open places become; so an unknown letter is taken for whatever breaks nothing.
+`Constraints` holds what the user asked for, and `ConstrainedBatch` draws bases under it; each kind
+of constraint has a file of its own.
+
+Every position of a sequence holds the set of bases that it can still become, as bits: one base
+where it is fixed or drawn, what the template leaves open where it is not drawn yet, all bases where
+an unknown base (N) is fixed. A constraint is two compiled functions on those sets: which bases it
+forbids at a position, and what to update when a set changes. It counts as violated only if it would
+be whatever the open positions become, so an unknown base is given the benefit of the doubt.
 """
 
 from dnadiff.sampling.constraints.constrained_batch import ConstrainedBatch

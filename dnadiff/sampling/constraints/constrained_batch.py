@@ -1,4 +1,8 @@
-"""Sequences in the making: letters are drawn here so that together they break no constraint, whatever the sampler."""
+"""Draws letters of partially drawn sequences so that together they violate no constraint.
+
+Every sampler calls it in the same way. Where no letter fits (a *dead end*), the letters drawn
+around that position are removed and drawn again.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +23,24 @@ from dnadiff.sampling.constraints import gc, kmers, sites
 from dnadiff.sampling.constraints.constraints import Constraints
 
 REDRAWS = 200
-"""How often one corner is drawn again before it is given up."""
+"""Number of attempts to get out of one dead end before it is an error."""
 
 
-def reach(attempt: int) -> int:
-    """Letters on each side of a corner that are drawn again at an attempt, counted from 0."""
+def redraw_radius(attempt: int) -> int:
+    """Returns how many letters on each side of a dead end are drawn again at an attempt, from 0."""
     return 4 + attempt // 2
 
 
 class _State(NamedTuple):
-    """A batch of sequences for the kernels, their letters as sets.
+    """A batch of sequences for the kernels, with the set of letters of each position as bits.
 
     Attributes:
-        free: (B, L) bool, the places that are drawn.
-        choices: (B, L) int64, what the template leaves open at each place.
-        sets: (B, L) int64, what each place can still be.
-        sites, shares, kmers: the constraints.
+        free: (B, L) bool, the positions that are drawn.
+        choices: (B, L) int64, what the template leaves open at each position.
+        sets: (B, L) int64, what each position can still become.
+        sites: sites to avoid.
+        shares: ranges of the GC content.
+        kmers: k-mers that must not repeat.
     """
 
     free: np.ndarray
@@ -46,16 +52,18 @@ class _State(NamedTuple):
 
 
 class _Pass(NamedTuple):
-    """What is drawn in one pass.
+    """The positions to draw in one pass, with what is needed to draw them.
 
     Attributes:
-        first: (B + 1,) int64, the number of the first place to draw of each row; M at the end.
-        places: (M,) int64, the places to draw, row after row, each from left to right.
+        first: (B + 1,) int64, where each row begins in `places`; M at the end.
+        places: (M,) int64, the positions to draw, row after row, each from left to right.
         logits: (M, K) float64.
-        quantile: (M,) float64.
-        within: (B, L) bool, the letters that may be opened again.
-        width: letters on each side of a corner that are opened again; below 0 a row ends at its corner instead.
-        mask_id, first_id: of the alphabet.
+        quantile: (M,) float64, random numbers in (0, 1).
+        within: (B, L) bool, the letters that may be removed again.
+        width: letters on each side of a dead end that are removed. Below 0 nothing is removed and a
+            row ends at its dead end.
+        mask_id: of the alphabet.
+        first_id: of the alphabet.
     """
 
     first: np.ndarray
@@ -69,22 +77,23 @@ class _Pass(NamedTuple):
 
 
 class ConstrainedBatch:
-    """A batch of sequences, and what every open place of each can still become.
+    """A batch of partially drawn sequences, with what each open position can still become.
 
     Args:
         template: (B, L) int64 token ids; the mask id is open, every other id is fixed.
-        allowed: (B, L, K) bool, the letters that open places may become; None for all.
-        constraints: what to keep to.
+        allowed: (B, L, K) bool, the letters that open positions may become; None for all.
+        constraints: to satisfy.
         seed: of the run.
         index: (B,) sample numbers.
 
     Attributes:
-        open: (B, L) bool, the places that are drawn.
-        broken: (B,) int64, the first place where a template alone breaks a constraint, whatever is drawn; -1 for none.
+        open: (B, L) bool, the positions that are drawn.
+        broken: (B,) int64, the first position where a template by itself violates a constraint,
+            whatever is drawn; -1 for none.
         redraws: (B,) int64, how often letters of each sequence had to be drawn again.
 
     Raises:
-        InputError: if no sequence of this length can keep a constraint.
+        InputError: if no sequence of this length can satisfy a constraint.
     """
 
     def __init__(
@@ -100,12 +109,14 @@ class ConstrainedBatch:
         self.seed, self.index = seed, index
         self.open = template == self.alphabet.mask_id
         self.redraws = torch.zeros_like(index)
+
         rows, length = template.shape
         patterns, self._site_names = sites.compile_sites(constraints.avoid, self.alphabet)
         self._share_names = [share.name for share in constraints.gc]
         self._state = _State(
             self.open.numpy(force=True),
             open_letters(template, allowed, self.alphabet),
+            # At first every position is open to every letter; `_load` narrows them to the template.
             np.full(template.shape, (1 << len(self.alphabet)) - 1),
             patterns,
             gc.compile_shares(constraints.gc, rows, length, self.alphabet),
@@ -116,21 +127,19 @@ class ConstrainedBatch:
             _load(*self._state, self.broken)
 
     def check(self) -> None:
-        """Makes sure that no template breaks a constraint by itself.
+        """Checks that no template violates a constraint by itself.
 
         Raises:
-            InputError: naming the constraint and the place.
+            InputError: naming the constraint and the position of the first one that does.
         """
         for row in np.flatnonzero(self.broken >= 0)[:1]:
             place = int(self.broken[row])
-            whose = (
-                "the template's letters break it at"
-                if not self._state.free[row, place]
-                else "no letter is left at"
-            )
+            cause = "the template's letters break it at"
+            if self._state.free[row, place]:
+                cause = "no letter is left at"
             raise InputError(
-                f"{self.culprits(row, place)}: {whose} position {place + 1}, whatever is drawn; change the template or"
-                " leave the constraint out"
+                f"{self.violated(row, place)}: {cause} position {place + 1}, whatever is drawn;"
+                " change the template or leave the constraint out"
             )
 
     def draw(
@@ -141,40 +150,45 @@ class ConstrainedBatch:
         logits: Callable[[Tensor], Tensor],
         within: Tensor | None = None,
     ) -> None:
-        """Draws letters in place, so that together and with all letters there are they break no constraint.
+        """Draws letters, in place, that with all letters already there violate no constraint.
 
-        In every row the places are taken from left to right, each with the letters masked that would break something.
-        Where none is left, those that were drawn around that place are wiped out, up to a distance that grows, and
-        drawn again from new logits. Rows know nothing of each other.
+        In every row the positions are taken from left to right, with the letters masked that would
+        violate a constraint. At a dead end the letters drawn around it are removed, up to a
+        distance that grows with each attempt, and drawn again from new logits. Rows do not depend
+        on each other.
 
         Args:
-            tokens: (B, L) int64 token ids, letters drawn by anyone so far; the mask id where nothing is.
-            now: (B, L) bool, the places to draw, all open.
-            quantile: (B, L) float64 in (0, 1), one number for each place.
-            logits: the logits (M, K) of the places where a (B, L) bool tensor is True, row by row, given the tokens as
-                they are when it is called.
-            within: (B, L) bool, the letters that may be wiped out, if they are open; None for all.
+            tokens: (B, L) int64 token ids; the mask id where nothing is drawn yet.
+            now: (B, L) bool, the positions to draw, all open.
+            quantile: (B, L) float64 in (0, 1), one random number for each position.
+            logits: returns the logits (M, K) of the positions where a (B, L) bool tensor is True,
+                row by row, given `tokens` as they are when it is called.
+            within: (B, L) bool, the letters that may be removed if they are open; None for all.
 
         Raises:
-            InputError: naming the constraint, if a corner has no way out.
+            InputError: naming the constraint, if a dead end remains after `REDRAWS` attempts.
         """
         within = torch.ones_like(now) if within is None else within
         for attempt in range(REDRAWS + 1):
-            width = -1 if attempt == REDRAWS else reach(attempt)
-            now, corners = self._pass(tokens, now, quantile, logits(now), within, width)
+            # The last attempt removes nothing, so that the error can name what forbids each letter.
+            width = -1 if attempt == REDRAWS else redraw_radius(attempt)
+            now, dead_ends = self._pass(tokens, now, quantile, logits(now), within, width)
             rows = now.any(1).nonzero()[:, 0]
             if len(rows) == 0:
                 return
+            # With the same random numbers a row could run into the same dead end for ever.
             quantile = torch.zeros_like(quantile)
             quantile[rows] = self.numbers_again(rows)
-        self.give_up(int(rows[0]), int(corners[rows[0]]))
+        self.give_up(int(rows[0]), int(dead_ends[rows[0]]))
 
     def attempt(self, tokens: Tensor, now: Tensor, quantile: Tensor, logits: Tensor) -> Tensor:
-        """Draws in place at most one letter of each row, and wipes out none.
+        """Draws at most one letter of each row, in place, and removes none.
 
         Args:
-            tokens, now, quantile: as for `draw`.
-            logits: (M, K), of the places to draw.
+            tokens: as for `draw`.
+            now: as for `draw`.
+            quantile: as for `draw`.
+            logits: (M, K), of the positions to draw.
 
         Returns:
             (B,) bool, the rows in which no letter fits.
@@ -183,30 +197,32 @@ class ConstrainedBatch:
         return again.any(1)
 
     def numbers_again(self, rows: Tensor) -> Tensor:
-        """Random numbers (R, L) to draw letters of these rows (R,) with once more."""
+        """Returns new random numbers (R, L) for rows (R,) of which letters are drawn again."""
         self.redraws[rows] += 1
         length = self._state.sets.shape[1]
         return uniform(self.seed, Stream.REDRAW, self.index[rows], length, step=self.redraws[rows])
 
     def give_up(self, row: int, place: int) -> NoReturn:
-        """Ends with an error that names what forbids all letters at a place of a row."""
+        """Raises an InputError that names what forbids all letters at a position of a row."""
         raise InputError(
-            f"{self.culprits(row, place)}: no letter fits at position {place + 1} of sample {int(self.index[row])},"
-            f" though its neighbours were drawn {REDRAWS} times; loosen a constraint"
+            f"{self.violated(row, place)}: no letter fits at position {place + 1} of sample"
+            f" {int(self.index[row])}, though its neighbours were drawn {REDRAWS} times; loosen a"
+            " constraint"
         )
 
-    def culprits(self, row: int, place: int) -> str:
-        """The constraints that forbid letters at a place of a row, by name."""
+    def violated(self, row: int, place: int) -> str:
+        """Returns the names of the constraints that forbid letters at a position of a row."""
         state = self._state
         forbidden = [
-            *sites.culprits(state.sites, self._site_names, state.sets[row], place),
-            *gc.culprits(state.shares, self._share_names, row, state.sets[row, place], place),
-            (f"--unique-kmer {state.kmers.size}", kmers.forbidden(state.kmers, row, place)),
+            *sites.violated(state.sites, self._site_names, state.sets[row], place),
+            *gc.violated(state.shares, self._share_names, row, state.sets[row, place], place),
+            (f"unique_kmer {state.kmers.size}", kmers.forbidden(state.kmers, row, place)),
         ]
         names = [name for name, letters in forbidden if letters & state.choices[row, place]]
-        return (
-            " and ".join(dict.fromkeys(names)) or "the letters to which the network gives a chance"
-        )
+        if not names:
+            # Nothing is forbidden, so the letters that are left have probability 0.
+            return "the letters to which the network gives a chance"
+        return " and ".join(dict.fromkeys(names))
 
     def _pass(
         self,
@@ -217,10 +233,16 @@ class ConstrainedBatch:
         within: Tensor,
         width: int,
     ) -> tuple[Tensor, np.ndarray]:
-        """Draws once. Returns which places are still, or again, to be drawn, and a corner of each row, or -1."""
+        """Draws once, in place.
+
+        Returns:
+            (B, L) bool, the positions that are still, or again, to be drawn; and (B,) the last dead
+            end of each row, or -1.
+        """
+        # The kernels run on the CPU, on copies if the tokens are elsewhere.
         rows, places = now.nonzero().T.numpy(force=True)
         here = tokens.cpu().contiguous()
-        again, corners = np.zeros(here.shape, bool), np.full(len(here), -1)
+        again, dead_ends = np.zeros(here.shape, bool), np.full(len(here), -1)
         todo = _Pass(
             np.searchsorted(rows, np.arange(len(here) + 1)),
             places.copy(),
@@ -232,28 +254,33 @@ class ConstrainedBatch:
             self.alphabet.first_id,
         )
         with threads():
-            _draw(*self._state, todo, here.numpy(), again, corners)
+            _draw(*self._state, todo, here.numpy(), again, dead_ends)
         if here is not tokens:
             tokens.copy_(here)
-        return torch.from_numpy(again).to(now.device), corners
+        return torch.from_numpy(again).to(now.device), dead_ends
 
 
 def open_letters(template: Tensor, allowed: Tensor | None, alphabet: Alphabet) -> np.ndarray:
-    """The set (B, L) int64 of letters that each place of a template can be: all for an unknown letter that is fixed."""
+    """Returns the set (B, L) int64 of letters that each position of a template can become.
+
+    An unknown letter (N) that is fixed has the set of all letters.
+    """
+    # Bit i of a set stands for letter i.
     bits = 1 << torch.arange(len(alphabet), device=template.device)
     everything = int(bits.sum())
     fixed = torch.where(
         alphabet.scorable(template), bits[alphabet.letter_index(template)], everything
     )
-    open_ = everything if allowed is None else (allowed * bits).sum(-1)
-    return torch.where(template == alphabet.mask_id, open_, fixed).numpy(force=True)
+    choices = everything if allowed is None else (allowed * bits).sum(-1)
+    return torch.where(template == alphabet.mask_id, choices, fixed).numpy(force=True)
 
 
 @njit
 def _fitting(state: Any, row: int, place: int) -> int:
-    """The letters that a place may become without breaking anything."""
+    """Returns the letters that a position may become without violating a constraint."""
     letters = state.choices[row, place]
-    if kmers.only(state.sets[row, place]) >= 0:  # it has been counted as what it is
+    # A position with one letter has been counted as that letter, so it would forbid itself.
+    if kmers.only(state.sets[row, place]) >= 0:
         return letters
     letters &= ~sites.forbidden(state.sites, state.sets[row], place)
     letters &= ~gc.forbidden(state.shares, row, state.sets[row, place], place)
@@ -262,7 +289,7 @@ def _fitting(state: Any, row: int, place: int) -> int:
 
 @njit
 def _set(state: Any, row: int, place: int, letters: int) -> None:
-    """Narrows or widens what a place can be."""
+    """Changes the set of letters of a position, and all counts that depend on it."""
     before = state.sets[row, place]
     if before != letters:
         gc.change(state.shares, row, place, before, letters)
@@ -274,19 +301,21 @@ def _set(state: Any, row: int, place: int, letters: int) -> None:
 def _load(
     free: Any, choices: Any, sets: Any, sites_: Any, shares: Any, kmers_: Any, broken: Any
 ) -> None:
-    """Enters every row of a template. Numba's threads take no tuples in tuples, so the state comes in its parts."""
+    """Enters every row of a template, and finds where it violates a constraint by itself."""
+    # Parallel loops of numba accept no tuples within tuples, so the state comes in its parts.
     for row in numba.prange(len(broken)):
         broken[row] = _load_row(_State(free, choices, sets, sites_, shares, kmers_), row)
 
 
 @njit
 def _load_row(state: Any, row: int) -> int:
-    """Enters what is fixed, letter by letter, then looks at what is open. The first place without a letter, or -1."""
+    """Enters the letters of a row; returns the first position without a possible letter, or -1."""
     for place in range(state.sets.shape[1]):
         if state.choices[row, place] != state.sets[row, place]:
             if _fitting(state, row, place) == 0:
                 return place
             _set(state, row, place, state.choices[row, place])
+    # The fixed letters agree with each other; they may still leave an open position no letter.
     for place in range(state.sets.shape[1]):
         if state.free[row, place] and _fitting(state, row, place) == 0:
             return place
@@ -304,23 +333,24 @@ def _draw(
     todo: Any,
     ids: Any,
     again: Any,
-    corners: Any,
+    dead_ends: Any,
 ) -> None:
-    """One pass over the rows; see `ConstrainedBatch.draw`."""
+    """Draws every row once; see `ConstrainedBatch.draw`."""
     for row in numba.prange(len(ids)):
         if todo.first[row] < todo.first[row + 1]:
             state = _State(free, choices, sets, sites_, shares, kmers_)
-            corners[row] = _draw_row(state, row, todo, ids[row], again[row])
+            dead_ends[row] = _draw_row(state, row, todo, ids[row], again[row])
 
 
 @njit
 def _draw_row(state: Any, row: int, todo: Any, ids: Any, again: Any) -> int:
-    """Draws the letters of a row from left to right. Returns the last corner, or -1."""
+    """Draws the letters of a row from left to right; returns the last dead end, or -1."""
     _catch_up(state, row, todo, ids)
-    corner, wiped = -1, -1
+    dead_end, removed = -1, -1
     for m in range(todo.first[row], todo.first[row + 1]):
         place = todo.places[m]
-        if place <= wiped:
+        # Right of a dead end the next positions wait until what is left of it has been redrawn.
+        if place <= removed:
             again[place] = True
             continue
         letter = _pick(todo.logits[m], _fitting(state, row, place), todo.quantile[m])
@@ -328,31 +358,32 @@ def _draw_row(state: Any, row: int, todo: Any, ids: Any, again: Any) -> int:
             _set(state, row, place, 1 << letter)
             ids[place] = todo.first_id + letter
         else:
-            corner, wiped = place, place + todo.width
+            dead_end, removed = place, place + todo.width
             again[place] = True
             if todo.width < 0:
                 break
-            _wipe(state, row, place, todo, ids, again)
-    return corner
+            _remove(state, row, place, todo, ids, again)
+    return dead_end
 
 
 @njit
 def _catch_up(state: Any, row: int, todo: Any, ids: Any) -> None:
-    """Takes over what a sampler has drawn or wiped out by itself."""
+    """Updates the sets of a row to what a sampler has drawn or masked by itself."""
     free, choices, sets = state.free[row], state.choices[row], state.sets[row]
     for place in range(len(ids)):
         if free[place]:
-            letters = (
-                choices[place] if ids[place] == todo.mask_id else 1 << (ids[place] - todo.first_id)
-            )
+            letters = choices[place]
+            if ids[place] != todo.mask_id:
+                letters = 1 << (ids[place] - todo.first_id)
             if letters != sets[place]:
                 _set(state, row, place, letters)
 
 
 @njit
-def _wipe(state: Any, row: int, corner: int, todo: Any, ids: Any, again: Any) -> None:
-    """Opens once more what was drawn around a corner."""
-    for place in range(max(0, corner - todo.width), min(len(ids), corner + todo.width + 1)):
+def _remove(state: Any, row: int, dead_end: int, todo: Any, ids: Any, again: Any) -> None:
+    """Removes what was drawn around a dead end, and marks it to be drawn again."""
+    first, last = max(0, dead_end - todo.width), min(len(ids), dead_end + todo.width + 1)
+    for place in range(first, last):
         if state.free[row, place] and todo.within[row, place] and ids[place] != todo.mask_id:
             _set(state, row, place, state.choices[row, place])
             ids[place] = todo.mask_id
@@ -361,7 +392,12 @@ def _wipe(state: Any, row: int, corner: int, todo: Any, ids: Any, again: Any) ->
 
 @njit
 def _pick(logits: Any, letters: int, quantile: float) -> int:
-    """A letter of a set by inversion of the softmax over that set; -1 if it has none with a chance."""
+    """Draws a letter of a set by inversion of the softmax over that set.
+
+    Returns:
+        The index of the letter; -1 if no letter of the set has a positive probability.
+    """
+    # The largest logit is subtracted before exponentials are taken, so that none overflows.
     top = -np.inf
     for i in range(len(logits)):
         if letters >> i & 1:
@@ -372,6 +408,8 @@ def _pick(logits: Any, letters: int, quantile: float) -> int:
     for i in range(len(logits)):
         if letters >> i & 1:
             total += np.exp(logits[i] - top)
+    # The quantile times the total is used up letter by letter. The last letter with a chance is
+    # kept, so that rounding at the end of the sum cannot leave the draw without one.
     left, choice = quantile * total, -1
     for i in range(len(logits)):
         if letters >> i & 1 and logits[i] > -np.inf and left >= 0:

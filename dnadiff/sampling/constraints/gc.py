@@ -1,4 +1,4 @@
-"""The share of G and C, of the whole sequence and of every window of some length."""
+"""GC content, of the whole sequence and of every window of some length."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numba import njit
 from dnadiff.alphabet import Alphabet
 from dnadiff.errors import InputError, UsageError
 
-_SLACK = 1e-9  # 0.6 of 50 bases is 30 of them, whatever the rounding of 0.6
+_SLACK = 1e-9  # 0.6 of 50 bases is 30 bases, whatever the rounding error of 0.6
 
 
 class Share(NamedTuple):
-    """Bounds on the share of G and C in every window of `window` bases, or in the whole sequence where that is None."""
+    """A range of the GC content, of every window of `window` bases or (None) of the sequence."""
 
     name: str
     low: float
@@ -26,12 +26,16 @@ class Share(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Shares for the kernels. A window that is longer than the sequence is the sequence.
+    """Ranges of the GC content for the kernels. A window longer than the sequence is the sequence.
 
     Attributes:
-        sizes, low, high: (G,) int64, bases in a window and the bounds on its number of G and C.
-        least, most: (B, G, L) int32, how many G and C the window that begins here will have.
-        gc, others: the letters G and C, and all others, as sets.
+        sizes: (G,) int64, bases of a window.
+        low: (G,) int64, the smallest number of G and C in a window.
+        high: (G,) int64, the largest.
+        least: (B, G, L) int32, how many G and C the window that begins here has at least.
+        most: (B, G, L) int32, how many it can have at most.
+        gc: the letters G and C, as a set.
+        others: all other letters, as a set.
     """
 
     sizes: np.ndarray
@@ -44,51 +48,59 @@ class Shares(NamedTuple):
 
 
 def parse_share(text: str) -> Share:
-    """A share from "LOW:HIGH" or "LOW:HIGH:WINDOW".
+    """Reads a range of the GC content from "LOW:HIGH" or "LOW:HIGH:WINDOW".
 
     Raises:
-        UsageError: if it is neither, or the bounds are not in order within 0 to 1.
+        UsageError: if it is neither, or if the bounds are not in order within 0 to 1.
     """
     match = re.fullmatch(r"(\d*\.?\d+):(\d*\.?\d+)(?::([1-9]\d*))?", text)
     if match is None or not float(match[1]) <= float(match[2]) <= 1:
         raise UsageError(
-            f"--gc {text}: LOW:HIGH or LOW:HIGH:WINDOW is needed, shares from 0 to 1, e.g. 0.4:0.6:50"
+            f"gc {text}: write LOW:HIGH or LOW:HIGH:WINDOW with shares from 0 to 1, as in"
+            " 0.4:0.6:50"
         )
-    return Share(
-        f"--gc {text}", float(match[1]), float(match[2]), int(match[3]) if match[3] else None
-    )
+    window = int(match[3]) if match[3] else None
+    return Share(f"gc {text}", float(match[1]), float(match[2]), window)
 
 
 def compile_shares(shares: Sequence[Share], rows: int, length: int, alphabet: Alphabet) -> Shares:
-    """The shares for (rows, length) sequences in which every letter is open.
+    """Returns the ranges for (rows, length) sequences in which every position is open.
 
     Raises:
-        InputError: naming a share that no number of letters has.
+        InputError: naming a range that no whole number of bases falls into.
     """
     gc = sum(1 << i for i, letter in enumerate(alphabet.letters) if letter in "GC")
     sizes = np.array([min(share.window or length, length) for share in shares], np.int64)
-    bounds = [
-        (math.ceil(share.low * size - _SLACK), math.floor(share.high * size + _SLACK))
-        for share, size in zip(shares, sizes.tolist(), strict=True)
-    ]
-    for share, size, (low, high) in zip(shares, sizes.tolist(), bounds, strict=True):
+
+    bounds = np.zeros((len(shares), 2), np.int64)
+    for row, share, size in zip(bounds, shares, sizes.tolist(), strict=True):
+        low, high = math.ceil(share.low * size - _SLACK), math.floor(share.high * size + _SLACK)
         if low > high:
             raise InputError(
                 f"{share.name}: no number of G and C in {size} bases has such a share; widen it"
             )
-    low, high = np.array(bounds, np.int64).reshape(-1, 2).T
+        row[:] = low, high
+
+    # While every position is open a window has at least none and at most all of its bases G or C.
     least = np.zeros((rows, len(sizes), length), np.int32)
     most = np.broadcast_to(sizes[:, None].astype(np.int32), least.shape).copy()
-    return Shares(sizes, low.copy(), high.copy(), least, most, gc, (1 << len(alphabet)) - 1 - gc)
+    others = (1 << len(alphabet)) - 1 - gc
+    return Shares(sizes, bounds[:, 0].copy(), bounds[:, 1].copy(), least, most, gc, others)
 
 
 @njit
 def forbidden(shares: Any, row: int, letters: int, place: int) -> int:
-    """G and C, or the others, where one more would leave no way to keep the bounds; `letters` are still open there."""
+    """Returns the letters, G and C or the others, of which one more would violate a range.
+
+    Args:
+        shares: the ranges.
+        row: of the batch.
+        letters: the letters that are still open at `place`.
+        place: the position.
+    """
     found = 0
-    if (
-        letters & shares.gc == 0 or letters & shares.others == 0
-    ):  # it has been counted as the one or the other already
+    # A position with letters of one kind only has been counted as that kind already.
+    if letters & shares.gc == 0 or letters & shares.others == 0:
         return found
     for g in range(len(shares.sizes)):
         size = shares.sizes[g]
@@ -102,7 +114,8 @@ def forbidden(shares: Any, row: int, letters: int, place: int) -> int:
 
 @njit
 def change(shares: Any, row: int, place: int, before: int, after: int) -> None:
-    """Counts anew when the set of letters at `place` changes."""
+    """Updates the counts when the set of letters at `place` changes."""
+    # A position adds to the least count if only G and C are left, to the most if either is.
     least = int(after & shares.others == 0) - int(before & shares.others == 0)
     most = int(after & shares.gc != 0) - int(before & shares.gc != 0)
     if least == 0 and most == 0:
@@ -114,10 +127,18 @@ def change(shares: Any, row: int, place: int, before: int, after: int) -> None:
             shares.most[row, g, i] += most
 
 
-def culprits(
+def violated(
     shares: Shares, names: Sequence[str], row: int, letters: int, place: int
 ) -> Iterator[tuple[str, int]]:
-    """Name of each share, and the letters that it forbids at `place`, where `letters` are still open."""
+    """Yields the name of each range and the letters that it forbids at a position.
+
+    Args:
+        shares: the ranges.
+        names: of each range.
+        row: of the batch.
+        letters: the letters that are still open at `place`.
+        place: the position.
+    """
     for g, name in enumerate(names):
         one = shares._replace(
             sizes=shares.sizes[g : g + 1],
