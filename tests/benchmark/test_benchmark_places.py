@@ -10,8 +10,9 @@ from task_files import write_places, write_texts
 
 from dnadiff.benchmark.baselines import Lookup, fit_tree, places
 from dnadiff.benchmark.plan import make_plan
-from dnadiff.benchmark.run import run
-from dnadiff.benchmark.sources import PLACE, find
+from dnadiff.benchmark.items import PLACE
+from dnadiff.benchmark.run import Options, run
+from dnadiff.benchmark.sources import find
 from dnadiff.benchmark.tasks import Task, registry
 from dnadiff.errors import InputError
 from dnadiff.genome.fasta import Genome
@@ -106,7 +107,7 @@ def test_where_no_places_are_known_the_other_baselines_run(tmp_path):
     with pytest.raises(
         InputError, match="mine: lookup: only where its items are given as coordinates"
     ):
-        run(["mine"], {}, baselines=["lookup"], data=tmp_path)
+        run(["mine"], {}, Options(baselines=["lookup"]), data=tmp_path)
 
 
 def published(folder, task, split):

@@ -5,7 +5,7 @@ import pytest
 from task_files import dna, other_strand
 
 from dnadiff.benchmark.plan import OFFICIAL, TRAIN_ONLY, make_plan
-from dnadiff.benchmark.sources import Items, TaskData
+from dnadiff.benchmark.items import Items, TaskData
 from dnadiff.benchmark.tasks import Task
 from dnadiff.errors import InputError
 
@@ -132,7 +132,7 @@ def test_folds_with_uneven_classes_are_told():
 def test_what_cannot_be_divided_is_refused(found):
     with pytest.raises(
         InputError,
-        match=r"here: .* cannot be divided into 5 folds .*use fewer --folds or more data",
+        match=r"here: .* cannot be divided into 5 folds .*use fewer folds or more data",
     ):
         make_plan(A, data(test=found))
 
