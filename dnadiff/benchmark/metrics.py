@@ -89,7 +89,8 @@ class _Evidence:
     """What a metric's interval rests on.
 
     Attributes:
-        items: number of items.
+        limit: the number of items, where the metric cannot be known better than from that many
+            independent ones; else infinite.
         components: number of components; of those with the scarcest class, where a metric compares
             classes.
         effective: how many components of equal size they are worth (Kish): (sum of sizes)^2 / sum
@@ -98,7 +99,7 @@ class _Evidence:
             fewer.
     """
 
-    items: int
+    limit: float
     components: int
     effective: float
     informative: int
@@ -120,7 +121,7 @@ def _evidence(
     members = [np.bincount(components[labels == label]) for label in np.unique(labels)]
     scarcest = min(int((of_class > 0).sum()) for of_class in members)
     effective = min(_kish(of_class) for of_class in members)
-    other = _Evidence(len(labels), scarcest, effective, min(wrong, right))
+    other = _Evidence(np.inf, scarcest, effective, min(wrong, right))
     return {"accuracy": accuracy, "mcc": other, "auroc": other}
 
 
@@ -140,8 +141,9 @@ def _interval(
     scale = 1 - lowest
     share = float(np.clip((value - lowest) / scale, 0, 1))
     at_end = min(share, 1 - share) < _ROUNDING
-    if not at_end and np.ptp(drawn) < _ROUNDING:
-        return value, value  # a constant prediction has the same metric on any items
+    # A constant prediction has the same correlation and ranking on any items.
+    if not at_end and np.ptp(drawn) < _ROUNDING and np.isinf(evidence.limit):
+        return value, value
 
     size = _effective_size(share, drawn.var() / scale**2, evidence, at_end=at_end)
     low, high = _clopper_pearson(share, size)
@@ -153,7 +155,8 @@ def _effective_size(share: float, variance: float, evidence: _Evidence, *, at_en
     if at_end:
         return evidence.effective
     bessel = evidence.components / (evidence.components - 1)
-    size = min(share * (1 - share) / (variance * bessel), evidence.items)
+    # The smallest variance that floats tell from none: components may all be equally accurate.
+    size = min(share * (1 - share) / max(variance * bessel, _ROUNDING**2), evidence.limit)
 
     # A variance that rests on few components with wrong answers is unsure: it counts for as many
     # observations as there are such components, beside one of the worst case, in which all answers

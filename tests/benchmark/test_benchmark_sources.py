@@ -53,6 +53,22 @@ def test_columns_are_found_in_any_order_and_case(tmp_path):
     assert find(MINE, tmp_path).train.sequences == ["ACGT", "GGNN"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mine.train.csv", "label,sequence\n b ,ACGT\na,GGNN\nb,CC\n"),
+        ("mine.train.csv", "\ufeffClass;note;Sequence\nb;x;acgt\na ;y;ggnn\nb;;cc\n"),
+        ("mine.TRAIN.TSV", "LABEL\tsequence\nb\tACGT\na\tGGNN\nb\tCC\n"),
+    ],
+)
+def test_tables_for_training_are_tables_for_the_benchmark(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = find(MINE, tmp_path)
+    assert found.classes == ("a", "b") and found.train.labels.tolist() == [1, 0, 1]
+    assert found.train.sequences == ["ACGT", "GGNN", "CC"]
+    assert own_names(tmp_path) == ["mine"]
+
+
 def test_a_class_may_be_called_na(tmp_path):
     (tmp_path / "mine.train.csv").write_text("class,sequence\nNA,ACGT\nnull,GGCC\n")
     assert find(MINE, tmp_path).classes == ("NA", "null")
@@ -89,6 +105,18 @@ BAD = {
     "no sequence": (
         table("mine.test.csv", "class,sequence\na,\nb,A\n"),
         r"mine.test.csv, line 2: no sequence; write it",
+    ),
+    "missing value": (
+        table("mine.test.csv", "class,sequence\na,ACGT\nb,NA\n"),
+        r"mine.test.csv, line 3: no sequence \('NA' stands for a missing value\)",
+    ),
+    "ragged": (
+        table("mine.test.csv", "class,sequence\na,ACGT\nb,ACGA,x\n"),
+        r"mine.test.csv, line 3: 3 cells",
+    ),
+    "places without a genome": (
+        table("mine.test.csv", "class,chrom,start,end\na,1,2,3\nb,1,2,3\n"),
+        r"mine.test.csv: only coordinates; give the genome that they are cut from",
     ),
     "no class": (
         table("mine.test.csv", "class,sequence\n,A\nb,A\n"),
@@ -202,6 +230,15 @@ def test_coordinates_are_zero_based_half_open_and_stranded(tmp_path, genome, chr
         "strand": "+",
     }
     assert found.dropped == {}
+
+
+def test_tables_of_intervals_are_cut_from_the_genome(tmp_path, genome, chromosome):
+    rows = ["a,chr1,0,10,-", "b,2,1,4,", "b,chr1,55,61,+"]
+    (tmp_path / "mine.test.csv").write_text("\n".join(["label,chrom,start,end,strand", *rows]))
+    found = find(MINE, tmp_path, genome)
+    assert found.test.sequences == [other_strand(chromosome[:10]), "CGT"]
+    assert found.test.places["strand"].tolist() == ["-", "+"]
+    assert found.dropped == {"on N": 1}
 
 
 def test_what_the_genome_does_not_have_is_dropped_and_counted(tmp_path, genome):

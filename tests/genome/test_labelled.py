@@ -145,7 +145,11 @@ def test_tables_of_every_kind(tmp_path, name, mark):
     ("header", "rows", "message"),
     [
         ("name,sequence", ["a,ACGT"], "no column named label or class; it has name, sequence"),
-        ("label,chrom,start,end", ["a,x,1,2"], "no column named sequence; .* need a genome to be cut from"),
+        (
+            "label,chrom,start,end",
+            ["a,x,1,2"],
+            "no column named sequence; .* need a genome to be cut from",
+        ),
         ("label,sequence", [], "nothing but a header"),
         ("label,sequence", ["a,ACGT", ",ACGT"], "line 3: its label is empty"),
         (
@@ -175,6 +179,13 @@ def test_tables_of_every_kind(tmp_path, name, mark):
 def test_tables_that_cannot_be_used(tmp_path, header, rows, message):
     with pytest.raises(InputError, match=f"t.csv.*{message}"):
         read_labelled(table(tmp_path / "t.csv", rows, header), 4, seed=0)
+
+
+@pytest.mark.parametrize("text", ["NA", "nan", "None", "#N/A"])
+def test_a_missing_sequence_is_not_read_as_bases(tmp_path, text):
+    path = table(tmp_path / "t.csv", ["a,ACGT", "b,ACGA", f"a,{text}"])
+    with pytest.raises(InputError, match=r"t.csv, line 4: no sequence"):
+        read_labelled(path, 4, seed=0)
 
 
 def test_files_that_are_no_tables(tmp_path):
@@ -215,6 +226,21 @@ def test_the_window_of_an_interval_lies_around_its_middle_in_one_split(tmp_path,
         "3 of 7 labelled intervals are left out: their windows lie in no split, or are mostly N",
     )
     assert "by hand" in found.how
+
+
+def test_an_interval_of_the_minus_strand_is_reverse_complemented(tmp_path, source):
+    rows = ["a,one,100,120,-", "b,one,20,40,+", "b,one,210,240,-", "a,two,0,20,"]
+    path = table(tmp_path / "t.csv", rows, "label,chrom,start,end,strand")
+    found = read_labelled(path, 20, 0, source)
+    train = found.windows["train"]
+    assert [place[1:] for place in train.locations] == [
+        ("one", 100, 120, "-"),
+        ("one", 20, 40, "+"),
+    ]
+    forward = letters(source[0].tokens("one", 100, 120))
+    assert letters(train.tokens(slice(1))[0]) == forward.translate(_OTHER)[::-1]
+    assert found.windows["valid"].locations[0].strand == "-"
+    assert found.windows["test"].locations[0].strand == "+"
 
 
 @pytest.mark.parametrize(
