@@ -22,7 +22,7 @@ from rich.progress import (
 def bars(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """Yields a function (description, done, all) that moves the bar of that description."""
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),

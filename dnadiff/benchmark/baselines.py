@@ -78,6 +78,7 @@ def places(plan: Plan) -> np.ndarray:
     """
     if plan.places is None:
         raise ValueError("the places of these items are not known")
+    # Contigs so far apart that no interval overlaps one of another contig.
     contig = _CONTIG_STRIDE * pd.factorize(plan.places["chrom"])[0].astype(float)
     return np.stack((contig + plan.places["start"], contig + plan.places["end"]), 1)
 
@@ -143,6 +144,7 @@ def fit_tree(
 
     On one feature a tree is a histogram with fitted edges, so it finds a dependence of any shape.
     """
+    # Large leaves: a tree that follows single items would do worse than the most frequent class.
     leaf = max(1, min(50, len(labels) // 20))
     return DecisionTreeClassifier(min_samples_leaf=leaf, random_state=0).fit(features, labels)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dnadiff.alphabet import DNA
-from dnadiff.benchmark.items import PLACE, SPLITS, Reading, listed
+from dnadiff.benchmark.items import PLACE, SPLITS, Reading, class_of, listed
 from dnadiff.benchmark.tasks import Task
 from dnadiff.errors import InputError
 from dnadiff.genome.fasta import Genome
@@ -85,6 +85,7 @@ def cut(
         )
     _check_references(task, genome)
 
+    # One look-up for each name: tables have up to 100,000 rows on a few dozen contigs.
     contigs = {name: _contig(name, genome.contigs) for name in frame["chrom"].unique()}
     sequences = []
     for chrom, start, end, strand in frame[PLACE].itertuples(index=False, name=None):
@@ -98,7 +99,8 @@ def cut(
 
 def _read_class(path: Path) -> pd.DataFrame:
     """The coordinates of one class, named after its file."""
-    return frame_of(read_table(path).intervals(), path.name.removesuffix(_ENDING))
+    label = class_of(path, path.name.removesuffix(_ENDING))
+    return frame_of(read_table(path).intervals(), label)
 
 
 def _check_references(task: Task, genome: Genome) -> None:
@@ -151,6 +153,7 @@ def _cut_one(
     if not 0 <= start < end <= genome.contigs[contig]:
         return "", "outside of its contig"
     tokens = genome.tokens(contig, start, end, strand)
+    # A genome with gaps would otherwise give other sequences than the benchmark publishes.
     if not DNA.scorable(tokens).all():
         return "", "on N"
     return DNA.decode(tokens), ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+# What Excel, LibreOffice and Google Sheets take for a formula (OWASP, CSV injection).
 _FORMULA = re.compile(r"[=+\-@\t\r]")
-_QUOTED_FORMULA = re.compile(r"'(?='*[=+\-@\t\r])")
+_QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\r]")
+# Not _: names are full of it, and Markdown shows it as it is within a word.
 _MARKDOWN = re.compile(r"([\\`*|<>\[\]])")
 
 
@@ -30,4 +32,4 @@ def csv_cell(text: str) -> str:
 
 def from_csv_cell(text: str) -> str:
     """Undoes `csv_cell`."""
-    return _QUOTED_FORMULA.sub("", text, count=1) if text.startswith("'") else text
+    return text[1:] if _QUOTED_FORMULA.match(text) else text

@@ -15,11 +15,11 @@ from dnadiff.errors import InputError
 from dnadiff.genome.fasta import Genome
 from dnadiff.genome.tables import read_table
 
-_NAME = re.compile(r"(.+)\.(train|test)\.(?:tsv|csv|txt|parquet)(?:\.gz)?", re.IGNORECASE)
+_NAME = re.compile(r"(.+)\.(train|test)\.(?:tsv|csv|parquet)(?:\.gz)?", re.IGNORECASE)
 
 
 def read_flat_tables(root: Path, task: Task, genome: Genome | None) -> Reading | None:
-    """Reads ``root/NAME.{train,test}.{tsv,csv,txt,parquet}[.gz]``, suffixes in any letter case.
+    """Reads ``root/NAME.{train,test}.{tsv,csv,parquet}[.gz]``, suffixes in any letter case.
 
     Args:
         root: the folder of the tables.
@@ -52,6 +52,7 @@ def _paths(root: Path, name: str) -> dict[str, Path]:
     if not root.is_dir():
         return {}
     paths: dict[str, Path] = {}
+    # Sorted, so that an error about two tables names the same one on every file system.
     for path in sorted(root.iterdir()):
         match = _NAME.fullmatch(path.name)
         if match is None or match[1] != name:

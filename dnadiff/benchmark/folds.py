@@ -37,6 +37,7 @@ def groups(sequences: Sequence[str], k: int = 31) -> np.ndarray:
     batches = [*canonical_kmers(sequences, k)]
     kmers = np.concatenate([np.empty(0, np.uint64), *(kmers for kmers, _ in batches)])
     owner = np.concatenate([np.empty(0, np.int64), *(owner for _, owner in batches)])
+    # The lists hold as much as the arrays do: for a large task, gigabytes.
     del batches
 
     # Sorting brings equal k-mers together; it is enough to join each to the next.
@@ -80,6 +81,7 @@ def assign(labels: np.ndarray, components: np.ndarray, folds: int, seed: int) ->
     _, components = np.unique(components, return_inverse=True)
     counts = np.zeros((components.max() + 1, labels.max() + 1))
     np.add.at(counts, (components, labels), 1)
+    # In shares of each class, so that a rare class counts as much as a frequent one.
     share = counts / np.maximum(counts.sum(0), 1)
 
     chance = _chances(len(counts), seed, Draw.ORDER)
@@ -109,6 +111,7 @@ def spread(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     chosen = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
+        # At least one, since every class must be there to fit and to score.
         count = max(1, round(size * len(members) / len(labels)))
         chosen.append(members[np.argsort(chance[members])[:count]])
     return np.sort(np.concatenate(chosen))

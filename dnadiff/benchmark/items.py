@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from dnadiff.alphabet import DNA
+from dnadiff.benchmark.escape import printable
 from dnadiff.benchmark.tasks import Task
 from dnadiff.errors import InputError
 
@@ -83,6 +85,7 @@ def assemble(task: Task, reading: Reading) -> TaskData:
     """
     dropped = Counter(reading.dropped)
     frames = {split: _known(frame, dropped) for split, frame in reading.frames.items()}
+    # After dropping, since a class may have lost all of its sequences.
     present = {split: tuple(sorted(frame["class"].unique())) for split, frame in frames.items()}
     for split, classes in present.items():
         if len(classes) < 2:
@@ -90,6 +93,8 @@ def assemble(task: Task, reading: Reading) -> TaskData:
             lost = _lost(task, dropped, classes)
             raise InputError(f"{reading.source}: {split} has {found}{lost}; two classes are needed")
 
+    # A class id is a position among the names, so that other names in one split would shift the
+    # ids.
     if len(set(present.values())) > 1:
         each = [f"{split} are {', '.join(classes)}" for split, classes in present.items()]
         raise InputError(
@@ -101,6 +106,20 @@ def assemble(task: Task, reading: Reading) -> TaskData:
     return TaskData(
         task.name, classes, items.get("train"), items.get("test"), dict(dropped), reading.source
     )
+
+
+def class_of(path: Path, name: str) -> str:
+    """Returns the name of a class that a folder or file is called by.
+
+    Raises:
+        InputError: if it has a character that cannot be printed.
+    """
+    # Class names go into tables and pages, where an ESC or a line break would be acted upon.
+    if not name.isprintable():
+        raise InputError(
+            f"{printable(path)}: its class has a character that cannot be printed; rename it"
+        )
+    return name
 
 
 def listed(words: Iterable[object]) -> str:

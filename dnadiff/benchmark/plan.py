@@ -82,6 +82,8 @@ def make_plan(
         kept[name] = spread(items.labels, max_items or len(items), seed)
     sequences = [splits[name].sequences[i] for name in splits for i in kept[name]]
     labels = np.concatenate([splits[name].labels[kept[name]] for name in splits])
+    # Groups are found over both splits, so that the notes can say how many test sequences have
+    # relatives in train.
     components = groups(sequences)
 
     state = _state(task, splits, kept)
@@ -103,6 +105,7 @@ def _places(splits: Mapping[str, Items], kept: Mapping[str, np.ndarray]) -> pd.D
     """The places of the kept items of all splits, or None if those of one split are not known."""
     parts = []
     for name, items in splits.items():
+        # A baseline on places must know those of all items, to fit on and to score.
         if items.places is None:
             return None
         parts.append(items.places.iloc[kept[name]])
@@ -111,6 +114,7 @@ def _places(splits: Mapping[str, Items], kept: Mapping[str, np.ndarray]) -> pd.D
 
 def _state(task: Task, splits: Mapping[str, Items], kept: Mapping[str, np.ndarray]) -> str:
     """How the splits compare with the published ones, in a word."""
+    # A sample of a complete split is not the benchmark either.
     if any(len(kept[name]) < len(items) for name, items in splits.items()):
         return "sampled"
     if not task.rows:
@@ -135,6 +139,7 @@ def _counts(
 
 def _overlap(components: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> Iterator[str]:
     """Notes on what shared 31-mers mean for these folds."""
+    # Components are those of `groups`: 0, 1, ... without gaps.
     largest = np.bincount(components).max() / len(components)
     yield f"the largest group of sequences that share 31-mers holds {largest:.1%} of them"
     train_only = fold == TRAIN_ONLY
@@ -159,6 +164,7 @@ def _overlap(components: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> It
 
 def _check(result: Plan, source: str, folds: int) -> None:
     """Refuses empty folds, and training parts that lack a class."""
+    # Fewer folds than asked for: there were not enough groups.
     sound = result.folds in (1, folds)
     for train, test in result.parts():
         missing = len(np.unique(result.labels[train])) < len(result.classes)

@@ -42,6 +42,7 @@ def embeddings(
         chunk = order[first : first + _CHUNK]
         parts.append(_checked(embed([sequences[i] for i in chunk]), len(chunk)))
         progress(min(first + _CHUNK, len(order)), len(order))
+    # The inverse permutation restores the order of the sequences.
     return np.concatenate(parts)[np.argsort(order)]
 
 

@@ -58,6 +58,7 @@ def out_of_fold(plan: Plan, features: np.ndarray, fit: Fit, seed: int) -> np.nda
     Returns:
         (n, K) probabilities, NaN for items that are not scored.
     """
+    # NaN, so that an item that is scored by mistake shows in every metric.
     probabilities = np.full((len(plan.labels), len(plan.classes)), np.nan)
     for train, test in plan.parts():
         fitted = fit(features[train], plan.labels[train], plan.components[train], seed)

@@ -109,6 +109,7 @@ def run(
     missing: dict[str, str] = {}
     with _results_folder(out):
         for task in chosen:
+            # One task that cannot be used should not stop the others, which may take hours.
             try:
                 plan = _planned(task, data, genome, options)
                 baselines = _usable_baselines(task.name, plan, models, options.baselines)
@@ -154,6 +155,7 @@ def _usable_baselines(
 @contextlib.contextmanager
 def _results_folder(out: Path | None) -> Iterator[None]:
     """Checks `out` before the work starts; removes a new folder if the work fails."""
+    # A folder that the user made is left alone, also if it is empty.
     new = out is not None and not out.exists()
     if out is not None:
         empty_folder(out)
@@ -176,6 +178,7 @@ def _evaluated(
 ) -> Iterator[pd.DataFrame]:
     """The rows of every model, then of every baseline."""
     protocol, seed = PROTOCOLS[options.protocol], options.seed
+    # Models first: if one of them fails, no time was spent on baselines.
     for name, model in models.items():
         moved = partial(progress, f"{printable(task)}: {printable(name)}")
         probabilities = protocol.predict(model, plan, seed, moved)
@@ -201,6 +204,7 @@ def _scored(plan: Plan, probabilities: np.ndarray, seed: int) -> pd.DataFrame:
         components=plan.components[scored],
         seed=seed,
     )
+    # Training parts differ in size between folds; the table has one number.
     fitted = round(np.mean([train.size for train, _ in plan.parts()]))
     return rows.assign(
         split=plan.split,
@@ -220,6 +224,7 @@ def _report_missing(missing: Mapping[str, str], *, none_ran: bool) -> None:
     """
     lines = []
     for name, reason in missing.items():
+        # Some reasons begin with the task's name already.
         named = reason if reason.startswith(name) else f"{name}: {reason}"
         lines.append(printable(named))
     layouts = [LAYOUTS] if _NOT_FOUND in missing.values() else []

@@ -17,7 +17,7 @@ LAYOUTS = (
     "package of pip install "
     "'dnadiff[benchmarks]' keeps in ~/.genomic_benchmarks, which is searched if no data folder is "
     "given), or tables "
-    "TASK.{train,test}.{tsv,csv,txt,parquet}[.gz] with the columns label and sequence, or "
+    "TASK.{train,test}.{tsv,csv,parquet}[.gz] with the columns label and sequence, or "
     "coordinates "
     "TASK/{train,test}/CLASS.csv.gz that are cut from a genome"
 )
@@ -43,6 +43,7 @@ def find(task: Task, data: Path | None = None, genome: Genome | None = None) -> 
     """
     root = _root(data)
     folder = _folder(root, task.name)
+    # Text first: it needs no genome, and is exactly what was published.
     reading = (
         read_text_folders(folder)
         or read_flat_tables(root, task, genome)

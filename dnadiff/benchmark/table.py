@@ -34,8 +34,9 @@ Accuracy is the share of right answers (0 to 1), MCC the Matthews correlation (-
 area under the ROC curve (0 to 1; with more than two classes, the mean of each class against the
 rest). In parentheses: 95 % intervals that count groups of sequences which share 31-mers, and not
 single sequences; there are none for fewer than {MIN_COMPONENTS} groups. They hold for the
-classifiers as fitted, and leave out what refitting would change. The protocol `linear` is a logistic regression on frozen
-embeddings; a `baseline` uses no model at all: a model that does not beat them has shown nothing.
+classifiers as fitted, and leave out what refitting would change. The protocol `linear` is a
+logistic regression on frozen embeddings; a `baseline` uses no model at all: a model that does not
+beat them has shown nothing.
 """
 
 
@@ -49,6 +50,7 @@ def write(results: pd.DataFrame, folder: Path) -> None:
         results: rows with COLUMNS; value, low and high are fractions (see `metrics.score`).
         folder: is made if it does not exist.
     """
+    # Only texts are escaped: numbers such as -0.1 must stay numbers.
     safe = results.copy()
     for column in _TEXTS:
         safe[column] = [escape.csv_cell(str(text)) for text in results[column]]
@@ -92,6 +94,7 @@ def markdown(results: pd.DataFrame) -> str:
 
 def heading(task: Task, split: str) -> str:
     """Returns a task's name and split, marked where published numbers are not comparable."""
+    # A user's own task has no published number that it could be mistaken for.
     if split == OFFICIAL or not task.rows:
         return f"{task.name}: {split}"
     return f"{task.name}: {split}, NOT the benchmark's number"
@@ -99,6 +102,7 @@ def heading(task: Task, split: str) -> str:
 
 def _section(task: Task, rows: pd.DataFrame) -> Iterator[str]:
     """The part of the page on one task."""
+    # All rows of a task share split, counts and notes.
     first = rows.iloc[0]
     yield f"## {escape.markdown(heading(task, first['split']))}\n"
     if "inside" in first["split"]:
@@ -166,6 +170,7 @@ def picture(results: pd.DataFrame) -> Figure:
     tasks = [*results.loc[results["metric"] == "accuracy"].groupby("task", sort=False)]
     rows = [len(panel) for _, panel in tasks]
     figure = Figure(figsize=(8, sum(0.3 * count + 1.2 for count in rows)), layout="constrained")
+    # Without pyplot, which would keep the figure in memory and may open a window.
     FigureCanvasAgg(figure)
     ratios = [count + 1 for count in rows]
     axes = figure.subplots(len(tasks), 1, squeeze=False, sharex=True, height_ratios=ratios)[:, 0]
@@ -183,6 +188,7 @@ def picture(results: pd.DataFrame) -> Figure:
 
 def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     """Draws the accuracies on one task."""
+    # Stable, so that models and baselines each keep their order.
     rows = rows.iloc[(rows["protocol"] == BASELINE).argsort(kind="stable")]
     baseline = (rows["protocol"] == BASELINE).to_numpy()
     for height, (_, row) in enumerate(rows.iterrows()):
@@ -194,6 +200,7 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     names = zip(rows["model"], rows["protocol"], strict=True)
     labels = [escape.printable(f"{model} ({protocol})") for model, protocol in names]
     ax.set_yticks(range(len(rows)), labels, parse_math=False)
+    # The first row on top, as in the table.
     ax.invert_yaxis()
     ax.set_xlim(right=1)
     ax.grid(axis="x", color="0.9")

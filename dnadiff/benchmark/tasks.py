@@ -71,11 +71,13 @@ def registry() -> dict[str, Task]:
     references = {name: Reference(name, **entry) for name, entry in shipped["references"].items()}
     tasks = {}
     for name, entry in shipped["tasks"].items():
+        # Sorted, since a class id is a position among the sorted names.
+        classes = {}
+        for label, reference in sorted(entry["classes"].items()):
+            classes[label] = references[reference]
         tasks[name] = Task(
             name=name,
-            classes={
-                label: references[entry["classes"][label]] for label in sorted(entry["classes"])
-            },
+            classes=classes,
             rows=entry["rows"],
             length=entry["length"],
             faults=tuple(entry.get("faults", ())),
@@ -98,11 +100,14 @@ def resolve(names: Iterable[str], own: Iterable[str] = ()) -> list[Task]:
         UsageError: for a name that nothing matches, with the nearest that are known; if there are
             no names.
     """
+    # The registry takes precedence: what is known of a published task holds for a user's copy of
+    # it.
     known = {name: Task(name) for name in own} | registry()
     chosen = [known[match] for name in names for match in _matches(name, sorted(known))]
     if not chosen:
         every = printable(", ".join(sorted(known)))
         raise UsageError(f"no task was named; choose among {every}, or all")
+    # Two names may stand for the same task; it runs once, where it came first.
     return list({task.name: task for task in chosen}.values())
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dnadiff.benchmark.escape import printable
-from dnadiff.benchmark.items import SPLITS, Reading
+from dnadiff.benchmark.items import SPLITS, Reading, class_of
 from dnadiff.errors import InputError
 from dnadiff.genome.tables import upper_dna
 
@@ -35,16 +34,12 @@ def _class_folders(split: Path) -> list[Path]:
     if not split.is_dir():
         return []
     folders = [path for path in split.iterdir() if path.is_dir()]
+    # Hidden folders are made by programs, e.g. .ipynb_checkpoints.
     return sorted(path for path in folders if not path.name.startswith("."))
 
 
 def _read_class(folder: Path) -> pd.DataFrame:
     """Class and sequence of each file of one class."""
-    if not folder.name.isprintable():
-        raise InputError(
-            f"{printable(folder)}: the class has a character that cannot be printed; rename the "
-            "folder"
-        )
     files = sorted(folder.glob("*.txt"))
     if not files:
         raise InputError(
@@ -52,9 +47,10 @@ def _read_class(folder: Path) -> pd.DataFrame:
         )
     texts = []
     for path in files:
+        # Bytes that are no text become a character that the check below names with its position.
         text = path.read_text(encoding="utf-8-sig", errors="replace")
         texts.append("".join(text.split()))
         if not texts[-1]:
             raise InputError(f"{path}: empty sequence; fill it in or remove it")
     sequences = upper_dna(texts, lambda row: str(files[row]))
-    return pd.DataFrame({"class": folder.name, "sequence": sequences})
+    return pd.DataFrame({"class": class_of(folder, folder.name), "sequence": sequences})

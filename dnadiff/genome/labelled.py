@@ -84,6 +84,7 @@ class LabelledWindows:
 
         A smaller sample is the beginning of a larger one, so that results for both can be compared.
         """
+        # Sorting by a random number that does not depend on `count` makes samples nested.
         chance = uniform(self.seed, Stream.EVAL, torch.arange(self.windows), 1)[:, 0]
         rows = chance.argsort(stable=True)[:count]
         locations = [self.locations[row] for row in rows.tolist()]
@@ -164,6 +165,7 @@ def read_labelled(
         rows, notes = _of_intervals(table, labels, length, *source)
         how = f"intervals of {source[0].name}, {source[1].how}"
 
+    # Of all rows, also those left out: a class then keeps its id with another window or genome.
     names = tuple(sorted(set(labels)))
     if len(names) < 2:
         raise InputError(
@@ -182,6 +184,7 @@ def read_labelled(
 
 def fingerprint(tokens: Tensor) -> bytes:
     """Returns a SHA-256 of a sequence, token ids (L,), that is the same for both strands."""
+    # The smaller of the two strands is the same whichever of them is given.
     strands = tokens, DNA.reverse_complement(tokens)
     smaller = min(strand.to(torch.uint8).numpy().tobytes() for strand in strands)
     return hashlib.sha256(smaller).digest()
@@ -209,6 +212,7 @@ def _of_sequences(table: Table, labels: list[str], length: int) -> tuple[list[_R
 
         start = max(len(tokens) - length, 0) // 2
         window = tokens[start : start + length]
+        # Padding is at the end, where every objective ignores it.
         padding = torch.full((length - len(window),), DNA.pad_id)
         padded = torch.cat([window, padding]).to(torch.uint8)
 
@@ -243,6 +247,7 @@ def _notes(sizes: list[int], length: int, *, hashed: bool) -> list[str]:
 
 def _hashed_split(tokens: Tensor) -> str:
     """The split of a sequence in a table without a column for it."""
+    # Equal sequences and opposite strands have one fingerprint, so that no copy is held out.
     remainder = int.from_bytes(fingerprint(tokens), "big") % 10
     return {0: "test", 1: "valid"}.get(remainder, "train")
 
@@ -286,6 +291,7 @@ def _window(where: str, given: StrandedInterval, length: int, genome: Genome) ->
         genome.flat(interval)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
+    # Windows have one length, so that one near the end of a contig is moved, not cut.
     size = genome.contigs[interval.chrom]
     if size < length:
         return None

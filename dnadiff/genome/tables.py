@@ -96,6 +96,8 @@ class Table:
             InputError: if there is no such column, or naming the line of a name that is missing or
                 cannot be printed.
         """
+        # Names are printed, in tables, FASTA headers and file names; a tab or ESC would break
+        # those.
         labels = list(self._column("label"))
         for row, label in enumerate(labels):
             if not label:
@@ -180,6 +182,7 @@ class Table:
         for cell in (start, end):
             if not _INTEGER.fullmatch(cell):
                 raise InputError(f"{self.where(row)}: {cell!r} is not an integer coordinate")
+        # No strand is the forward one, as for a BED line without a sixth column.
         strand = "+" if strand.lower() in _NO_STRAND else strand
         if strand not in ("+", "-"):
             raise InputError(
@@ -253,6 +256,7 @@ def _read_text(path: Path) -> Table:
                     f"{len(names)} columns; "
                     "write one cell for each"
                 )
+            # Only the wanted cells are kept: other columns may be long.
             numbers.append(number)
             for name, place in wanted.items():
                 columns[name].append(cells[place])
@@ -264,6 +268,7 @@ def _read_text(path: Path) -> Table:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The number and the cells of each line that is not empty; the first is the header."""
+    # Empty lines before the header are skipped here: the header must be seen to know the separator.
     source = lines(path, "CSV, TSV or Parquet")
     header, number = "", 0
     for header in source:
@@ -291,6 +296,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 "quotation mark"
             )
         last = number
+        # Lines of separators alone are what a spreadsheet writes for empty rows.
         stripped = [cell.strip() for cell in cells]
         if any(stripped):
             yield number, stripped
@@ -319,6 +325,7 @@ def _names(path: Path, number: int, cells: Iterable[str]) -> tuple[str, ...]:
 def _wanted(names: tuple[str, ...]) -> dict[str, int]:
     """Column of `SYNONYMS` -> its place among `names`, for those that are there."""
     wanted = {}
+    # Several synonyms may be there, e.g. label and class: the order of SYNONYMS decides.
     for column, synonyms in SYNONYMS.items():
         found = [name for name in synonyms if name in names]
         if found:
@@ -350,6 +357,7 @@ def _read_parquet(path: Path) -> Table:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read as Parquet ({reason}); is it whole?") from error
 
+    # Not by pandas: it would turn integers into floats where a value is missing, and 1 into "1.0".
     names = _names(path, 1, read.column_names)
     if not read.num_rows:
         raise InputError(f"{path}: no rows in it; add some, or remove the file")
@@ -361,6 +369,7 @@ def _read_parquet(path: Path) -> Table:
 
 def _as_text(value: object) -> str:
     """A cell of Parquet as text; "" for null and for NaN, which pandas writes for null."""
+    # NaN is the one value that differs from itself.
     if value is None or value != value:
         return ""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value).strip()

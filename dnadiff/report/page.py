@@ -90,6 +90,7 @@ def _finalize(value: object) -> object:
 
 def _section(path: Path) -> _Section:
     """The part of the page on one path, by what it is."""
+    # metrics.csv is written from the first step on, so that a running run can be shown.
     if (path / "metrics.csv").is_file():
         return _run(path)
     if path.name.lower().endswith(".csv") and path.is_file():
@@ -162,6 +163,7 @@ def _samples(path: Path) -> _Section:
         f"{len(records):,} sequences of {min(lengths):,} to {max(lengths):,} bases.",
     )
     section.add_figure(plots.composition(sequences), "Composition of the sequences.")
+    # The beginnings of a few records: a page with all of them could be gigabytes.
     shown = []
     for record, sequence in zip(records[:_SHOWN_RECORDS], sequences, strict=False):
         dots = "..." if len(sequence) > _SHOWN_BASES else ""
@@ -180,6 +182,7 @@ def _benchmark(path: Path) -> _Section:
         section.add(
             "paragraph", f"{split}; {rows.n_test.iloc[0]:,} sequences scored{_groups(rows)}."
         )
+        # A column for each metric, models in the order of the table.
         wide = rows.pivot_table(
             index=["model", "protocol"], columns="metric", values="value", sort=False
         )

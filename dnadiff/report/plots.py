@@ -31,6 +31,7 @@ def training_curve(
     """
     figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     axes = figure.subplots()
+    # A row of metrics.csv has the training loss, the valid bound, or both.
     train = metrics.dropna(subset=["train_nats_per_base"])
     valid = metrics.dropna(subset=["valid_nats_per_base"])
     axes.plot(
@@ -65,8 +66,10 @@ def window_bounds(bounds: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(8.5, 2.8), layout="constrained")
     axes = figure.subplots()
+    # A window of N alone has no bases to divide by.
     known = bounds[bounds.bases > 0]
     per_base = known.nats / known.bases
+    # The same bins for both splits, so that they can be compared.
     bins = np.histogram_bin_edges(per_base, 40).tolist()
     for split, colour in (("valid", VALID), ("test", TEST)):
         chosen = per_base[known.split == split]

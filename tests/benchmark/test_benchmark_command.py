@@ -48,7 +48,7 @@ def test_baselines_alone_need_no_model(here, given, expected):
 
 
 def test_without_baselines_or_a_checkpoint_there_must_be_a_run(here):
-    with pytest.raises(InputError, match="no model under ./runs"):
+    with pytest.raises(InputError, match=r"no model under ./runs"):
         benchmark(["mine"], data="tasks", out="out", quiet=True)
 
 

@@ -19,28 +19,28 @@ def test_cells_are_restored_and_never_begin_a_formula(text):
     assert csv_cell(text)[:1] not in tuple("=+-@\t\r")
 
 
-def test_what_is_shown_by_hand():
+def test_escapes_by_hand():
     assert printable("a\x1b[2Jb\n é") == r"a\x1b[2Jb\n é"
     assert markdown("a|b<i>\n") == r"a\|b\<i\>\\n"
     assert csv_cell("=1+1") == "'=1+1" and csv_cell("a=1") == "a=1" and csv_cell("'a") == "'a"
 
 
-EVIL = "=HYPERLINK(1)\x1b[31m|<b>$x"
+DANGEROUS = "=HYPERLINK(1)\x1b[31m|<b>$x"
 
 
 @pytest.fixture
 def results(tmp_path):
     content = {"a": ["ACGT"] * 9, "b": ["GGCC"] * 9}
     write_texts(tmp_path / "data", "mine", {"train": content, "test": content})
-    models = {EVIL: lambda sequences: [[s.count("A")] for s in sequences]}
+    models = {DANGEROUS: lambda sequences: [[s.count("A")] for s in sequences]}
     options = Options(baselines=["gc"])
     return run(["mine"], models, options, data=tmp_path / "data", out=tmp_path / "out")
 
 
-def test_a_model_with_an_evil_name(results, tmp_path):
+def test_a_model_with_a_dangerous_name(results, tmp_path):
     raw = (tmp_path / "out" / "results.csv").read_text()
     assert "'=HYPERLINK" in raw and ",=HYPERLINK" not in raw
-    assert table.read(tmp_path / "out" / "results.csv")["model"][0] == EVIL
+    assert table.read(tmp_path / "out" / "results.csv")["model"][0] == DANGEROUS
     page = (tmp_path / "out" / "results.md").read_text()
     assert "\x1b" not in page and "<b>" not in page.replace("\\<b\\>", "")
     assert r"| =HYPERLINK(1)\\x1b\[31m\|\<b\>$x | linear |" in page
@@ -56,7 +56,7 @@ def test_results_without_a_number_of_groups_are_still_shown(results, tmp_path):
 
 def test_a_class_that_cannot_be_printed_is_refused(tmp_path):
     write_texts(tmp_path, "mine", {"train": {"a": ["ACGT"], "b\x1b[2J": ["ACGA"]}})
-    with pytest.raises(InputError, match=r"b\\x1b\[2J: the class has a character") as raised:
+    with pytest.raises(InputError, match=r"b\\x1b\[2J: its class has a character") as raised:
         run(["mine"], {}, data=tmp_path)
     assert str(raised.value).isprintable()
 

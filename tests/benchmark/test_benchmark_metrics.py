@@ -24,7 +24,7 @@ def predictions(request):
     return labels, probabilities / probabilities.sum(1, keepdims=True)
 
 
-def test_values_are_scikit_learns(predictions):
+def test_values_equal_those_of_scikit_learn(predictions):
     labels, probabilities = predictions
     said = probabilities.argmax(1)
     got = values(labels, probabilities)
@@ -67,7 +67,7 @@ def width(labels, probabilities, **kwargs):
     return rows.loc["accuracy", "high"] - rows.loc["accuracy", "low"]
 
 
-def test_intervals_are_as_wide_as_theory_has_them():
+def test_intervals_have_the_binomial_width():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 1500)
     probabilities = two(np.where(rng.random(1500) < 0.8, labels, 1 - labels))

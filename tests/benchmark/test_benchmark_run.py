@@ -34,9 +34,9 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-def test_models_and_baselines_stand_in_one_tidy_table(folder):
-    told = []
-    results = run(["both"], {"a": threes}, data=folder, progress=lambda *state: told.append(state))
+def test_models_and_baselines_are_in_one_tidy_table(folder):
+    calls = []
+    results = run(["both"], {"a": threes}, data=folder, progress=lambda *state: calls.append(state))
     assert list(results.columns) == list(table.COLUMNS)
     assert results["model"].unique().tolist() == ["a", "majority", "length", "gc", "kmer"]
     assert results["protocol"].unique().tolist() == ["linear", "baseline"]
@@ -45,7 +45,7 @@ def test_models_and_baselines_stand_in_one_tidy_table(folder):
     assert results["split"].unique().tolist() == ["given train and test"]
     accuracy = results[results["metric"] == "accuracy"].set_index("model")["value"]
     assert accuracy["a"] > 0.8 and accuracy["gc"] > 0.8 and accuracy["majority"] == 0.5
-    assert told == [("both: a", 120, 120), *(("both: baselines", i, 4) for i in (1, 2, 3, 4))]
+    assert calls == [("both: a", 120, 120), *(("both: baselines", i, 4) for i in (1, 2, 3, 4))]
 
 
 def test_the_same_seed_gives_the_same_table(folder):
@@ -78,9 +78,9 @@ def test_if_none_ran_that_is_an_error_of_one_line(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(
         InputError, match=r"no task could run; human_enhancers_cohn: not found; a data folder"
-    ) as told:
+    ) as raised:
         run(["human_enhancers_c"], {}, data=tmp_path / "data", out=tmp_path / "out")
-    assert not isinstance(told.value, UsageError) and "\n" not in str(told.value)
+    assert not isinstance(raised.value, UsageError) and "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -113,7 +113,7 @@ def test_wrong_usage(folder, changes, message):
         run(tasks, {}, Options(**changes), data=folder)
 
 
-def test_an_out_that_is_taken_stops_before_the_work(folder, tmp_path):
+def test_a_full_output_folder_is_refused_before_the_work(folder, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="not empty"):
@@ -144,8 +144,8 @@ def test_the_page_says_what_its_numbers_are(folder, tmp_path):
     page = (tmp_path / "out" / "results.md").read_text()
     assert "## both: given train and test\n" in page
     assert (
-        "## human_enhancers_cohn: 5 grouped folds inside the incomplete test split, NOT the benchmark's number"
-        in page
+        "## human_enhancers_cohn: 5 grouped folds inside the incomplete test split, NOT the "
+        "benchmark's number" in page
     )
     assert "test has 80 of the 6,948 published sequences" in page
     assert (
@@ -189,7 +189,7 @@ def test_only_the_complete_official_split_is_the_benchmarks():
     )
 
 
-def test_undefined_numbers_are_told_as_such():
+def test_undefined_numbers_are_marked():
     page = table.markdown(rows(OFFICIAL))
     assert "| m | linear | 0.500 (0.400 to 0.600) | 0.000 (no interval) | undefined |" in page
     assert "* a note\n* another\n" in page
@@ -208,7 +208,7 @@ def test_the_picture_sets_models_apart_and_leaves_pyplot_alone(monkeypatch):
     )  # model, baseline, and the line between
 
 
-def test_real_sequences_are_told_apart_by_kmers_better_than_by_gc(shared_data):
+def test_kmers_beat_gc_on_real_sequences(shared_data):
     sequences = shared_data / "genomic_benchmarks" / "sequences"
     results = run(["human_nontata"], {}, Options(max_items=2500), data=sequences)
     assert results["split"].unique().tolist() == ["5 grouped folds inside the sampled test split"]

@@ -160,11 +160,11 @@ BAD = {
 
 
 @pytest.mark.parametrize(("write", "message"), BAD.values(), ids=BAD.keys())
-def test_what_cannot_be_used_is_told_in_one_line(tmp_path, write, message):
+def test_what_cannot_be_used_is_an_error_of_one_line(tmp_path, write, message):
     write(tmp_path)
-    with pytest.raises(InputError, match=message) as told:
+    with pytest.raises(InputError, match=message) as raised:
         find(MINE, tmp_path)
-    assert "\n" not in str(told.value) and str(tmp_path) in str(told.value)
+    assert "\n" not in str(raised.value) and str(tmp_path) in str(raised.value)
 
 
 def test_data_may_be_the_tasks_own_folder(tmp_path):
@@ -191,7 +191,7 @@ def test_own_names_are_those_of_folders_and_tables(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "message"), [("none", "no such folder"), ("file", "is a file")])
-def test_data_that_is_no_folder(tmp_path, name, message):
+def test_data_must_be_a_folder(tmp_path, name, message):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=message):
         find(MINE, tmp_path / name)

@@ -40,14 +40,14 @@ def dealt(tmp_path_factory):
     )
 
 
-def test_both_strands_are_dealt_to_one_split():
+def test_both_strands_are_in_one_split():
     texts = random_texts(300, 15, seed=4)
     opposite = [text.translate(_OTHER)[::-1] for text in texts]
     splits = [_hashed_split(torch.from_numpy(DNA.encode(text))) for text in texts]
     assert splits == [_hashed_split(torch.from_numpy(DNA.encode(text))) for text in opposite]
 
 
-def test_sequences_are_dealt_eight_to_one_to_one(dealt):
+def test_sequences_are_split_eight_to_one_to_one(dealt):
     texts, found = dealt
     assert found.names == ("a", "b")
     sizes = [found.windows[split].windows for split in ("train", "valid", "test")]
@@ -76,7 +76,7 @@ def test_a_window_keeps_its_label_and_its_line(dealt):
             )
 
 
-def test_windows_are_drawn_alike_often_on_either_strand_as_a_function_of_their_number(dealt):
+def test_windows_are_drawn_uniformly_on_both_strands_as_a_function_of_their_number(dealt):
     windows = dealt[1].windows["valid"]
     tokens, weight, label = windows.draw(torch.arange(20_000))
     assert weight is None
@@ -129,11 +129,15 @@ def test_long_sequences_are_cut_to_their_middle_and_short_ones_padded(tmp_path):
     ("name", "mark"), [("t.tsv", "\t"), ("t.csv.gz", ","), ("t.tsv.gz", "\t"), ("t.csv", ",")]
 )
 def test_tables_of_every_kind(tmp_path, name, mark):
-    text = "\n".join(
-        mark.join(row)
-        for row in [("Class", "id", "Sequence", "split"), ("on", "1", "ACGT", "train"), ("", "", "", ""),
-                    ("off", "2", "GGGG", "train"), ("on", "3", "AAAA", "val"), ("on", "4", "ACGA", "test")]
-    )  # fmt: skip
+    rows = [
+        ("Class", "id", "Sequence", "split"),
+        ("on", "1", "ACGT", "train"),
+        ("", "", "", ""),
+        ("off", "2", "GGGG", "train"),
+        ("on", "3", "AAAA", "val"),
+        ("on", "4", "ACGA", "test"),
+    ]
+    text = "\n".join(mark.join(row) for row in rows)
     path = tmp_path / name
     path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
     found = read_labelled(path, 4, seed=0)
@@ -188,7 +192,7 @@ def test_a_missing_sequence_is_not_read_as_bases(tmp_path, text):
         read_labelled(path, 4, seed=0)
 
 
-def test_files_that_are_no_tables(tmp_path):
+def test_files_that_cannot_be_read_as_tables(tmp_path):
     with pytest.raises(InputError, match=r"none.csv: No such file"):
         read_labelled(tmp_path / "none.csv", 4, seed=0)
     (tmp_path / "empty.csv").write_text("")
@@ -275,7 +279,7 @@ def test_a_split_column_must_agree_with_the_genome(tmp_path, source):
     st.integers(0, 60),
     st.integers(1, 12),
 )
-def test_the_owner_of_a_window_is_found_as_by_looking_everywhere(cuts, owners, chrom, start, size):
+def test_the_owner_of_a_window_equals_that_by_exhaustive_search(cuts, owners, chrom, start, size):
     cuts = sorted(cuts)
     made = {split: [] for split in ("train", "valid", "test")}
     for (one, low), (other, high), owner in zip(cuts, cuts[1:], owners, strict=False):

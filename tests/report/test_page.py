@@ -94,7 +94,7 @@ def test_the_curve_has_its_levels():
     assert any(label.startswith("test bound 1.3000 ± 0.0100") for label in levels)
 
 
-def test_composition_counts_letters():
-    letters, spread = plots.composition(["AACG", "TTTT"]).axes
-    assert [patch.get_height() for patch in letters.patches] == [0.25, 0.125, 0.125, 0.5]
+def test_composition_counts_bases():
+    bases, spread = plots.composition(["AACG", "TTTT"]).axes
+    assert [patch.get_height() for patch in bases.patches] == [0.25, 0.125, 0.125, 0.5]
     assert sum(patch.get_height() for patch in spread.patches) == 2
