@@ -46,7 +46,8 @@ def lengths(sequences: Sequence[str]) -> np.ndarray:
 
 def gc(sequences: Sequence[str]) -> np.ndarray:
     """Returns (n, 1): share of G and C among the known bases; 0 if none is known."""
-    counts = np.array([[sequence.count(base) for base in "GCAT"] for sequence in sequences], float)
+    rows = [list(map(sequence.count, "GCAT")) for sequence in sequences]
+    counts = np.array(rows, float)
     total = counts.sum(1, keepdims=True)
     return counts[:, :2].sum(1, keepdims=True) / np.maximum(total, 1)
 

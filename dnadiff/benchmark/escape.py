@@ -13,7 +13,12 @@ _MARKDOWN = re.compile(r"([\\`*|<>\[\]])")
 
 def printable(text: object) -> str:
     """Replaces characters that cannot be printed, such as ESC or a line end, by escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+    text = str(text)
+    if text.isprintable():
+        return text
+    # ascii() quotes what it escapes, hence the slice.
+    parts = [part if part.isprintable() else ascii(part)[1:-1] for part in text]
+    return "".join(parts)
 
 
 def markdown(text: object) -> str:

@@ -55,6 +55,7 @@ def benchmark(
     every = not baselines or "all" in baselines
     chosen = tuple(BASELINES) if every or baselines is None else tuple(baselines)
     options = Options(protocol, chosen, folds, max_items, seed)
+    # Whoever names baselines and no checkpoint wants the baselines alone.
     if checkpoint:
         paths = [Path(path) for path in checkpoint]
     elif baselines is None:
@@ -64,13 +65,16 @@ def benchmark(
     models = dict(zip(_names(paths), map(load, paths), strict=True))
 
     folder = Path(out or f"benchmark-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
+    embed = {name: model.embed for name, model in models.items()}
+    data_folder = None if data is None else Path(data)
+    reference = None if genome is None else Genome.open(genome)
     with bars(quiet=quiet) as progress:
         results = run(
             task,
-            {name: model.embed for name, model in models.items()},
+            embed,
             options,
-            data=None if data is None else Path(data),
-            genome=None if genome is None else Genome.open(genome),
+            data=data_folder,
+            genome=reference,
             out=folder,
             progress=progress,
         )
@@ -80,7 +84,10 @@ def benchmark(
 
 def _names(paths: list[Path]) -> list[str]:
     """The model names for the table: folder names, or whole paths where several are equal."""
-    short = [path.parent.name if path.name == "model" else path.name for path in paths]
+    short = []
+    for path in paths:
+        # RUN/model is the model of RUN.
+        short.append(path.parent.name if path.name == "model" else path.name)
     count = Counter(short)
     names = []
     for path, name in zip(paths, short, strict=True):

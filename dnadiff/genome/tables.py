@@ -9,11 +9,11 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dnadiff.alphabet import DNA
 from dnadiff.errors import InputError
@@ -34,7 +34,7 @@ SYNONYMS = {
 
 _INTERVAL = ("chrom", "start", "end")
 _MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "none", "null"}
-_NO_STRAND = _MISSING | {"."}  # BED writes a point where there is no strand
+_NO_STRAND = _MISSING | {"."}  # BED writes a full stop where there is no strand
 _BOM = "\ufeff"
 _MAX_CELL = 2**31 - 1  # characters; longer than any chromosome
 _NOT_DNA = re.compile(f"[^{DNA.letters}{''.join(DNA.ambiguity)}]")
@@ -216,7 +216,7 @@ def read_table(path: str | Path) -> Table:
     return _read_text(path)
 
 
-def upper_dna(sequences: Iterable[str], where: Any) -> list[str]:
+def upper_dna(sequences: Iterable[str], where: Callable[[int], str]) -> list[str]:
     """Returns sequences in upper case.
 
     Args:

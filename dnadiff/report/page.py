@@ -104,6 +104,7 @@ def _run(folder: Path) -> _Section:
     """Curve, bounds and settings of a run, as far as it has got."""
     section = _Section(f"Run {folder}")
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else None
+    # summary.json is written at the end.
     if summary is None:
         section.add("note", "This run is not finished: there are no final bounds yet.")
     else:
