@@ -45,7 +45,7 @@ def score(
     1998) on the metric scaled to 0..1. Near 0 and 1 a percentile bootstrap covers too little, since
     resamples repeat the few wrong answers that there are. Simulated for accuracies of 0.6, 0.9 and
     0.98, 20, 50 and 200 components of 1, 5, 20 or log-normally many items or with half of the items
-    in one, and correlations of 0, 0.3 and 1 within them, this interval covers 0.945 to 1; it is
+    in one, and correlations of 0, 0.3 and 1 within them, this interval covers 0.935 to 1; it is
     conservative where wrong answers are few or one component is large.
 
     Intervals are NaN below MIN_COMPONENTS components (for mcc and auroc: components that hold the
