@@ -1,4 +1,4 @@
-"""What needs no model: the commonest class, the length, the GC content, short k-mers, the place in the genome."""
+"""Baselines without a model: class frequency, length, GC, short k-mers, place in the genome."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from dnadiff.benchmark.plan import Plan
 from dnadiff.benchmark.protocol import Classifier, Fit
 
 KMER = 5
-_AXIS = 1e10  # bases from the beginning of one contig to that of the next; more than any contig has
+_CONTIG_STRIDE = (
+    1e10  # bases from the beginning of one contig to that of the next; more than any contig has
+)
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Features of an item by itself, and the classifier that is fitted to them.
+    """Features of an item alone, and the classifier that is fitted to them.
 
     Attributes:
         features: a plan of n items -> (n, d).
-        fit: the classifier.
+        fit: fits the classifier.
         description: what it is, for the table.
-        needs_places: whether it can only be had where the items' coordinates are known.
+        needs_places: whether it can be fitted only where the items' coordinates are known.
     """
 
     features: Callable[[Plan], np.ndarray]
@@ -38,27 +40,30 @@ class Baseline:
 
 
 def lengths(sequences: Sequence[str]) -> np.ndarray:
-    """(n, 1): length in bases."""
+    """Returns (n, 1): length in bases."""
     return np.array([[len(sequence)] for sequence in sequences], float)
 
 
 def gc(sequences: Sequence[str]) -> np.ndarray:
-    """(n, 1): share of G and C among the known bases."""
-    counts = np.array([[sequence.count(base) for base in "GCAT"] for sequence in sequences], float)
-    return counts[:, :2].sum(1, keepdims=True) / np.maximum(counts.sum(1, keepdims=True), 1)
+    """Returns (n, 1): share of G and C among the known bases; 0 if none is known."""
+    rows = [list(map(sequence.count, "GCAT")) for sequence in sequences]
+    counts = np.array(rows, float)
+    total = counts.sum(1, keepdims=True)
+    return counts[:, :2].sum(1, keepdims=True) / np.maximum(total, 1)
 
 
 def kmer_frequencies(sequences: Sequence[str], k: int = KMER) -> np.ndarray:
-    """(n, d) float32: share of each canonical k-mer among the sequence's k-mers, zero if it has none.
+    """Returns (n, d) float32: the share of each canonical k-mer; zeros for sequences without any.
 
-    d is 512 for k = 5. That k was fixed, not tuned: 4 and 6 do no better on human_enhancers_cohn and
-    human_nontata_promoters.
+    d is 512 for k = 5. That k was fixed, not tuned: 4 and 6 do no better on human_enhancers_cohn
+    and human_nontata_promoters.
     """
     batches = [*canonical_kmers(sequences, k)]
     names = np.unique(np.concatenate([kmers for kmers, _ in batches]))
     frequencies = np.zeros((len(sequences), max(1, names.size)), np.float32)
     for kmers, owner in batches:
         if owner.size:
+            # One cell for each sequence of the batch and each k-mer, counted in one pass.
             first, after = owner[0], owner[-1] + 1
             cells = (owner - first) * names.size + np.searchsorted(names, kmers)
             counts = np.bincount(cells, minlength=(after - first) * names.size)
@@ -67,19 +72,20 @@ def kmer_frequencies(sequences: Sequence[str], k: int = KMER) -> np.ndarray:
 
 
 def places(plan: Plan) -> np.ndarray:
-    """(n, 2): start and end of each item on an axis that has the contigs after one another.
+    """Returns (n, 2): start and end of each item, on an axis where contigs follow each other.
 
     Raises:
-        ValueError: if the plan does not know the items' places.
+        ValueError: if the plan has no places.
     """
     if plan.places is None:
         raise ValueError("the places of these items are not known")
-    contig = _AXIS * pd.factorize(plan.places["chrom"])[0].astype(float)
+    # Contigs so far apart that no interval overlaps one of another contig.
+    contig = _CONTIG_STRIDE * pd.factorize(plan.places["chrom"])[0].astype(float)
     return np.stack((contig + plan.places["start"], contig + plan.places["end"]), 1)
 
 
 class Lookup:
-    """Tells the class of a place from the training items that overlap it: what a model could do by heart.
+    """Predicts classes from overlapping training items: what memorisation alone achieves.
 
     Args:
         places: (n, 2) start and end, as `places` gives them.
@@ -91,19 +97,23 @@ class Lookup:
         self._starts, self._ends = places[order].T
         self._one_hot = np.eye(labels.max() + 1)[labels[order]]
         self._longest = (self._ends - self._starts).max()
-        # What to say of a place that nothing overlaps: the classes of the training items that no other one overlaps.
-        others = self._shared(places[order]) - self._one_hot * (self._ends - self._starts)[:, None]
+        # A place that nothing overlaps gets the classes of the training items that no other one
+        # overlaps.
+        own = self._one_hot * (self._ends - self._starts)[:, None]
+        others = self._shared(places[order]) - own
         alone = self._one_hot[~others.any(1)]
         self._otherwise = (alone if len(alone) else self._one_hot).mean(0)
 
     def predict_proba(self, places: np.ndarray) -> np.ndarray:
-        """(m, K) shares of the classes among the training items that overlap each place (m, 2), by shared bases."""
+        """Returns class shares (m, K) among the bases that places (m, 2) have in training items."""
         shared = self._shared(places)
         total = shared.sum(1, keepdims=True)
         return np.where(total, shared / np.maximum(total, 1), self._otherwise)
 
     def _shared(self, places: np.ndarray) -> np.ndarray:
         """(m, K) bases that each place shares with the training items of each class."""
+        # Items are sorted by start: one that overlaps a place starts before its end, and at most
+        # the longest item's length before its start.
         shared = np.zeros((len(places), self._one_hot.shape[1]))
         first = np.searchsorted(self._starts, places[:, 0] - self._longest)
         last = np.searchsorted(self._starts, places[:, 1])
@@ -117,24 +127,25 @@ class Lookup:
 def fit_lookup(
     features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int
 ) -> Classifier:
-    """A table of the training items' places."""
+    """Fits a `Lookup` to the places of training items."""
     return Lookup(features, labels)
 
 
 def fit_prior(
     features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int
 ) -> Classifier:
-    """The shares of the classes among the training items."""
+    """Fits a classifier that predicts the shares of the classes among the training items."""
     return DummyClassifier(strategy="prior").fit(features, labels)
 
 
 def fit_tree(
     features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int
 ) -> Classifier:
-    """A decision tree with leaves of 50 items or more (of a twentieth of the items, if they are few).
+    """Fits a decision tree with leaves of 50 items or more, or of a twentieth of few items.
 
-    On one feature that is a histogram with edges where they serve best, so no shape of dependence escapes it.
+    On one feature a tree is a histogram with fitted edges, so it finds a dependence of any shape.
     """
+    # Large leaves: a tree that follows single items would do worse than the most frequent class.
     leaf = max(1, min(50, len(labels) // 20))
     return DecisionTreeClassifier(min_samples_leaf=leaf, random_state=0).fit(features, labels)
 
@@ -142,7 +153,7 @@ def fit_tree(
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         "majority": Baseline(
-            lambda plan: np.zeros((len(plan.labels), 1)), fit_prior, "the commonest class"
+            lambda plan: np.zeros((len(plan.labels), 1)), fit_prior, "the most frequent class"
         ),
         "length": Baseline(
             lambda plan: lengths(plan.sequences),
@@ -158,7 +169,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
             f"logistic regression on canonical {KMER}-mer frequencies",
         ),
         "chromosome": Baseline(
-            lambda plan: places(plan)[:, :1] // _AXIS,
+            lambda plan: places(plan)[:, :1] // _CONTIG_STRIDE,
             fit_tree,
             "a decision tree on the chromosome",
             needs_places=True,

@@ -1,4 +1,4 @@
-"""k-mers of many sequences at once, each the same for both strands."""
+"""Canonical k-mers of many sequences at once, which are the same for both strands."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import numpy as np
 from dnadiff.alphabet import DNA
 
 _BATCH_BASES = 1 << 22
-_COMPLEMENT = np.array([DNA.complement_ids[i] - DNA.first_id for i in DNA.ids])
 
 
 def canonical_kmers(sequences: Sequence[str], k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The canonical k-mers of `sequences`, some millions of bases at a time.
+    """Yields the canonical k-mers of `sequences`, some millions of bases at a time.
 
-    A k-mer is read as a number with one digit for each base; the canonical one is the smaller of it and its reverse
-    complement. k-mers with a letter that is not a base are left out.
+    A k-mer is read as a number with one digit for each base; the canonical one is the smaller of it
+    and its reverse complement. k-mers with a letter that is not a base are left out.
 
     Args:
         sequences: n sequences.
@@ -29,23 +28,26 @@ def canonical_kmers(sequences: Sequence[str], k: int) -> Iterator[tuple[np.ndarr
         ValueError: if k is not in 1..31.
     """
     if not 1 <= k <= 31:
-        raise ValueError(f"k-mers of {k} bases: 1 to 31 are possible")
+        raise ValueError(f"k must be 1 to 31 bases, got {k}")
+    complement = np.array(DNA.complement_ids)
     for first, batch in _batches(sequences):
-        digits = (
-            DNA.encode(DNA.unknown.join(batch)) - DNA.first_id
-        )  # the letter between two sequences parts them
-        owner = np.repeat(
-            np.arange(first, first + len(batch)), [len(sequence) + 1 for sequence in batch]
-        )
-        known = digits < len(DNA)
-        digits[~known] = 0
-        kmers = np.minimum(_windows(digits, k), _windows(_COMPLEMENT[digits][::-1], k)[::-1])
+        # An unknown letter between two sequences, so that no k-mer reaches from one into the next.
+        tokens = DNA.encode(DNA.unknown.join(batch))
+        sizes = [len(sequence) + 1 for sequence in batch]
+        owner = np.repeat(np.arange(first, first + len(batch)), sizes)
+
+        # Unknown letters get the digit of some base; their k-mers are left out below.
+        known = tokens < DNA.unknown_id
+        tokens[~known] = DNA.first_id
+        forward = _windows(tokens - DNA.first_id, k)
+        reverse = _windows(complement[tokens][::-1] - DNA.first_id, k)[::-1]
+        kmers = np.minimum(forward, reverse)
         whole = _windows_known(known, k)
         yield kmers[whole], owner[: whole.size][whole]
 
 
 def _batches(sequences: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Consecutive runs of sequences of about `_BATCH_BASES` bases, each with the place of its first."""
+    """Yields runs of sequences of about `_BATCH_BASES` bases, with the position of their first."""
     ends = np.cumsum([len(sequence) for sequence in sequences])
     first = 0
     while first < len(sequences):
@@ -56,13 +58,16 @@ def _batches(sequences: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
 
 
 def _windows(digits: np.ndarray, k: int) -> np.ndarray:
-    """The number that each window of k digits spells, (n - k + 1,) uint64. By doubling: log2 k passes."""
+    """The number that each window of k digits spells, (n - k + 1,) uint64, in log2(k) passes."""
     if k == 1:
         return digits.astype(np.uint64)
     half = k // 2
     value = _windows(digits, half)
+    # Two neighbouring windows of half the length make one.
     value = value[: max(0, value.size - half)] * np.uint64(len(DNA) ** half) + value[half:]
-    return value[:-1] * np.uint64(len(DNA)) + digits[k - 1 :].astype(np.uint64) if k % 2 else value
+    if k % 2:
+        value = value[:-1] * np.uint64(len(DNA)) + digits[k - 1 :].astype(np.uint64)
+    return value
 
 
 def _windows_known(known: np.ndarray, k: int) -> np.ndarray:

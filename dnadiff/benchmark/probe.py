@@ -14,7 +14,16 @@ _CHUNK = 256
 
 
 def probe(embed: Embed, plan: Plan, seed: int, progress: Callable[[int, int], None]) -> np.ndarray:
-    """(n, K) probabilities of a logistic regression on embeddings that are computed once for all sequences.
+    """Fits logistic regressions on embeddings, which are computed once for all sequences.
+
+    Args:
+        embed: the model's embedding function.
+        plan: the items and their folds.
+        seed: of the inner folds that choose the regularisation strength.
+        progress: called with (sequences done, all).
+
+    Returns:
+        (n, K) probabilities, NaN for items that are not scored.
 
     Raises:
         ValueError: if `embed` does not return one finite row for each sequence.
@@ -25,17 +34,20 @@ def probe(embed: Embed, plan: Plan, seed: int, progress: Callable[[int, int], No
 def embeddings(
     embed: Embed, sequences: list[str], progress: Callable[[int, int], None]
 ) -> np.ndarray:
-    """(n, d): `embed` of all sequences, some hundred at a time, like lengths together so that little is padded."""
+    """Computes the embeddings (n, d) of n sequences, a few hundred at a time."""
+    # Sequences of similar length go together, so that a model has little to pad.
     order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
     parts = []
     for first in range(0, len(order), _CHUNK):
         chunk = order[first : first + _CHUNK]
-        parts.append(_rows(embed([sequences[i] for i in chunk]), len(chunk)))
+        parts.append(_checked(embed([sequences[i] for i in chunk]), len(chunk)))
         progress(min(first + _CHUNK, len(order)), len(order))
+    # The inverse permutation restores the order of the sequences.
     return np.concatenate(parts)[np.argsort(order)]
 
 
-def _rows(values: np.ndarray, count: int) -> np.ndarray:
+def _checked(values: np.ndarray, count: int) -> np.ndarray:
+    """The embeddings of `count` sequences, refused if they are not one finite row for each."""
     values = np.asarray(values)
     if values.ndim != 2 or len(values) != count or not np.isfinite(values).all():
         raise ValueError(f"embeddings of {count} sequences: shape {values.shape}, or not finite")

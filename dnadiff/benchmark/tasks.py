@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from dnadiff.benchmark.escape import printable
 from dnadiff.errors import UsageError
 from dnadiff.files import resource
 
@@ -22,7 +23,8 @@ class Reference:
     Attributes:
         name: short name, e.g. hg38.
         description: what it is, in words.
-        contigs: length in bases of its main chromosomes, by which it is recognised; empty where it has none.
+        contigs: length in bases of its main chromosomes, by which it is recognised; empty where it
+            has none.
     """
 
     name: str
@@ -32,11 +34,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task. Of a user's own task only the name is known; everything else is empty.
+    """A classification task. For a user's own task only the name is known, all else is empty.
 
     Attributes:
         name: name of its folder and of its tables.
-        classes: class -> the reference its coordinates are of; a class id is the place of its name in sorted order.
+        classes: class -> the reference of its coordinates; a class id is the position of its name
+            in sorted order.
         rows: split (train, test) -> class -> published number of sequences.
         length: shortest, median and longest sequence, in bases.
         faults: what is known to be wrong with it, a line each.
@@ -53,7 +56,7 @@ class Task:
     published_source: str = ""
 
     def published_rows(self, split: str) -> int | None:
-        """Published number of sequences of a split, or None for a user's own task."""
+        """Returns the published number of sequences of a split, or None for a user's own task."""
         return sum(self.rows[split].values()) if self.rows else None
 
     @property
@@ -63,57 +66,63 @@ class Task:
 
 
 def registry() -> dict[str, Task]:
-    """The nine Genomic Benchmarks tasks by name, as ``data/tasks.yaml`` describes them."""
+    """Reads the nine Genomic Benchmarks tasks, by name, from ``data/tasks.yaml``."""
     shipped = yaml.safe_load(resource("data", "tasks.yaml").read_text(encoding="utf-8"))
     references = {name: Reference(name, **entry) for name, entry in shipped["references"].items()}
-    return {
-        name: Task(
+    tasks = {}
+    for name, entry in shipped["tasks"].items():
+        # Sorted, since a class id is a position among the sorted names.
+        classes = {}
+        for label, reference in sorted(entry["classes"].items()):
+            classes[label] = references[reference]
+        tasks[name] = Task(
             name=name,
-            classes={
-                label: references[reference]
-                for label, reference in sorted(entry["classes"].items())
-            },
+            classes=classes,
             rows=entry["rows"],
             length=entry["length"],
             faults=tuple(entry.get("faults", ())),
             published=entry.get("published", {}),
             published_source=shipped["published_source"],
         )
-        for name, entry in shipped["tasks"].items()
-    }
+    return tasks
 
 
 def resolve(names: Iterable[str], own: Iterable[str] = ()) -> list[Task]:
-    """The tasks that `names` stand for: each is a task's name, the beginning of some, or ``all``.
+    """Finds the tasks that `names` stand for: a task's name, a common beginning, or ``all``.
 
-    Says in the log what a beginning was taken to mean.
+    Logs which tasks a beginning stands for.
 
     Args:
         names: what the user asked for.
         own: names of the user's own tasks, found in a data folder; they count as known.
 
     Raises:
-        UsageError: for a name that nothing matches, with the nearest that are known; if there are no names.
+        UsageError: for a name that nothing matches, with the nearest that are known; if there are
+            no names.
     """
+    # The registry takes precedence: what is known of a published task holds for a user's copy of
+    # it.
     known = {name: Task(name) for name in own} | registry()
     chosen = [known[match] for name in names for match in _matches(name, sorted(known))]
     if not chosen:
-        raise UsageError(f"no task was named; choose among {', '.join(sorted(known))}, or all")
+        every = printable(", ".join(sorted(known)))
+        raise UsageError(f"no task was named; choose among {every}, or all")
+    # Two names may stand for the same task; it runs once, where it came first.
     return list({task.name: task for task in chosen}.values())
 
 
 def _matches(name: str, known: list[str]) -> list[str]:
-    """The known names that `name` stands for; its own name comes before those that it begins."""
+    """The known names that `name` stands for. A task's full name is never taken as a beginning."""
     if name in known:
         return [name]
-    matches = (
-        known if name == "all" else [other for other in known if name and other.startswith(name)]
-    )
+    if name == "all":
+        return known
+    matches = [other for other in known if name and other.startswith(name)]
     if not matches:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
         raise UsageError(
-            f"{name!r}: no such task; the nearest are {', '.join(nearest)} (all runs every one)"
+            f"{name!r}: no such task; the nearest are {printable(', '.join(nearest))} (all runs "
+            "every one)"
         )
-    if name != "all":
-        logger.info("%s stands for %s", name, " and ".join(matches))
+    logger.info("%s stands for %s", printable(name), printable(" and ".join(matches)))
     return matches

@@ -1,8 +1,9 @@
-"""``dnadiff benchmark``: an honest table of models and baselines."""
+"""``dnadiff benchmark``: models and baselines on classification tasks, in one table."""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -26,46 +27,72 @@ def benchmark(
     out: str | None = None,
     quiet: bool = False,
 ) -> None:
-    """Probes models on classification tasks, beside baselines that use no model.
+    """Probes models on classification tasks, and compares them with baselines that use no model.
 
     Args:
         task: a task, the beginning of several tasks' names, or all; may be given several times.
-        checkpoint: run or model folders, or hf:OWNER/NAME; by default the newest run under ./runs.
-        baselines: which of majority, length, gc, kmer, and for coordinates chromosome and lookup; all by default.
+        checkpoint: run or model folders, or hf:OWNER/NAME; by default the newest run under ./runs,
+            or no model if baselines are named.
+        baselines: all, or some of majority, length, gc, kmer, and for coordinates chromosome and
+            lookup; all by default.
         protocol: linear fits a logistic regression on frozen embeddings.
-        data: tasks as TASK/{train,test}/CLASS/*.txt, TASK.{train,test}.{tsv,csv,parquet}[.gz], or coordinates.
+        data: folder of tasks as TASK/{train,test}/CLASS/*.txt,
+            TASK.{train,test}.{tsv,csv,parquet}[.gz], or coordinates.
         genome: FASTA that tasks given as coordinates are cut from.
-        folds: where a task has one split only, folds inside it, grouped by shared 31-mers.
-        max_items: use a random sample of about so many items of each split.
+        folds: where a task has one split only, number of folds inside it, grouped by shared
+            31-mers.
+        max_items: use a random sample of about this many items of each split.
         seed: of folds, samples and intervals.
-        out: folder for results.csv, results.md and results.png, new or empty; by default benchmark-DATE.
+        out: folder for results.csv, results.md and results.png, new or empty; by default
+            benchmark-DATE.
         quiet: no progress bar and no log.
     """
     from dnadiff.benchmark import table
     from dnadiff.benchmark.baselines import BASELINES
-    from dnadiff.benchmark.run import run
+    from dnadiff.benchmark.run import Options, run
     from dnadiff.genome.fasta import Genome
     from dnadiff.model import load
     from dnadiff.progress import bars
 
+    # An empty list is the flag without a value.
+    every = not baselines or "all" in baselines
+    chosen = tuple(BASELINES) if every or baselines is None else tuple(baselines)
+    options = Options(protocol, chosen, folds, max_items, seed)
+    # Whoever names baselines and no checkpoint wants the baselines alone.
+    if checkpoint:
+        paths = [Path(chosen_model(path)) for path in checkpoint]
+    elif baselines is None:
+        paths = [newest_run()]
+    else:
+        paths = []
+    models = dict(zip(_names(paths), map(load, paths), strict=True))
+
     folder = Path(out or f"benchmark-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
-    folders = [chosen_model(path) for path in checkpoint] if checkpoint else [newest_run()]
-    models = {
-        path.name if path.name != "model" else path.parent.name: load(path) for path in folders
-    }
+    embed = {name: model.embed for name, model in models.items()}
+    data_folder = None if data is None else Path(data)
+    reference = None if genome is None else Genome.open(genome)
     with bars(quiet=quiet) as progress:
         results = run(
             task,
-            {name: model.embed for name, model in models.items()},
-            data=None if data is None else Path(data),
-            genome=None if genome is None else Genome.open(genome),
-            folds=folds,
-            seed=seed,
-            baselines=tuple(BASELINES) if baselines is None else baselines,
-            protocol=protocol,
-            max_items=max_items,
+            embed,
+            options,
+            data=data_folder,
+            genome=reference,
             out=folder,
             progress=progress,
         )
     print(table.markdown(results))
     print(f"written to {folder}: results.csv, results.md, results.png", file=sys.stderr)
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The model names for the table: folder names, or whole paths where several are equal."""
+    short = []
+    for path in paths:
+        # RUN/model is the model of RUN.
+        short.append(path.parent.name if path.name == "model" else path.name)
+    count = Counter(short)
+    names = []
+    for path, name in zip(paths, short, strict=True):
+        names.append(name if count[name] == 1 else str(path))
+    return names

@@ -14,8 +14,8 @@ def report(paths: list[str] | None = None, *, out: str = "report.html") -> None:
     """Writes one self-contained HTML page.
 
     Args:
-        paths: run folders, FASTA files of samples, results.csv files; given without a flag.
-        out: the page; an older one is replaced.
+        paths: run folders, FASTA files of samples, and results.csv files.
+        out: the page to write; an existing one is replaced.
     """
     from dnadiff.report.page import report as page
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from dnadiff.alphabet import DNA
 
 TRAIN, VALID, TEST, GUIDE = "#9aa5b1", "#0072b2", "#d55e00", "#555555"
-_LETTER_COLOURS = ("#109648", "#255c99", "#f7b32b", "#d62839")
+_BASE_COLOURS = ("#109648", "#255c99", "#f7b32b", "#d62839")
 
 
 def training_curve(
@@ -22,7 +22,7 @@ def training_curve(
     test: Mapping[str, float] | None = None,
     guides: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Training loss and valid bound against bases seen, with the test bound and its 95 % interval.
+    """Draws training loss and valid bound against bases seen, and the test bound's interval.
 
     Args:
         metrics: metrics.csv.
@@ -31,6 +31,7 @@ def training_curve(
     """
     figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     axes = figure.subplots()
+    # A row of metrics.csv has the training loss, the valid bound, or both.
     train = metrics.dropna(subset=["train_nats_per_base"])
     valid = metrics.dropna(subset=["valid_nats_per_base"])
     axes.plot(
@@ -44,11 +45,12 @@ def training_curve(
         color=VALID,
         label="valid bound (average)",
     )
+    # The interval is that of the test bound; the other levels have none.
     if test is not None:
         value, se = test["nats_per_base"], test["se"] or 0.0
         axes.axhline(value, color=TEST, lw=1.2, label=f"test bound {value:.4f} ± {se:.4f}")
         axes.axhspan(value - 1.96 * se, value + 1.96 * se, color=TEST, alpha=0.2, lw=0)
-    levels = {"uniform letters, ln 4": math.log(len(DNA))} | dict(guides or {})
+    levels = {"uniform bases, ln 4": math.log(len(DNA))} | dict(guides or {})
     for (name, level), style in zip(levels.items(), itertools.cycle((":", "--", "-"))):
         axes.axhline(level, color=GUIDE, ls=style, lw=1, label=name)
     axes.set(xlabel="bases seen (millions)", ylabel="nats per base")
@@ -57,15 +59,17 @@ def training_curve(
 
 
 def window_bounds(bounds: pd.DataFrame) -> Figure:
-    """How the bound is spread over the held-out windows.
+    """Draws how the bound is distributed over the held-out windows.
 
     Args:
         bounds: bounds.csv.
     """
     figure = Figure(figsize=(8.5, 2.8), layout="constrained")
     axes = figure.subplots()
+    # A window of N alone has no bases to divide by.
     known = bounds[bounds.bases > 0]
     per_base = known.nats / known.bases
+    # The same bins for both splits, so that they can be compared.
     bins = np.histogram_bin_edges(per_base, 40).tolist()
     for split, colour in (("valid", VALID), ("test", TEST)):
         chosen = per_base[known.split == split]
@@ -78,28 +82,30 @@ def window_bounds(bounds: pd.DataFrame) -> Figure:
             color=colour,
             label=f"{split}, {len(chosen):,} windows",
         )
-    axes.axvline(math.log(len(DNA)), color=GUIDE, ls=":", lw=1, label="uniform letters, ln 4")
+    axes.axvline(math.log(len(DNA)), color=GUIDE, ls=":", lw=1, label="uniform bases, ln 4")
     axes.set(xlabel="nats per base of a window (upper bound)", ylabel="density")
     _finish(axes)
     return figure
 
 
 def composition(sequences: Sequence[str]) -> Figure:
-    """Share of each letter, and the spread of GC over the sequences."""
+    """Draws the share of each base, and the distribution of GC over the sequences."""
     figure = Figure(figsize=(7, 2.8), layout="constrained")
-    letters, spread = figure.subplots(1, 2, width_ratios=[1, 2])
-    counts = np.array([sum(s.count(letter) for s in sequences) for letter in DNA.letters])
-    letters.bar(list(DNA.letters), counts / max(counts.sum(), 1), color=_LETTER_COLOURS)
-    letters.set(ylabel="share of bases", title="letters")
+    bases, spread = figure.subplots(1, 2, width_ratios=[1, 2])
+    joined = "".join(sequences)
+    counts = np.array([joined.count(base) for base in DNA.letters])
+    bases.bar(list(DNA.letters), counts / max(counts.sum(), 1), color=_BASE_COLOURS)
+    bases.set(ylabel="share of bases", title="bases")
     gc = [(s.count("G") + s.count("C")) / max(len(s), 1) for s in sequences]
     spread.hist(gc, np.linspace(0, 1, 51).tolist(), color=VALID)
     spread.set(xlabel="GC share of a sequence", ylabel="sequences", title="GC", xlim=(0, 1))
     spread.yaxis.get_major_locator().set_params(integer=True)
-    for axes in (letters, spread):
+    for axes in (bases, spread):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def _finish(axes: Axes) -> None:
+    """Removes the frame, and puts the legend beside the axes where it hides nothing."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -39,7 +39,7 @@ def test_kmers_are_those_of_the_definition(k, batch, monkeypatch):
 
 
 @pytest.mark.parametrize("k", [0, 32])
-def test_kmers_that_64_bits_do_not_hold(k):
+def test_kmers_longer_than_64_bits_are_refused(k):
     with pytest.raises(ValueError, match=str(k)):
         [*canonical_kmers(["ACGT"], k)]
 
@@ -120,7 +120,7 @@ def labelled():
     return rng.integers(0, 3, 600), components
 
 
-def test_folds_part_no_component_and_balance_the_classes(labelled):
+def test_folds_keep_components_whole_and_balance_the_classes(labelled):
     labels, components = labelled
     fold = assign(labels, components, 5, seed=1)
     assert all(len(set(fold[components == component])) == 1 for component in set(components))

@@ -1,4 +1,4 @@
-"""Baselines that look at nothing but where in the genome an item lies; and the sequences that lie there."""
+"""Baselines on the place in the genome alone; and the sequences that are cut from it."""
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,10 @@ from small import write_fasta
 from task_files import write_places, write_texts
 
 from dnadiff.benchmark.baselines import Lookup, fit_tree, places
+from dnadiff.benchmark.items import PLACE
 from dnadiff.benchmark.plan import make_plan
-from dnadiff.benchmark.run import run
-from dnadiff.benchmark.sources import PLACE, find
+from dnadiff.benchmark.run import Options, run
+from dnadiff.benchmark.sources import find
 from dnadiff.benchmark.tasks import Task, registry
 from dnadiff.errors import InputError
 from dnadiff.genome.fasta import Genome
@@ -43,7 +44,7 @@ def literal_lookup(train, place):
 
 
 @given(items, st.lists(intervals, min_size=1, max_size=6))
-def test_the_lookup_is_what_sets_of_bases_say(train, asked):
+def test_the_lookup_equals_one_by_sets_of_bases(train, asked):
     train = [*train, ((60, 61), 2)]  # so that all three classes are known
     lookup = Lookup(
         np.array([at for at, _ in train], float), np.array([label for _, label in train])
@@ -87,13 +88,13 @@ def test_places_follow_the_items_through_plan_and_sample(tmp_path, genome):
 
 def test_a_task_of_coordinates_is_solved_by_looking_them_up(tmp_path, genome):
     write_places(tmp_path, "mine", LINES)
-    told = []
+    calls = []
     results = run(
-        ["mine"], {}, data=tmp_path, genome=genome, progress=lambda *state: told.append(state[1:])
+        ["mine"], {}, data=tmp_path, genome=genome, progress=lambda *state: calls.append(state[1:])
     )
     accuracy = results[results["metric"] == "accuracy"].set_index("model")["value"]
     assert accuracy["lookup"] == accuracy["chromosome"] == 1 and accuracy["majority"] == 0.5
-    assert told == [(i, 6) for i in range(1, 7)]
+    assert calls == [(i, 6) for i in range(1, 7)]
 
 
 def test_where_no_places_are_known_the_other_baselines_run(tmp_path):
@@ -106,7 +107,7 @@ def test_where_no_places_are_known_the_other_baselines_run(tmp_path):
     with pytest.raises(
         InputError, match="mine: lookup: only where its items are given as coordinates"
     ):
-        run(["mine"], {}, baselines=["lookup"], data=tmp_path)
+        run(["mine"], {}, Options(baselines=["lookup"]), data=tmp_path)
 
 
 def published(folder, task, split):
@@ -146,12 +147,12 @@ def test_published_tasks_that_need_no_model(shared_data, task, lookup, chromosom
     ],
 )
 def test_sequences_cut_by_coordinates_are_the_official_text(shared_data, task, held):
-    """Every test sequence whose bases we hold is, letter by letter, one that the benchmark publishes for that class.
+    """Every test sequence whose bases we hold is one that the benchmark publishes for its class.
 
-    The text is published in an order of its own, so a sequence is looked for among all of its class; 251 bases and more
-    do not agree by chance. About half of the bases were lifted over from GRCh37, with 1 difference in a million: one in
-    a few thousand sequences could differ from the text in a base, and would have to lie in an interval of source
-    "lifted". None of these does.
+    The text is published in an order of its own, so a sequence is looked for among all of its
+    class; 251 bases and more do not agree by chance. About half of the bases were lifted over from
+    GRCh37, with 1 difference in a million: one in a few thousand sequences could differ from the
+    text in a base, and would have to lie in an interval of source "lifted". None of these does.
     """
     folder = shared_data / "genomic_benchmarks"
     cut = find(

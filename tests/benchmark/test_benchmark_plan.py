@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from task_files import dna, other_strand
 
+from dnadiff.benchmark.items import Items, TaskData
 from dnadiff.benchmark.plan import OFFICIAL, TRAIN_ONLY, make_plan
-from dnadiff.benchmark.sources import Items, TaskData
 from dnadiff.benchmark.tasks import Task
 from dnadiff.errors import InputError
 
@@ -31,7 +31,7 @@ def test_both_splits_are_used_as_they_are():
     assert plan.notes[-1] == "0.0% of the test sequences are in a group with a training sequence"
 
 
-def test_test_sequences_that_overlap_training_are_told():
+def test_the_notes_count_test_sequences_that_overlap_training():
     train, test = items(40, 1), items(20, 2)
     test.sequences[:5] = [other_strand(sequence) for sequence in train.sequences[:5]]
     notes = make_plan(KNOWN, data(train, test)).notes
@@ -86,7 +86,7 @@ def test_the_split_says_what_it_is(task, found, settings, split, note):
     assert note is None or note in plan.notes
 
 
-def test_folds_part_no_copies():
+def test_copies_are_in_one_fold():
     half = items(40, 1)
     both = Items(
         half.sequences + [other_strand(sequence) for sequence in half.sequences],
@@ -99,7 +99,7 @@ def test_folds_part_no_copies():
         assert not set(plan.components[train]) & set(plan.components[test])
 
 
-def test_one_large_component_is_told():
+def test_the_notes_name_one_large_component():
     many = items(40, 1)
     many.sequences[:24] = [
         many.sequences[0][:40] + sequence[:40] for sequence in many.sequences[:24]
@@ -111,7 +111,7 @@ def test_one_large_component_is_told():
     )
 
 
-def test_folds_with_uneven_classes_are_told():
+def test_the_notes_name_folds_with_uneven_classes():
     many = items(40, 1)
     many.sequences[:12:2] = [
         many.sequences[0][:40] + sequence[:40] for sequence in many.sequences[:12:2]
@@ -132,7 +132,7 @@ def test_folds_with_uneven_classes_are_told():
 def test_what_cannot_be_divided_is_refused(found):
     with pytest.raises(
         InputError,
-        match=r"here: .* cannot be divided into 5 folds .*use fewer --folds or more data",
+        match=r"here: .* cannot be divided into 5 folds .*use fewer folds or more data",
     ):
         make_plan(A, data(test=found))
 

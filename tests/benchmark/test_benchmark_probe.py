@@ -153,20 +153,20 @@ def test_the_probe_knows_several_classes():
 
 def test_each_sequence_is_embedded_once_and_keeps_its_place():
     sequences = [*LONG, *SHORT, "ACGT", *RICH]
-    calls, told = [], []
+    embedded, moves = [], []
 
     def embed(chunk):
-        calls.extend(chunk)
+        embedded.extend(chunk)
         return np.array([[len(sequence), sequence.count("A")] for sequence in chunk])
 
-    got = embeddings(embed, sequences, lambda done, total: told.append((done, total)))
+    got = embeddings(embed, sequences, lambda done, total: moves.append((done, total)))
     assert got.tolist() == [[len(sequence), sequence.count("A")] for sequence in sequences]
-    assert sorted(calls) == sorted(sequences) and calls == sorted(calls, key=len)
-    assert told == [(256, 451), (451, 451)]
+    assert sorted(embedded) == sorted(sequences) and embedded == sorted(embedded, key=len)
+    assert moves == [(256, 451), (451, 451)]
 
 
 @pytest.mark.parametrize("values", [np.zeros(4), np.zeros((3, 2)), np.full((4, 2), np.nan)])
-def test_embeddings_that_are_none(values):
+def test_embeddings_of_a_wrong_shape_are_refused(values):
     with pytest.raises(ValueError, match=r"embeddings of 4 sequences: shape"):
         embeddings(lambda _: values, ["A", "C", "G", "T"], silent)
 
@@ -202,7 +202,7 @@ def test_too_few_components_to_choose_by():
     )
 
 
-def test_features_that_hardly_converge_are_no_noise():
+def test_nearly_equal_features_give_finite_probabilities():
     rng = np.random.default_rng(0)
     base = rng.normal(size=(300, 1))
     features = base + 1e-6 * rng.normal(size=(300, 60))  # nearly one feature, sixty times

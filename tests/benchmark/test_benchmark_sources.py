@@ -53,6 +53,22 @@ def test_columns_are_found_in_any_order_and_case(tmp_path):
     assert find(MINE, tmp_path).train.sequences == ["ACGT", "GGNN"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mine.train.csv", "label,sequence\n b ,ACGT\na,GGNN\nb,CC\n"),
+        ("mine.train.csv", "\ufeffClass;note;Sequence\nb;x;acgt\na ;y;ggnn\nb;;cc\n"),
+        ("mine.TRAIN.TSV", "LABEL\tsequence\nb\tACGT\na\tGGNN\nb\tCC\n"),
+    ],
+)
+def test_tables_for_training_are_tables_for_the_benchmark(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = find(MINE, tmp_path)
+    assert found.classes == ("a", "b") and found.train.labels.tolist() == [1, 0, 1]
+    assert found.train.sequences == ["ACGT", "GGNN", "CC"]
+    assert own_names(tmp_path) == ["mine"]
+
+
 def test_a_class_may_be_called_na(tmp_path):
     (tmp_path / "mine.train.csv").write_text("class,sequence\nNA,ACGT\nnull,GGCC\n")
     assert find(MINE, tmp_path).classes == ("NA", "null")
@@ -80,33 +96,41 @@ BAD = {
         table("mine.test.csv", "class,sequence\na,AC\na,GT\n"),
         r"mine.test.csv: test has only the class a",
     ),
-    "no rows": (table("mine.test.csv", "class,sequence\n"), r"mine.test.csv: no rows"),
-    "empty file": (table("mine.test.csv", ""), r"mine.test.csv: cannot be read as a table"),
+    "no rows": (table("mine.test.csv", "class,sequence\n"), r"mine.test.csv: nothing but a header"),
+    "empty file": (table("mine.test.csv", ""), r"mine.test.csv: empty"),
     "not DNA": (
         table("mine.test.csv", "class,sequence\na,AC\nb,ACXT\n"),
-        r"mine.test.csv: row 2: 'X' at position 3",
+        r"mine.test.csv, line 3: 'X' at position 3",
     ),
     "no sequence": (
         table("mine.test.csv", "class,sequence\na,\nb,A\n"),
-        r"mine.test.csv: row 1: empty sequence",
+        r"mine.test.csv, line 2: no sequence; write it",
+    ),
+    "missing value": (
+        table("mine.test.csv", "class,sequence\na,ACGT\nb,NA\n"),
+        r"mine.test.csv, line 3: no sequence \('NA' stands for a missing value\)",
+    ),
+    "ragged": (
+        table("mine.test.csv", "class,sequence\na,ACGT\nb,ACGA,x\n"),
+        r"mine.test.csv, line 3: 3 cells",
+    ),
+    "places without a genome": (
+        table("mine.test.csv", "class,chrom,start,end\na,1,2,3\nb,1,2,3\n"),
+        r"mine.test.csv: only coordinates; give the genome that they are cut from",
     ),
     "no class": (
         table("mine.test.csv", "class,sequence\n,A\nb,A\n"),
-        r"mine.test.csv: row 1 has no class",
+        r"mine.test.csv, line 2: its label is empty",
     ),
     "no column": (
-        table("mine.test.csv", "label,seq\na,A\n"),
-        r"no column class and no column sequence among label, seq",
-    ),
-    "not gzip": (
-        table("mine.test.csv.gz", "class,sequence\na,A\n"),
-        r"mine.test.csv.gz: cannot be read as a table",
+        table("mine.test.csv", "kind,seq\na,A\n"),
+        r"mine.test.csv: no column named label or class; it has kind, seq",
     ),
     "not parquet": (
         table("mine.test.parquet", "class,sequence\na,A\n"),
         r"mine.test.parquet: cannot be read",
     ),
-    "cut short": (cut_short, r"mine.test.tsv.gz: cannot be read as a table"),
+    "cut short": (cut_short, r"mine.test.tsv.gz: truncated or damaged"),
     "two tables": (
         lambda root: (
             write_tables(root, "mine", CONTENT, "csv"),
@@ -136,11 +160,11 @@ BAD = {
 
 
 @pytest.mark.parametrize(("write", "message"), BAD.values(), ids=BAD.keys())
-def test_what_cannot_be_used_is_told_in_one_line(tmp_path, write, message):
+def test_what_cannot_be_used_is_an_error_of_one_line(tmp_path, write, message):
     write(tmp_path)
-    with pytest.raises(InputError, match=message) as told:
+    with pytest.raises(InputError, match=message) as raised:
         find(MINE, tmp_path)
-    assert "\n" not in str(told.value) and str(tmp_path) in str(told.value)
+    assert "\n" not in str(raised.value) and str(tmp_path) in str(raised.value)
 
 
 def test_data_may_be_the_tasks_own_folder(tmp_path):
@@ -167,7 +191,7 @@ def test_own_names_are_those_of_folders_and_tables(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "message"), [("none", "no such folder"), ("file", "is a file")])
-def test_data_that_is_no_folder(tmp_path, name, message):
+def test_data_must_be_a_folder(tmp_path, name, message):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=message):
         find(MINE, tmp_path / name)
@@ -208,6 +232,15 @@ def test_coordinates_are_zero_based_half_open_and_stranded(tmp_path, genome, chr
     assert found.dropped == {}
 
 
+def test_tables_of_intervals_are_cut_from_the_genome(tmp_path, genome, chromosome):
+    rows = ["a,chr1,0,10,-", "b,2,1,4,", "b,chr1,55,61,+"]
+    (tmp_path / "mine.test.csv").write_text("\n".join(["label,chrom,start,end,strand", *rows]))
+    found = find(MINE, tmp_path, genome)
+    assert found.test.sequences == [other_strand(chromosome[:10]), "CGT"]
+    assert found.test.places["strand"].tolist() == ["-", "+"]
+    assert found.dropped == {"on N": 1}
+
+
 def test_what_the_genome_does_not_have_is_dropped_and_counted(tmp_path, genome):
     lines = {
         "a": [
@@ -239,20 +272,18 @@ def test_coordinates_without_strand(tmp_path, genome, chromosome):
 
 
 @pytest.mark.parametrize(
-    "line", ["0,chr1,x,10,+", "0,chr1,1,,+", "0,chr1,1,10,.", "0,chr1,1.5,10,+"]
+    "line", ["0,chr1,x,10,+", "0,chr1,1,,+", "0,chr1,1,10,?", "0,chr1,1.5,10,+", "0,,1,10,+"]
 )
 def test_a_bad_line_of_coordinates_is_named(tmp_path, genome, line):
     write_places(tmp_path, "mine", {"test": {"a": ["0,chr1,0,10,+", line], "b": ["0,chr1,0,10,+"]}})
-    with pytest.raises(
-        InputError, match=r"a.csv.gz: row 2 \(.*\) is not a region, start, end and strand"
-    ):
+    with pytest.raises(InputError, match=r"a.csv.gz, line 3: .*(integer|strand|no chromosome)"):
         find(MINE, tmp_path, genome)
 
 
 def test_coordinates_alone_ask_for_the_genome_they_need(tmp_path):
     write_places(tmp_path, "human_enhancers_cohn", {"test": {"negative": ["0,chr1,0,10,+"]}})
     with pytest.raises(
-        InputError, match=r"only coordinates; .*hg38, human genome GRCh38.* as --genome"
+        InputError, match=r"only coordinates; give the genome .*\(hg38, human genome GRCh38\)"
     ):
         find(registry()["human_enhancers_cohn"], tmp_path)
 

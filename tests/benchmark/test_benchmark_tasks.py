@@ -94,6 +94,6 @@ def test_an_unknown_name_gets_the_nearest(name):
 
 
 @pytest.mark.parametrize("asked", [[], [""], ["qqqqqqqq"]])
-def test_no_likely_name_lists_what_there_is(asked):
+def test_a_name_like_no_other_lists_all_tasks(asked):
     with pytest.raises(UsageError, match="human_ocr_ensembl"):
         resolve(asked)

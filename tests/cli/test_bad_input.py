@@ -121,7 +121,7 @@ TABLES = {
     "name,sequence\na,ACGT\n": "no column named label",
     "label,start\na,1\n": "no column named sequence",
     "label,sequence\na,ACGT\na,ACGA\n": "only the class 'a'",
-    "label,sequence\na,ACGT\nb,\n": "line 3: no A, C, G or T",
+    "label,sequence\na,ACGT\nb,\n": "line 3: no sequence",
     "label,sequence\na,ACGT\nb,AXGT\n": "line 3: 'X' at position 2",
     "label,sequence\na,ACGT\nb,ACGA\n": "nothing labelled is in the",
 }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dnadiff.alphabet import DNA
 from dnadiff.errors import InputError
 from dnadiff.genome import Interval, Splits, audit_labelled, read_labelled
-from dnadiff.genome.labelled import _dealt, _owned, _owner
+from dnadiff.genome.labelled import _hashed_split, _owned, _owner
 
 _OTHER = str.maketrans("ACGT", "TGCA")
 
@@ -40,15 +40,14 @@ def dealt(tmp_path_factory):
     )
 
 
-def test_both_strands_are_dealt_to_one_split():
+def test_both_strands_are_in_one_split():
     texts = random_texts(300, 15, seed=4)
-    splits = [_dealt(torch.from_numpy(DNA.encode(text))) for text in texts]
-    assert splits == [
-        _dealt(torch.from_numpy(DNA.encode(text.translate(_OTHER)[::-1]))) for text in texts
-    ]
+    opposite = [text.translate(_OTHER)[::-1] for text in texts]
+    splits = [_hashed_split(torch.from_numpy(DNA.encode(text))) for text in texts]
+    assert splits == [_hashed_split(torch.from_numpy(DNA.encode(text))) for text in opposite]
 
 
-def test_sequences_are_dealt_eight_to_one_to_one(dealt):
+def test_sequences_are_split_eight_to_one_to_one(dealt):
     texts, found = dealt
     assert found.names == ("a", "b")
     sizes = [found.windows[split].windows for split in ("train", "valid", "test")]
@@ -60,7 +59,7 @@ def test_sequences_are_dealt_eight_to_one_to_one(dealt):
         for row in tokens
     ]
     assert sorted(shown) == sorted(texts)
-    assert "dealt 8 : 1 : 1" in str(found) and any("alike" in note for note in found.notes)
+    assert "split 8 : 1 : 1" in str(found) and any("similar" in note for note in found.notes)
 
 
 def test_a_window_keeps_its_label_and_its_line(dealt):
@@ -77,7 +76,7 @@ def test_a_window_keeps_its_label_and_its_line(dealt):
             )
 
 
-def test_windows_are_drawn_alike_often_on_either_strand_as_a_function_of_their_number(dealt):
+def test_windows_are_drawn_uniformly_on_both_strands_as_a_function_of_their_number(dealt):
     windows = dealt[1].windows["valid"]
     tokens, weight, label = windows.draw(torch.arange(20_000))
     assert weight is None
@@ -130,11 +129,15 @@ def test_long_sequences_are_cut_to_their_middle_and_short_ones_padded(tmp_path):
     ("name", "mark"), [("t.tsv", "\t"), ("t.csv.gz", ","), ("t.tsv.gz", "\t"), ("t.csv", ",")]
 )
 def test_tables_of_every_kind(tmp_path, name, mark):
-    text = "\n".join(
-        mark.join(row)
-        for row in [("Class", "id", "Sequence", "split"), ("on", "1", "ACGT", "train"), ("", "", "", ""),
-                    ("off", "2", "GGGG", "train"), ("on", "3", "AAAA", "val"), ("on", "4", "ACGA", "test")]
-    )  # fmt: skip
+    rows = [
+        ("Class", "id", "Sequence", "split"),
+        ("on", "1", "ACGT", "train"),
+        ("", "", "", ""),
+        ("off", "2", "GGGG", "train"),
+        ("on", "3", "AAAA", "val"),
+        ("on", "4", "ACGA", "test"),
+    ]
+    text = "\n".join(mark.join(row) for row in rows)
     path = tmp_path / name
     path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
     found = read_labelled(path, 4, seed=0)
@@ -145,8 +148,12 @@ def test_tables_of_every_kind(tmp_path, name, mark):
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        ("name,sequence", ["a,ACGT"], "no column named label; it has name, sequence"),
-        ("label,chrom,start,end", ["a,x,1,2"], "no column named sequence; .* need their --genome"),
+        ("name,sequence", ["a,ACGT"], "no column named label or class; it has name, sequence"),
+        (
+            "label,chrom,start,end",
+            ["a,x,1,2"],
+            "no column named sequence; .* need a genome to be cut from",
+        ),
         ("label,sequence", [], "nothing but a header"),
         ("label,sequence", ["a,ACGT", ",ACGT"], "line 3: its label is empty"),
         (
@@ -154,11 +161,11 @@ def test_tables_of_every_kind(tmp_path, name, mark):
             ["a,ACGT", "b\tc,ACGT"],
             r"line 3: its label 'b\\tc' has a character that cannot be printed",
         ),
-        ("label,sequence", ["a,ACGT", "b"], "line 3: no A, C, G or T"),
-        ("label,sequence", ["a,ACGT", "b,"], "line 3: no A, C, G or T"),
+        ("label,sequence", ["a,ACGT", "b"], "line 3: 1 cells, where the header names 2 columns"),
+        ("label,sequence", ["a,ACGT", "b,"], "line 3: no sequence; write it there"),
         ("label,sequence", ["a,ACGT", "b,NNN"], "line 3: no A, C, G or T"),
         ("label,sequence", ["a,ACGT", "", "b,ACXT"], "line 4: 'X' at position 3"),
-        ("label,sequence", ["a,ACGT,9"], "not a table that can be read"),
+        ("label,sequence", ["a,ACGT,9"], "line 2: 3 cells, where the header names 2 columns"),
         ("label,sequence", ["a,ACGT", "a,ACGA"], "only the class 'a'"),
         ("label,split,sequence", ["a,trian,ACGT"], "line 2: 'trian' in the split column"),
         (
@@ -178,11 +185,18 @@ def test_tables_that_cannot_be_used(tmp_path, header, rows, message):
         read_labelled(table(tmp_path / "t.csv", rows, header), 4, seed=0)
 
 
-def test_files_that_are_no_tables(tmp_path):
+@pytest.mark.parametrize("text", ["NA", "nan", "None", "#N/A"])
+def test_a_missing_sequence_is_not_read_as_bases(tmp_path, text):
+    path = table(tmp_path / "t.csv", ["a,ACGT", "b,ACGA", f"a,{text}"])
+    with pytest.raises(InputError, match=r"t.csv, line 4: no sequence"):
+        read_labelled(path, 4, seed=0)
+
+
+def test_files_that_cannot_be_read_as_tables(tmp_path):
     with pytest.raises(InputError, match=r"none.csv: No such file"):
         read_labelled(tmp_path / "none.csv", 4, seed=0)
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(InputError, match=r"empty.csv: not a table that can be read"):
+    with pytest.raises(InputError, match=r"empty.csv: empty; its first line must name the columns"):
         read_labelled(tmp_path / "empty.csv", 4, seed=0)
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"label,sequence\na,ACGT\n")[:-9])
     with pytest.raises(InputError, match=r"cut.csv.gz: truncated or damaged"):
@@ -218,6 +232,21 @@ def test_the_window_of_an_interval_lies_around_its_middle_in_one_split(tmp_path,
     assert "by hand" in found.how
 
 
+def test_an_interval_of_the_minus_strand_is_reverse_complemented(tmp_path, source):
+    rows = ["a,one,100,120,-", "b,one,20,40,+", "b,one,210,240,-", "a,two,0,20,"]
+    path = table(tmp_path / "t.csv", rows, "label,chrom,start,end,strand")
+    found = read_labelled(path, 20, 0, source)
+    train = found.windows["train"]
+    assert [place[1:] for place in train.locations] == [
+        ("one", 100, 120, "-"),
+        ("one", 20, 40, "+"),
+    ]
+    forward = letters(source[0].tokens("one", 100, 120))
+    assert letters(train.tokens(slice(1))[0]) == forward.translate(_OTHER)[::-1]
+    assert found.windows["valid"].locations[0].strand == "-"
+    assert found.windows["test"].locations[0].strand == "+"
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -235,7 +264,7 @@ def test_intervals_that_cannot_be_used(tmp_path, source, row, message):
 def test_a_split_column_must_agree_with_the_genome(tmp_path, source):
     path = table(tmp_path / "t.csv", ["a,valid,one,100,120"], "label,split,chrom,start,end")
     with pytest.raises(
-        InputError, match=r"line 2: its window one:100-120 lies in the train split .*, not in valid"
+        InputError, match=r"line 2: its window one:.* lies in the train split .*, not in valid"
     ):
         read_labelled(path, 20, 0, source)
 
@@ -250,7 +279,7 @@ def test_a_split_column_must_agree_with_the_genome(tmp_path, source):
     st.integers(0, 60),
     st.integers(1, 12),
 )
-def test_the_owner_of_a_window_is_found_as_by_looking_everywhere(cuts, owners, chrom, start, size):
+def test_the_owner_of_a_window_equals_that_by_exhaustive_search(cuts, owners, chrom, start, size):
     cuts = sorted(cuts)
     made = {split: [] for split in ("train", "valid", "test")}
     for (one, low), (other, high), owner in zip(cuts, cuts[1:], owners, strict=False):

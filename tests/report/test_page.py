@@ -58,7 +58,7 @@ def test_results_of_a_benchmark(tmp_path):
         dict(
             zip(
                 COLUMNS,
-                ("toy", model, kind, "test", metric, 0.7, 0.6, 0.8, 10, 20, 0, ""),
+                ("toy", model, kind, "test", metric, 0.7, 0.6, 0.8, 10, 20, 20, 0, ""),
                 strict=True,
             )
         )
@@ -88,13 +88,13 @@ def test_other_files_are_named(tmp_path, name, content, message):
 def test_the_curve_has_its_levels():
     axes = plots.training_curve(METRICS, BOUND, {"entropy": 1.2}).axes[0]
     levels = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
-    assert levels["entropy"] == 1.2 and levels["uniform letters, ln 4"] == pytest.approx(
+    assert levels["entropy"] == 1.2 and levels["uniform bases, ln 4"] == pytest.approx(
         1.386, abs=1e-3
     )
     assert any(label.startswith("test bound 1.3000 ± 0.0100") for label in levels)
 
 
-def test_composition_counts_letters():
-    letters, spread = plots.composition(["AACG", "TTTT"]).axes
-    assert [patch.get_height() for patch in letters.patches] == [0.25, 0.125, 0.125, 0.5]
+def test_composition_counts_bases():
+    bases, spread = plots.composition(["AACG", "TTTT"]).axes
+    assert [patch.get_height() for patch in bases.patches] == [0.25, 0.125, 0.125, 0.5]
     assert sum(patch.get_height() for patch in spread.patches) == 2

@@ -1,4 +1,4 @@
-"""Training with classes: what the network is told, what that is worth, and that a run repeats."""
+"""Training with classes: conditioning, the label gain, and runs that repeat."""
 
 import json
 import math
@@ -26,7 +26,7 @@ SOURCES = {"one": MarkovSource(LENGTH, seed=1), "other": MarkovSource(LENGTH, se
 
 
 def write_table(path, sizes):
-    """So many sequences of each class in each split."""
+    """Writes this many sequences of each class, by split."""
     rows = ["label,split,sequence"]
     for seed, (split, count) in enumerate(sizes.items()):
         for name, source in SOURCES.items():
@@ -52,12 +52,13 @@ def run(table, tmp_path_factory):
     return folder, pretrain(labelled_recipe(table), folder, quiet=True)
 
 
-def test_to_be_told_the_class_is_worth_what_it_tells_of_a_base(tmp_path):
-    """The likelihoods of a left-to-right model are exact: their difference is the mutual information."""
+def test_the_label_gain_is_the_mutual_information(tmp_path):
+    """Likelihoods of a left-to-right model are exact: the gain is the mutual information."""
     recipe = labelled_recipe(
         write_table(tmp_path / "many.csv", {"train": 4000, "valid": 10, "test": 1000}),
-        objective="autoregressive", backbone="mamba", d_model=16, batch_size=128, max_steps=300, learning_rate=1e-2,
-        checkpoint_every=1000, reverse_complement=False, eval_windows=2000, precision="32-true",
+        objective="autoregressive", backbone="mamba", d_model=16, batch_size=128, max_steps=300,
+        learning_rate=1e-2, checkpoint_every=1000, reverse_complement=False, eval_windows=2000,
+        precision="32-true",
     )  # fmt: skip
     test = pretrain(recipe, tmp_path / "run", quiet=True)["test"]
     x = torch.cat([source.sample(1000, seed=2) for source in SOURCES.values()])
@@ -72,15 +73,15 @@ def test_to_be_told_the_class_is_worth_what_it_tells_of_a_base(tmp_path):
     )
 
 
-def test_a_tenth_of_the_rows_is_told_nothing_whatever_the_batch(table):
+def test_a_tenth_of_the_rows_is_unconditional_in_any_batch(table):
     recipe = labelled_recipe(table)
     denoiser = build(recipe, MDLM(), ("one", "other"))
     module = Pretraining(denoiser, MDLM(), recipe, None)
     rows, label = torch.arange(20_000), torch.arange(20_000) % 2
     shown = module.shown_label(Batch(rows[:, None], rows, 0, None, label))
-    untold = shown == 2
-    assert torch.equal(shown[~untold], label[~untold])
-    assert abs(int(untold.sum()) - 2000) < 5 * (20_000 * 0.1 * 0.9) ** 0.5
+    unconditional = shown == 2
+    assert torch.equal(shown[~unconditional], label[~unconditional])
+    assert abs(int(unconditional.sum()) - 2000) < 5 * (20_000 * 0.1 * 0.9) ** 0.5
     assert torch.equal(
         module.shown_label(Batch(rows[7::3, None], rows[7::3], 9, None, label[7::3])), shown[7::3]
     )
@@ -90,7 +91,7 @@ def test_a_tenth_of_the_rows_is_told_nothing_whatever_the_batch(table):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_row_is_told_its_own_class(name):
+def test_every_row_is_conditioned_on_its_own_class(name):
     """Also where an objective asks about some of the rows alone."""
     objective = make_objective(name)
     torch.manual_seed(0)
@@ -120,12 +121,12 @@ def test_every_row_is_told_its_own_class(name):
         shares.append(objective.loss(one, tokens[rows], index=index[rows], **draw).nats_per_base)
     loss = objective.loss(conditioned(denoiser, label), tokens, index=index, **draw).nats_per_base
     assert float(loss) == pytest.approx(float(sum(shares)) / 3, rel=1e-4)
-    untold = objective.bound(denoiser, tokens, draws=2, index=index).nats
-    torch.testing.assert_close(untold[label == 2], whole[label == 2], rtol=1e-4, atol=1e-4)
-    assert (untold - whole)[label != 2].abs().min() > 1e-3
+    unconditional = objective.bound(denoiser, tokens, draws=2, index=index).nats
+    torch.testing.assert_close(unconditional[label == 2], whole[label == 2], rtol=1e-4, atol=1e-4)
+    assert (unconditional - whole)[label != 2].abs().min() > 1e-3
 
 
-def test_classes_belong_to_their_rows():
+def test_selected_rows_keep_their_classes():
     source = MarkovSource(LENGTH)
     assert conditioned(source, None) is source and select_rows(source, slice(2)) is source
     known = conditioned(source, torch.tensor([0, 1, 1]))
@@ -134,7 +135,7 @@ def test_classes_belong_to_their_rows():
         known(source.sample(2))
 
 
-def test_what_a_run_says_of_its_classes(run, table):
+def test_a_run_reports_its_classes(run, table):
     folder, summary = run
     for split in ("valid", "test"):
         figures = summary[split]
@@ -164,7 +165,7 @@ def test_a_labelled_run_that_was_killed_resumes_bit_for_bit(run, table, tmp_path
     assert dnadiff.load(tmp_path / "cut").digest == dnadiff.load(run[0]).digest
 
 
-def test_classes_are_added_to_a_model_that_knew_none(run, table, tmp_path):
+def test_classes_are_added_to_an_unconditional_model(run, table, tmp_path):
     unlabelled = tiny_recipe(
         write_fasta(tmp_path / "tiny.fa", CONTIGS), objective="sedd", max_steps=3, window=LENGTH
     )
