@@ -59,7 +59,13 @@ def philox(
 
 
 def uniform(
-    seed: int, stream: Stream, index: Tensor, size: int, *, step: int | Tensor = 0, first: int = 0
+    seed: int,
+    stream: Stream,
+    index: Tensor,
+    size: int,
+    *,
+    step: int | Tensor = 0,
+    first: int | Tensor = 0,
 ) -> Tensor:
     """Uniform float64 numbers in the open interval (0, 1), of shape (*index.shape, size).
 
@@ -69,13 +75,15 @@ def uniform(
         index: int64 tensor, which sample, window or row; below 2^56.
         size: how many numbers for each; number j does not depend on `size`.
         step: which step of the run or of the sampler; below 2^32. A tensor is broadcast with `index`.
-        first: leave out the numbers before this one.
+        first: leave out the numbers before this one; a tensor has the shape of `index`.
     """
     index = index[..., None]
     step = (step if isinstance(step, Tensor) else torch.tensor(step, device=index.device))[
         ..., None
     ]
-    pair = torch.arange(first // 2, (first + size + 1) // 2, device=index.device)
+    # A counter gives two numbers. One pair more than `size` needs allows for an odd `first`.
+    pair = torch.arange(size // 2 + 1, device=index.device)
+    pair = pair + (first[..., None] // 2 if isinstance(first, Tensor) else first // 2)
     words = philox(
         (
             *torch.broadcast_tensors(
@@ -87,4 +95,8 @@ def uniform(
     high = torch.stack((words[0], words[2]), -1)
     low = torch.stack((words[1], words[3]), -1)
     mantissa = (high << 20) | (low >> 12)  # 52 bits; half a unit more keeps 0 and 1 out
-    return ((mantissa.double() + 0.5) * 2.0**-52).flatten(-2)[..., first % 2 : first % 2 + size]
+    numbers = ((mantissa.double() + 0.5) * 2.0**-52).flatten(-2)
+    if isinstance(first, Tensor):
+        place = first[..., None] % 2 + torch.arange(size, device=index.device)
+        return numbers.gather(-1, place.expand(*numbers.shape[:-1], size))
+    return numbers[..., first % 2 : first % 2 + size]

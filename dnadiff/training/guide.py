@@ -7,6 +7,7 @@ strands, at every mask rate from 0 to 1: while sequences are drawn, most of what
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import warnings
 from collections.abc import Callable
@@ -85,7 +86,10 @@ class LinearGuide:
     Attributes:
         labels: the classes.
         skills: how good it is, at each of `RATES`.
+        source: name and digest of the table that it was fitted to, for the header of a sequence.
     """
+
+    source = "LinearGuide"
 
     def __init__(
         self,
@@ -168,7 +172,10 @@ def fit_guide(
             f"would only add noise; give more sequences, or train with --labels"
         )
     head = (torch.from_numpy(part).to(model.device) for part in (weight, bias))
-    return LinearGuide(denoiser, names, skills, *head)
+    guide = LinearGuide(denoiser, names, skills, *head)
+    digest = hashlib.sha256(Path(table).read_bytes()).hexdigest()[:8]
+    guide.source = f"{Path(table).name}:{digest}"
+    return guide
 
 
 def pooled(denoiser: LMDenoiser, tokens: Tensor, token_probs: Tensor | None = None) -> Tensor:

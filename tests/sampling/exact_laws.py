@@ -119,6 +119,40 @@ def one_by_one_law(terms: list[tuple[float, JointSource]], orders: list[tuple[in
     return total.reshape(-1)
 
 
+def windowed_law(table: Tensor, template: Tensor, windows, size: int) -> Tensor:
+    """The law (4^L,) of drawing window after window, each exactly given what it shows.
+
+    Args:
+        table: (4, ..., 4) the law of the letters of a window, wherever it is.
+        template: (L,) token ids.
+        windows: what is drawn where, in this order (`Window`).
+        size: of a window.
+    """
+    sequences = torch.cartesian_prod(*[torch.arange(4)] * len(template))
+    known = template != DNA.mask_id
+    agrees = (sequences == DNA.letter_index(template)) | ~known
+    law = agrees.all(1).double()
+
+    def marginal(seen: Tensor, start: int) -> Tensor:
+        """The probability of each sequence's letters at the positions of a window that are seen."""
+        hidden = (~seen).nonzero()[:, 0].tolist()
+        p = table.sum(hidden, keepdim=True) if hidden else table
+        letters = sequences[:, start : start + size] * seen
+        return p[tuple(letters.T)]
+
+    for window in windows:
+        inside = slice(window.start, window.start + size)
+        drawn = torch.zeros_like(known)
+        drawn[window.first : window.last] = True
+        drawn &= ~known
+        before = marginal(known[inside], window.start)
+        known = known | drawn
+        after = marginal(known[inside], window.start)
+        law = law * torch.where(before > 0, after / before, 0.0)
+    assert known.all()
+    return law
+
+
 def grid(steps: int) -> list[float]:
     return [1 - i / steps for i in range(steps + 1)]
 
