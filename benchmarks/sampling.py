@@ -48,7 +48,7 @@ from dnadiff.genome.windows import held_out
 from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model
 from dnadiff.sampling import SAMPLERS
-from dnadiff.sampling.remasking import Strategy
+from dnadiff.sampling.sampler_config import Strategy
 from dnadiff.training.pretrain import splits_of
 from dnadiff.training.recipe import Recipe
 
@@ -149,8 +149,8 @@ def resume(path: Path | None, facts: dict) -> dict:
 def rows(model: Model, options: argparse.Namespace) -> dict[str, Row]:
     """What to measure, by name: every sampler for the model's noise, at every number of steps."""
     n, result = options.length, {}
-    for name, (_, noise, settings) in SAMPLERS.items():
-        if noise != model.objective.corruption:
+    for name, (corruption, settings) in SAMPLERS.items():
+        if corruption != model.objective.corruption:
             continue
         if "steps" not in settings:
             result[name] = Row({"sampler": name}, n)
@@ -201,7 +201,7 @@ def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Name
         seconds = time.perf_counter() - start
     divergence, error = yardstick.divergence(drawn)
     return {
-        "sampler": str(model.choose(length=options.length, **row.options)),
+        "sampler": str(model.resolve_sampler(length=options.length, **row.options)),
         "calls": asked / options.num,
         "seconds per 1,024 bases": seconds * 1024 / options.num / options.length,
         "divergence": divergence,

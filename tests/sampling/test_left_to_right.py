@@ -11,7 +11,14 @@ from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
 from dnadiff.diffusion import Autoregressive
 from dnadiff.errors import InputError, UsageError
 from dnadiff.model import Model
-from dnadiff.sampling import Constraints, choose, free_template, parse_template, sample
+from dnadiff.sampling import (
+    Constraints,
+    SamplerConfig,
+    free_template,
+    parse_template,
+    resolve_sampler,
+    sample,
+)
 from dnadiff.sampling.constraints import ConstrainedBatch
 
 
@@ -138,13 +145,12 @@ def test_a_class_is_told():
 
 
 def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level():
-    assert choose(Chain(5), 5).sampler == choose(mamba(), 5).sampler == "autoregressive"
-    assert (
-        choose(MarkovSource(5), 5).sampler
-        == choose(mamba(needs_sigma=True), 5).sampler
-        == "ancestral"
-    )
-    assert choose(mamba(), 5, "first_hitting").sampler == "first_hitting"
+    def chosen(denoiser, sampler="auto"):
+        return resolve_sampler(SamplerConfig(sampler), denoiser, 5).sampler
+
+    assert chosen(Chain(5)) == chosen(mamba()) == "autoregressive"
+    assert chosen(MarkovSource(5)) == chosen(mamba(needs_sigma=True)) == "ancestral"
+    assert chosen(mamba(), "first_hitting") == "first_hitting"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +161,7 @@ def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level
             Chain(4),
             "NNNN",
             {"steps": 4},
-            "autoregressive takes one call for each free letter: leave --steps out",
+            "autoregressive takes one call for each free letter: leave steps out",
         ),
         (MarkovSource(4), "NNNN", {"sampler": "autoregressive"}, "only what lies to the left"),
         (mamba(needs_sigma=True), "NNNN", {"sampler": "autoregressive"}, "noise level"),
@@ -234,13 +240,13 @@ DEAD = ["AC", "AG", "AT", "CA", "CG", "GA", "GC", "TA"]
 
 
 def test_a_motif_cannot_be_planned_for():
-    with pytest.raises(UsageError, match="leave --require out"):
+    with pytest.raises(UsageError, match="leave require out"):
         sample(Chain(9), free_template(1, 9), constraints=Constraints(require=["TATA"]))
 
 
 def test_restricted_letters_are_drawn_approximately_or_not_at_all():
     tokens, allowed = parse_template("NNRN")
-    with pytest.raises(UsageError, match="say --approximate"):
+    with pytest.raises(UsageError, match="set approximate"):
         sample(Chain(4), tokens[None], allowed[None])
     assert sample(Chain(4), tokens[None], torch.ones_like(allowed[None])).shape == (
         1,
