@@ -84,7 +84,7 @@ def plaid_step(state: SamplingState, latent: Latent | None, step: int, steps: in
     weights, terms = zip(*guidance_terms(state), strict=True)
     gamma = _level(objective, state, step, steps)
     normal = _normal(objective, state, step)
-    possible = state.possible()
+    possible = state.possible
 
     if latent is None:
         z = normal

@@ -11,16 +11,18 @@ order is planned from the template, before anything is drawn:
 3. What follows the last known letter, from left to right.
 4. What precedes the first known letter, from right to left.
 
-A window draws `stride` letters at most, except the first ones of a sequence. The other hidden
-letters that it shows are its look-ahead, and are drawn in later windows.
+A window draws `stride` letters at most, except at the ends of a sequence. The other hidden letters
+that it shows are its look-ahead, and are drawn in later windows.
 
 For a stationary source of order 1, a Markov chain, a letter depends on the nearest known letters on
-both sides only. So the samples have exactly the distribution of the source, given the template,
-whenever no gap between two neighbouring fixed or restricted letters has more than window - 2
-letters; what precedes the first and follows the last may have any length. In a longer gap, letters
-are drawn without regard to its right end while that is more than window - 2 letters away: the error
-is the dependence that is left over such a distance. For a source of order m the same holds with
-gaps of window - 2m letters whose ends are m known letters, and a stride from m to window - m.
+both sides only. So the samples have exactly the distribution of the source, given a template of
+fixed letters, if no gap between two neighbours among them has more than window - 2 letters; what
+precedes the first and follows the last may have any length. In a longer gap, letters are drawn
+without regard to its right end while that is more than window - 2 letters away: the error is the
+dependence that is left over such a distance. For a source of order m the same holds with gaps of
+window - 2m letters, each end of which is m fixed letters, and a stride from m to window - m.
+Restricted letters are exact too if each run of neighbouring ones fits into one window with the
+fixed letters next to it.
 """
 
 from __future__ import annotations

@@ -106,8 +106,9 @@ class SamplingState:
         """One random number (B, L) for each position, for samplers that draw a letter once."""
         return self.numbers(Stream.LETTER)
 
+    @cached_property
     def possible(self) -> Tensor:
-        """Returns which letters (B, L, K) bool each position may turn out to be.
+        """The letters (B, L, K) bool that each position may turn out to be.
 
         That is its own letter if it is fixed, else those that are allowed.
         """

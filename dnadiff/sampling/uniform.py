@@ -66,7 +66,7 @@ def uniform_step(state: SamplingState, tokens: Tensor, step: int, steps: int) ->
     t, s = left / steps, (left - 1) / steps
 
     letters = F.one_hot(state.alphabet.letter_index(tokens), size).double()
-    evidence = _noised(letters, t) * state.possible()
+    evidence = _noised(letters, t) * state.possible
     token_probs = evidence / evidence.sum(-1, keepdim=True)
     time = torch.full_like(evidence[:, 0, 0], t)
     kept = _noised(letters[free], (t - s) / (1 - s))
