@@ -1,4 +1,4 @@
-"""The sequences that a user asks a model for: resolved and validated once, then drawn in batches."""
+"""Sequences that a user asks a model for: validated and resolved once, then drawn in batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor

@@ -126,7 +126,7 @@ def _allowed_counts(template: Template, constraints: Constraints) -> list[int]:
 
 
 def _design(template: Template, constraints: Constraints) -> str:
-    """Returns a digest of the letters asked for: a file may have changed though its name has not."""
+    """Returns a digest of what the letters must be: a file may change while its name does not."""
     asked = repr((constraints.avoid, constraints.require, constraints.approximate)).encode()
     allowed = b"" if template.allowed is None else template.allowed.numpy().tobytes()
     return _digest(asked + template.tokens.numpy().tobytes() + allowed)

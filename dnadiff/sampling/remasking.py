@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dnadiff.rng import Stream
-from dnadiff.sampling.sampler_config import SamplerConfig, Strategy
+from dnadiff.sampling.sampler_config import SamplerConfig
 from dnadiff.sampling.state import SamplingState
 
 # The loop lowers the mask rate to a tenth, holds it there while letters are redrawn, then ends.

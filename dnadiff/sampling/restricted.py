@@ -28,10 +28,10 @@ def draw_restricted(state: SamplingState, allowed: Tensor) -> SamplingState:
     each draw has to be weighted by the total probability of the letters that were allowed. Here the
     weights are summed rather than sampled: every combination of allowed letters has the product of
     the network's probabilities from left to right, each given those before it, and one combination
-    is drawn from the normalised products. So nothing is rejected, and up to `MAX_COMBINATIONS` there
-    is no error of a finite number of particles. Of more, a population is kept, resampled where it
-    outgrows 4,096 (sequential importance resampling, Gordon et al. 1993), whose error falls with
-    its size.
+    is drawn from the normalised products. So nothing is rejected, and up to `MAX_COMBINATIONS`
+    there is no error of a finite number of particles. Of more, a population is kept, resampled
+    where it outgrows 4,096 (sequential importance resampling, Gordon et al. 1993), whose error
+    falls with its size.
 
     Rows with the same template share the calls, one for each beginning of a combination.
 
@@ -100,7 +100,7 @@ def _combinations(
 
 
 def _log_mu(state: SamplingState, filled: Tensor, row: int, place: int) -> Tensor:
-    """Returns the law (n, K) of a position given each of n beginnings (n, L), without restriction."""
+    """Returns the unrestricted law (n, K) of a position given each of n beginnings (n, L)."""
     laws = []
     for part in filled.split(max(1, _TOKENS_PER_CALL // filled.shape[1])):
         here = torch.zeros_like(part, dtype=torch.bool)

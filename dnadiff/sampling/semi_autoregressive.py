@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +93,7 @@ class WindowPlanner:
             yield from self._rightward(0)
             return
         known = self.known.tolist()
-        for left, right in zip(known, known[1:], strict=False):
+        for left, right in pairwise(known):
             yield from self._between(left + 1, right)
         yield from self._rightward(known[-1] + 1)
         yield from self._leftward(known[0])

@@ -99,7 +99,7 @@ def read_templates(
     is_file = isinstance(source, Path) or (text is not None and ("." in text or "/" in text))
     if genome is not None and not is_file:
         raise UsageError(
-            "genome goes with a BED file of the intervals to redesign: give the BED file as template"
+            "genome goes with a BED file of the intervals to redesign: give that file as template"
         )
     if text is None:
         return [Template(free_template(1, length or DEFAULT_LENGTH, alphabet)[0])]

@@ -3,8 +3,8 @@ import resource
 
 import pytest
 
-from dnadiff.sampling import resumable_fasta
 from dnadiff.errors import InputError
+from dnadiff.sampling import resumable_fasta
 
 SEQUENCES = ["ACGT" * 40, "A" * 60, "C" * 61, "G"]
 

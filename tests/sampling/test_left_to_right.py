@@ -133,7 +133,7 @@ def test_rows_may_have_prefixes_of_different_lengths_and_unknown_letters_in_them
         )
 
 
-def test_a_class_is_told():
+def test_samples_are_of_the_class_that_is_given():
     denoiser = mamba(labels=("one", "two"))
     denoiser.conditioning.scale_shift.weight.data.normal_()
     drawn = [
@@ -144,7 +144,7 @@ def test_a_class_is_told():
     assert torch.equal(again[0], drawn[0][0]) and torch.equal(again[1], drawn[1][1])
 
 
-def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level():
+def test_auto_is_autoregressive_for_causal_networks_without_a_noise_level():
     def chosen(denoiser, sampler="auto"):
         return resolve_sampler(SamplerConfig(sampler), denoiser, 5).sampler
 
@@ -167,7 +167,7 @@ def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level
         (mamba(needs_sigma=True), "NNNN", {"sampler": "autoregressive"}, "noise level"),
     ],
 )
-def test_what_cannot_be_is_said(denoiser, template, options, message):
+def test_what_is_not_possible_is_named(denoiser, template, options, message):
     with pytest.raises(UsageError, match=message):
         sample(denoiser, parse_template(template)[0][None], **options)
 
@@ -208,7 +208,7 @@ def test_constraints_are_kept_by_going_back(chain):
 
 
 def test_mamba_goes_back_to_the_state_that_it_had():
-    """Letters behind a corner are those that the network, asked anew, gives for the letters that are there now."""
+    """After a dead end, logits are those that a fresh call gives for the letters as they are."""
     denoiser, template, constraints = mamba(), free_template(20, 120), Constraints(**TIGHT)
     asked = []
 
@@ -229,7 +229,7 @@ def test_mamba_goes_back_to_the_state_that_it_had():
         assert torch.allclose(logits, expected, atol=1e-4)
 
 
-def test_a_corner_without_a_way_out():
+def test_a_dead_end_without_a_way_out():
     with pytest.raises(InputError, match="--max-homopolymer 1: no letter fits at position"):
         sample(
             Chain(12), free_template(1, 12), constraints=Constraints(max_homopolymer=1, avoid=DEAD)
@@ -239,7 +239,7 @@ def test_a_corner_without_a_way_out():
 DEAD = ["AC", "AG", "AT", "CA", "CG", "GA", "GC", "TA"]
 
 
-def test_a_motif_cannot_be_planned_for():
+def test_required_motifs_are_refused():
     with pytest.raises(UsageError, match="leave require out"):
         sample(Chain(9), free_template(1, 9), constraints=Constraints(require=["TATA"]))
 

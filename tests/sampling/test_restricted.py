@@ -20,7 +20,7 @@ COUNT = 20_000
 
 
 def conditional(source, template):
-    """The exact law of the sequences that a template allows, by enumeration: (4^L,), 0 for all others."""
+    """The exact law (4^L,) of the sequences that a template allows, by enumeration."""
     _, allowed = parse_template(template)
     fits = torch.stack([allowed[i, source.sequences[:, i]] for i in range(source.length)], 1).all(1)
     law = source.table.reshape(-1) * fits

@@ -37,7 +37,7 @@ def test_auto_fits_the_objective(objective, sampler):
 
 @pytest.mark.parametrize("objective", [None, Autoregressive(), MDLM()])
 def test_auto_goes_from_left_to_right_where_the_network_does(objective):
-    """Also through masks: their order does not matter to a network that sees none of those to come."""
+    """Also through masks, whose order does not matter to a network that sees only the left."""
     assert (
         str(resolve(CausalMarkovSource(5), 5, objective=objective, trained=3))
         == "sampler=autoregressive"
@@ -61,7 +61,7 @@ def test_auto_slides_a_window_where_the_sequence_is_longer():
     assert window(resolve(SOURCE, 65, "remasking", trained=64)) == (None, None)
 
 
-def test_what_is_left_out_is_settled():
+def test_what_is_left_out_gets_its_default():
     assert (
         str(resolve(SOURCE, 5, "remasking", steps=50))
         == "sampler=remasking steps=50 remask=cap eta=0.02"
@@ -109,7 +109,7 @@ def test_what_is_left_out_is_settled():
         ({"sampler": "autoregressive", "window": 4}, "leave window out"),
     ],
 )
-def test_what_cannot_be_is_named(options, message):
+def test_settings_that_are_not_valid_are_named(options, message):
     with pytest.raises(UsageError, match=message):
         resolve(SOURCE, 5, **options)
 

@@ -126,7 +126,7 @@ def test_of_a_source_of_order_two_gaps_need_two_known_letters_at_each_end():
 
 
 def test_blind_to_the_far_end_of_a_long_gap_the_error_is_what_the_source_remembers():
-    """A gap of four letters and a window of four: the first two are drawn before the end is seen."""
+    """Four letters between two fixed ones, and windows of four: two are drawn blind to the end."""
     template, _ = parse_template("ANNNNG")
     for make, low, high in ((chain, 1e-3, 0.2), (walk, 0.2, 1.0)):
         law = windowed_law(table_of(make(4)), template, planned(template, 4, 2), 4)

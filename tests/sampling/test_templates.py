@@ -65,7 +65,7 @@ def genome(tmp_path):
     return Genome.open(write_fasta(tmp_path / "genome.fa", contigs))
 
 
-def test_intervals_of_a_genome_are_redesigned_between_what_stands_beside_them(tmp_path, genome):
+def test_intervals_of_a_genome_are_free_and_their_context_is_fixed(tmp_path, genome):
     bed = tmp_path / "sites.bed"
     bed.write_text("one\t8\t12\tenhancer\none\t0\t3\none\t160\t164\none\t76\t80\ntwo\t2\t6\n")
     middle, left, right, gap, short = read_templates(str(bed), genome=genome, length=16)
@@ -135,7 +135,7 @@ def test_a_fasta_that_cannot_be_used_is_named(tmp_path, content, message):
         read_templates(str(tmp_path / "designs.fa"))
 
 
-def test_files_that_are_none(tmp_path):
+def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match=r"none\.fa: No such file"):
         read_templates(str(tmp_path / "none.fa"))
     (tmp_path / "cut.fa").write_bytes(gzip.compress(b">a\nACGT\n")[:-9])
