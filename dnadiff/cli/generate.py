@@ -105,8 +105,10 @@ def generate(
         quiet: no progress bar.
     """
     check_out(out)
+    # Fitting a guide takes a while, so what it lacks is checked before.
     if label is None and guide is not None:
         raise UsageError("--guide goes with --label: say which class")
+    # These import torch, which --help does not wait for.
     from dnadiff.model import load
     from dnadiff.progress import bar
     from dnadiff.sampling import Constraints, read_templates
@@ -121,6 +123,7 @@ def generate(
     )
     around = _open_genome(genome, quiet)
     model = load(newest_run() if checkpoint is None else Path(checkpoint))
+    # The context of an interval is as long as the network has learned to use.
     if around is not None and length is None:
         length = model.about.get("window")
     templates = read_templates(template, length=length, genome=around)

@@ -20,6 +20,7 @@ def analytic(state: SamplingState, config: SamplerConfig) -> Tensor:
     assert config.steps is not None
     tokens = state.template
     for step in range(config.steps):
+        # Once every mask is lifted, further calls would change nothing.
         if not (state.free & (tokens == state.alphabet.mask_id)).any():
             break
         tokens = analytic_step(state, tokens, step, config.steps)

@@ -35,6 +35,7 @@ def on_grid(times: Tensor, steps: int) -> Plan:
         times: (B, L), when each hidden letter is due; see `unmask_times`.
         steps: T, at least 1.
     """
+    # A time just above 0 rounds up to T, which is not a step.
     group = ((1.0 - times) * steps).long().clamp(max=steps - 1)
     grid = 1.0 - torch.arange(steps, device=times.device, dtype=times.dtype) / steps
     return Plan(group, grid.expand(times.shape[0], -1))

@@ -60,6 +60,7 @@ def resumable_fasta(
     if str(path) == "-":
         yield 0, _record_writer(sys.stdout.write, header_of, 0)
         return
+    # Everything goes to a part, so that a file of the final name is always whole.
     part = Path(f"{path}.part")
     with _locked(part) as file:
         done = _whole_records(part, file, header_of)
@@ -68,6 +69,7 @@ def resumable_fasta(
         except BaseException:
             _keep_or_remove(part, file)
             raise
+        # After a power cut a renamed file must not be empty.
         os.fsync(file.fileno())
         part.replace(path)
 
@@ -79,6 +81,7 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock).acquire(timeout=0)
+        # Without a buffer, a killed process leaves all that it has written.
         file = part.open("a+b", buffering=0)
     except Timeout as error:
         raise InputError(f"{part}: another process is writing it; choose another path") from error
@@ -112,7 +115,9 @@ def _record_writer(
     """Returns a function that writes the next record, at once and whole."""
 
     def write(sequence: str) -> None:
+        """Writes one sequence under the next header."""
         nonlocal done
+        # One call for a record: what is cut off is at most the record that was being written.
         lines = "\n".join(sequence[i : i + _WIDTH] for i in range(0, len(sequence), _WIDTH))
         put(f">{header_of(done)} length={len(sequence)}\n{lines}\n")
         done += 1
@@ -125,6 +130,7 @@ def _whole_records(part: Path, file: BinaryIO, header_of: HeaderOf) -> int:
     done = end = 0
     file.seek(0)
     with open(file.fileno(), "rb", closefd=False) as reader:
+        # The last line may have been cut in the middle; it is not read as a header then.
         while (line := reader.readline()).endswith(b"\n"):
             header, _, length = line[1:-1].decode(errors="replace").rpartition(" length=")
             if header != header_of(done) or not length.isdigit():
@@ -134,7 +140,8 @@ def _whole_records(part: Path, file: BinaryIO, header_of: HeaderOf) -> int:
                 )
             rows = -(-int(length) // _WIDTH)
             text = b"".join(reader.readline() for _ in range(rows))
-            # A whole record has its letters and a line end for each row.
+            # A whole record has its letters and a line end for each row. The length in the header
+            # tells a record that was cut at the end of a row from a whole one.
             if len(text) != int(length) + rows:
                 break
             done, end = done + 1, reader.tell()

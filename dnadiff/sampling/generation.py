@@ -118,6 +118,7 @@ class Generation:
         self._network = denoiser
         self._denoiser, self._label_id = apply_guidance(denoiser, label, guidance, guide, objective)
 
+        # The sampler is resolved once for each length, however many batches there are.
         config = make_config(**settings)
         lengths = dict.fromkeys(len(one.tokens) for one in self.templates)
         self._configs = {
@@ -161,14 +162,21 @@ class Generation:
         Raises:
             InputError: if a template or a constraint cannot be kept.
         """
-        every = ((template, i) for template in self.templates for i in range(self.num))
-        rows = islice(every, start, None)
+        rows = islice(self._rows(), start, None)
+        # Neighbouring templates of one length share batches.
         for length, group in groupby(rows, key=lambda row: len(row[0].tokens)):
             size = self.batch_size or self._batch_size(length)
             while batch := list(islice(group, size)):
-                yield from self._draw([template for template, _ in batch], [i for _, i in batch])
+                templates, numbers = zip(*batch, strict=True)
+                yield from self._draw(templates, numbers)
 
-    def _draw(self, templates: list[Template], numbers: list[int]) -> list[str]:
+    def _rows(self) -> Iterator[tuple[Template, int]]:
+        """Yields each sequence as its template and its number among those of the template."""
+        for template in self.templates:
+            for i in range(self.num):
+                yield template, i
+
+    def _draw(self, templates: Sequence[Template], numbers: Sequence[int]) -> list[str]:
         """Draws one batch: a sequence for each template, with its number among those of it."""
         device = next(self._network.parameters()).device
         # Templates of one file do not share their random numbers.
@@ -192,11 +200,12 @@ class Generation:
         except InputError as error:
             if len(self.templates) == 1 or isinstance(error, UsageError):
                 raise
+            # One of several templates is to blame; a batch does not say which.
             names = " to ".join(dict.fromkeys((templates[0].name, templates[-1].name)))
             raise InputError(f"template {names}: {error}") from error
         return [self.alphabet.decode(row) for row in drawn]
 
-    def _allowed(self, templates: list[Template], device: torch.device) -> Tensor | None:
+    def _allowed(self, templates: Sequence[Template], device: torch.device) -> Tensor | None:
         """Returns the letters (B, L, K) that templates allow, or None where none restricts."""
         if all(template.allowed is None for template in templates):
             return None
@@ -211,6 +220,7 @@ class Generation:
         # The gradient of a guide needs the hidden states of all layers.
         layers = network.n_layer if self.guide is not None else 1
         floats = layers * _FLOATS * network.d_model
+        # Half of the free memory is left to whoever else needs some.
         tokens = min(_TOKENS_PER_BATCH, int(free_memory(device) / 2 / (4 * floats)))
         shown = self._configs[length].window or length
         return max(1, min(tokens // shown, _TOKENS_HELD // length))

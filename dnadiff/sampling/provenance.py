@@ -50,6 +50,7 @@ class Provenance:
         if config.top_p < 1:
             words.append(f"top_p={config.top_p:g}")
         words.append(f"seed={self.seed}")
+        # Class names may have blanks, and a header is read word by word.
         if self.label is not None:
             guidance = 1.0 if self.guidance is None else self.guidance
             words += [f"label={shlex.quote(self.label)}", f"guidance={guidance:g}"]
@@ -61,6 +62,7 @@ class Provenance:
             words.append(f"letters={drawn}")
         if template.window is not None:
             words.append(f"within={template.window}")
+        # A file that goes on from a part must have been asked for the same letters.
         words.append(f"design={_design(template, self.constraints)}")
         return " ".join(word for word in words if word)
 
@@ -117,9 +119,11 @@ def _allowed_counts(template: Template, constraints: Constraints) -> list[int]:
     """Returns the number of letters allowed at each restricted position."""
     alphabet = constraints.alphabet
     unrestricted = {*alphabet.letters, alphabet.unknown}
+    # A motif gets a position later, but its codes restrict letters wherever it is.
     codes = [code for motif in constraints.require for code in motif.letters]
     counts = [len(alphabet.ambiguity[code]) for code in codes if code not in unrestricted]
     if template.allowed is not None:
+        # A position of one letter is drawn, but has no distribution that could be wrong.
         allowed = template.allowed.sum(-1)
         counts += allowed[(allowed > 1) & (allowed < len(alphabet))].tolist()
     return counts

@@ -124,6 +124,7 @@ def draw_sequences(
         UsageError: if no letter is allowed at a position, or the sampler cannot do what is asked.
         InputError: naming a constraint that cannot be kept.
     """
+    # What cannot be drawn is refused before the network is called.
     _check_allowed(allowed)
     if config.sampler == "autoregressive":
         free = template == alphabet.mask_id
@@ -132,6 +133,7 @@ def draw_sequences(
     if index is None:
         index = torch.arange(template.shape[0], device=template.device)
 
+    # Motifs get their positions first: their letters are then part of the template.
     batch = None
     if constraints.require:
         template, allowed = place_motifs(template, allowed, constraints, seed=seed, index=index)
@@ -160,6 +162,7 @@ def draw_sequences(
     draw = partial(_draw, config=config, exact=constraints.exact)
     if config.window is None or config.stride is None:
         return draw(state)
+    # With masks a window may leave letters hidden; other kinds of noise have no hidden letters.
     masks = SAMPLERS[config.sampler].corruption == "absorbing"
     return semi_autoregressive(state, config.window, config.stride, draw, whole=not masks)
 

@@ -100,6 +100,8 @@ class SamplerConfig:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
+        # What "auto" stands for is not known yet: `resolve_sampler` makes a configuration with its
+        # name, which is then checked here too.
         if self.sampler not in (*SAMPLERS, *_TO_RESOLVE):
             names = ", ".join([*SAMPLERS, "semi_autoregressive"])
             raise UsageError(f"unknown sampler {self.sampler!r}; there are {names}")
@@ -127,6 +129,7 @@ def make_config(
     """
     if isinstance(sampler, str):
         return SamplerConfig(sampler, **settings)
+    # A setting with its default value may come from a caller that passes all of them on.
     defaults = SamplerConfig()
     for name, value in settings.items():
         if value != getattr(defaults, name):
@@ -167,6 +170,7 @@ def resolve_sampler(
     own = _own_sampler(denoiser, objective, alphabet)
     name, window = config.sampler, config.window
     if name == "semi_autoregressive" or (name == "auto" and own != "autoregressive"):
+        # A longer window than in training would be a guess, so it must be asked for.
         window = trained_window if window is None else window
         if name == "semi_autoregressive" and window is None:
             raise UsageError(
@@ -183,6 +187,7 @@ def resolve_sampler(
         stride = max(1, window // 2)
     # Settings that were given are checked here against the sampler that "auto" stands for.
     config = replace(config, sampler=name, window=window, stride=stride, **_defaults(config, name))
+    # A sequence that fits into one window is drawn whole, which is exact.
     if window is not None and window >= length:
         return replace(config, window=None, stride=None)
     return config
@@ -206,6 +211,7 @@ def _own_sampler(denoiser: Denoiser, objective: Objective | None, alphabet: Alph
     if corruption == "absorbing":
         # A network that may answer "mask" says itself how fast masks are to be lifted.
         return "analytic" if denoiser.outputs > len(alphabet) else "ancestral"
+    # There is one sampler for each of the other kinds of noise.
     return next(name for name, kind in SAMPLERS.items() if kind.corruption == corruption)
 
 

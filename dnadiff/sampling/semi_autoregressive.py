@@ -179,6 +179,7 @@ def semi_autoregressive(
     """
     tokens = state.template.clone()
     plans = [planner.windows() for planner in _planners(state, window, stride)]
+    # Rows differ in their fixed letters, so at one turn their windows may be anywhere.
     for turn in range(max(map(len, plans), default=0)):
         rows = [row for row, plan in enumerate(plans) if turn < len(plan)]
         part = _Part(state, tokens, rows, [plans[row][turn] for row in rows], window)
@@ -225,13 +226,17 @@ class _Part:
         self.shown = tokens[self.rows, self.columns]
         hidden = state.free[self.rows, self.columns] & (self.shown == state.alphabet.mask_id)
         self.hidden = hidden
-        first = torch.tensor([window.first for window in windows], device=device)[:, None]
-        last = torch.tensor([window.last for window in windows], device=device)[:, None]
+        first, last, only = self._column(windows, "first", "last", "restricted")
         self.wanted = hidden & (self.columns >= first) & (self.columns < last)
         if state.allowed is not None:
-            only = torch.tensor([window.restricted for window in windows], device=device)[:, None]
-            free_choice = state.allowed[self.rows, self.columns].all(-1)
-            self.wanted &= ~(only & free_choice)
+            unrestricted = state.allowed[self.rows, self.columns].all(-1)
+            self.wanted &= ~(only.bool() & unrestricted)
+
+    def _column(self, windows: list[Window], *names: str) -> Iterator[Tensor]:
+        """Yields an attribute of the windows as a column (R, 1), for each of the names."""
+        for name in names:
+            values = [getattr(window, name) for window in windows]
+            yield torch.tensor(values, device=self.tokens.device)[:, None]
 
     def draw(self, draw: Callable[[SamplingState], Tensor], *, whole: bool) -> None:
         """Draws the wanted letters, and puts them into the sequences."""
@@ -239,12 +244,18 @@ class _Part:
         constrained = None
         if state.constrained is not None:
             constrained = _ConstrainedPart(state.constrained, self.tokens, self.rows, self.columns)
+        allowed = label = None
+        if state.allowed is not None:
+            allowed = state.allowed[self.rows, self.columns]
+        if state.label is not None:
+            label = state.label[rows]
         part = replace(
             state,
             template=self.shown,
+            # A sampler without masks cannot leave a letter hidden, so it draws the look-ahead too.
             free=self.hidden if whole else self.wanted,
-            allowed=None if state.allowed is None else state.allowed[self.rows, self.columns],
-            label=None if state.label is None else state.label[rows],
+            allowed=allowed,
+            label=label,
             index=state.index[rows],
             constrained=constrained,
             first=self.start,
@@ -277,6 +288,9 @@ class _ConstrainedPart:
         self.tokens[self.rows, self.columns] = tokens
 
         def logits_of(where: Tensor) -> Tensor:
+            """Returns logits (M, K) of positions of the whole sequences, all in windows."""
+            # The first call is about the positions that the sampler named, as the same tensor,
+            # because it may have their logits already.
             if where is now_whole:
                 return logits(now)
             # The network is to see the letters as they are now.

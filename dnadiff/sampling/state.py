@@ -140,6 +140,7 @@ class SamplingState:
         drawn = tokens.clone() if self.constrained is not None else tokens
 
         def law_of(where: Tensor) -> Tensor:
+            """Returns log mu (M, K) of some positions."""
             # Only the first call is about the positions whose law the caller already has.
             if log_mu is not None and where is now:
                 return log_mu

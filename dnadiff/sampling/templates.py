@@ -60,9 +60,10 @@ def parse_template(text: str, alphabet: Alphabet = DNA) -> tuple[Tensor, Tensor 
     tokens = tokens.masked_fill(tokens == alphabet.unknown_id, alphabet.mask_id)
     if set(text) <= {*alphabet.letters, alphabet.unknown}:
         return tokens, None
+    # Fixed letters allow themselves only, which no sampler looks at.
     choices = [alphabet.ambiguity.get(code, code) for code in text]
-    allowed = torch.tensor([[letter in some for letter in alphabet.letters] for some in choices])
-    return tokens, allowed
+    rows = [[letter in some for letter in alphabet.letters] for some in choices]
+    return tokens, torch.tensor(rows)
 
 
 def free_template(count: int, length: int, alphabet: Alphabet = DNA) -> Tensor:
@@ -96,6 +97,7 @@ def read_templates(
     if length is not None and length < 1:
         raise UsageError(f"length must be at least 1, not {length}")
     text = None if source is None else str(source)
+    # Neither character is an IUPAC letter, so text with one of them can only be a path.
     is_file = isinstance(source, Path) or (text is not None and ("." in text or "/" in text))
     if genome is not None and not is_file:
         raise UsageError(
@@ -162,6 +164,7 @@ def _window(path: str, row: BedRow, genome: Genome, length: int) -> Interval:
             f"{path}, line {row.line}: {row.interval} has {end - start:,} bases, and the window "
             f"around it only {length:,}; raise length"
         )
+    # At an end of its chromosome the window has more context on the other side.
     chromosome = genome.contigs[row.interval.chrom]
     first = max(0, min(start - (length - (end - start)) // 2, chromosome - length))
     return Interval(row.interval.chrom, first, min(first + length, chromosome))

@@ -65,6 +65,7 @@ def uniform_step(state: SamplingState, tokens: Tensor, step: int, steps: int) ->
     left = steps - step
     t, s = left / steps, (left - 1) / steps
 
+    # A fixed letter was never noised; multiplying by what is possible makes it one-hot again.
     letters = F.one_hot(state.alphabet.letter_index(tokens), size).double()
     evidence = _noised(letters, t) * state.possible
     token_probs = evidence / evidence.sum(-1, keepdim=True)
@@ -74,6 +75,7 @@ def uniform_step(state: SamplingState, tokens: Tensor, step: int, steps: int) ->
     weights, laws = [], []
     for weight, term in guidance_terms(state):
         prediction = term.predict(tokens, free, time, token_probs)
+        # mu of a network whose scores are not normalised keeps their total here.
         clean = (prediction.log_mu + prediction.log_total_score[:, None]).exp()
         weights.append(weight)
         laws.append((kept * _noised(clean, s)).log())
@@ -91,6 +93,7 @@ def _move(state: SamplingState, tokens: Tensor, quantile: Tensor, log_p: Tensor)
     """
     drawn = pick(log_p[state.free], quantile[state.free]) + state.alphabet.first_id
     changing = tokens != tokens.masked_scatter(state.free, drawn)
+    # A mask constrains nothing, so the letters that change do not stand in each other's way.
     hidden = tokens.masked_fill(changing, state.alphabet.mask_id)
     return state.draw_from(hidden, changing, quantile, log_p)
 
