@@ -172,7 +172,7 @@ class _DeadEnds:
             place: where no letter fits.
         """
         rows = stuck.nonzero()[:, 0]
-        # A row that has left its last dead end behind starts to count anew.
+        # A row that is well past its last dead end starts to count anew.
         self.tries[rows[self.furthest[rows] < place - _MAX_REDRAWN]] = 0
         self.furthest[rows] = self.furthest[rows].clamp(min=place)
 

@@ -220,7 +220,7 @@ class Generation:
         # The gradient of a guide needs the hidden states of all layers.
         layers = network.n_layer if self.guide is not None else 1
         floats = layers * _FLOATS * network.d_model
-        # Half of the free memory is left to whoever else needs some.
+        # Half of the free memory is left to other processes.
         tokens = min(_TOKENS_PER_BATCH, int(free_memory(device) / 2 / (4 * floats)))
         shown = self._configs[length].window or length
         return max(1, min(tokens // shown, _TOKENS_HELD // length))

@@ -32,20 +32,20 @@ def records(path):
 
 
 def test_a_file_has_what_generate_draws_and_how_it_was_made(tmp_path):
-    held, told = model(), []
+    held, counts = model(), []
     lab = Constraints(avoid=["GAATTC"])
     held.write_fasta(
         tmp_path / "new.fa",
         3,
         seed=5,
         constraints=lab,
-        progress=lambda *count: told.append(count),
+        progress=lambda *count: counts.append(count),
         **OPTIONS,
     )
     found = records(tmp_path / "new.fa")
     drawn = held.generate(3, seed=5, constraints=lab, **OPTIONS)
     assert [sequence for _, sequence in found.values()] == drawn
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert counts == [(0, 3), (1, 3), (2, 3), (3, 3)]
     for i, (description, _) in enumerate(found.values()):
         made = f"model={held.digest} sampler=ancestral steps=2 temperature=1 seed=5 avoid=GAATTC"
         assert re.fullmatch(
