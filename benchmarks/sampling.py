@@ -1,18 +1,20 @@
-"""What each sampler costs and how good its sequences are, at several numbers of calls.
+"""Measures what each sampler costs and how good its sequences are, at several numbers of calls.
 
     python benchmarks/sampling.py --checkpoint RUN ... --json sampling.json --png sampling.png
 
-Every row draws 64 sequences. Calls are network calls for each sequence; seconds are of wall clock. Quality is the
-Jensen-Shannon divergence, in nats, between the 6-mers of the drawn sequences and those of the run's test split, both
-strands counted as one (2,080 kinds). It is the plug-in estimate, which is too high: a perfect sampler would not show 0
-but about (2,080 - 1) / 8n for n independent 6-mers, and more for those of real sequences, which are alike within each.
-So it is to be read beside the real windows of the same number and length, of which the standard deviation between such
-samples is given too; every row has the same sample size, hence nearly the same bias. A source whose sequences are less
-alike within themselves, like the Markov chain, can come out below the real ones: the column sees 6-mers and nothing
-longer. Errors of rows are jackknife, over sequences.
+Every row draws 64 sequences. Calls are network calls for each sequence; seconds are of wall clock.
+Quality is the Jensen-Shannon divergence, in nats, between the 6-mers of the drawn sequences and
+those of the run's test split, both strands counted as one (2,080 kinds). It is the plug-in
+estimate, which is too high: a perfect sampler would not show 0 but about (2,080 - 1) / 8n for n
+independent 6-mers, and more for real sequences, whose 6-mers are alike within each sequence. So it
+is to be compared with the row of real windows, of the same number and length, which also has the
+standard deviation between such samples; every row has the same sample size, hence nearly the same
+bias. A source whose sequences are less alike within themselves, like the Markov chain, can have a
+lower divergence than the real windows: it depends on 6-mers and on nothing longer. Errors of rows
+are jackknife, over sequences.
 
-Rows are made from the cheapest on, and none is begun that would not end within --minutes; they are kept in --json, and
-the next start with the same file goes on with those that are missing.
+Rows are measured from the cheapest on, and none is begun that would not end within --minutes. They
+are kept in --json, and the next start with the same file continues with those that are missing.
 """
 
 from __future__ import annotations
@@ -20,9 +22,8 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # before torch: a waiting thread shall not spin on a shared machine
+# Before torch is imported: a waiting thread must not spin on a shared machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import time
 from collections import defaultdict
@@ -48,7 +49,7 @@ from dnadiff.genome.windows import held_out
 from dnadiff.memory import keep_freed_memory
 from dnadiff.model import Model
 from dnadiff.sampling import SAMPLERS
-from dnadiff.sampling.remasking import Strategy
+from dnadiff.sampling.sampler_config import Strategy
 from dnadiff.training.data import splits_of
 from dnadiff.training.recipe import Recipe
 
@@ -60,7 +61,7 @@ _LETTERS = DNA.ids[0], DNA.ids[-1] + 1
 
 
 class Row(NamedTuple):
-    """What to draw with: options of `Model.stream`, and about how many calls on the whole length they take."""
+    """Options of `Model.generate`, and about how many calls on the whole length they take."""
 
     options: dict[str, Any]
     calls: float
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 def add(result: dict, run: Path, options: argparse.Namespace, end: float) -> None:
-    """Measures the rows of a run that are missing, from the cheapest on, as far as they come to an end in time."""
+    """Measures the rows of a run that are missing, from the cheapest on, while there is time."""
     model = load(run)
     found = result["runs"].setdefault(
         model.digest, {"objective": name_of(model.objective), "rows": {}}
@@ -105,7 +106,7 @@ def add(result: dict, run: Path, options: argparse.Namespace, end: float) -> Non
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The flags."""
+    """Reads the flags."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--checkpoint", type=Path, nargs="+", required=True, help="run folders, with their genome"
@@ -134,7 +135,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def resume(path: Path | None, facts: dict) -> dict:
-    """What the file already holds; or nothing but the facts."""
+    """Reads the rows that a file already has, measured under the same conditions."""
     if path is None or not path.exists():
         return {**facts, "runs": {}}
     found = read_json(path)
@@ -147,42 +148,46 @@ def resume(path: Path | None, facts: dict) -> dict:
 
 
 def rows(model: Model, options: argparse.Namespace) -> dict[str, Row]:
-    """What to measure, by name: every sampler for the model's noise, at every number of steps."""
-    n, result = options.length, {}
-    for name, (_, noise, settings) in SAMPLERS.items():
-        if noise != model.objective.corruption:
+    """Returns what to measure, by name: the model's samplers at every number of steps."""
+    result = {}
+    for name, (corruption, settings) in SAMPLERS.items():
+        if corruption != model.objective.corruption:
             continue
         if "steps" not in settings:
-            result[name] = Row({"sampler": name}, n)
+            result[name] = Row({"sampler": name}, options.length)
             continue
+        variants = [{"remask": s} for s in get_args(Strategy)] if "remask" in settings else [{}]
         for steps in options.calls:
-            # Steps in which no letter falls cost nothing, where the network is not needed to know that.
-            calls = (
-                steps * (1 - (1 - 1 / steps) ** n) if name in ("ancestral", "remasking") else steps
-            )
-            for more in (
-                [{"remask": s} for s in get_args(Strategy)] if "remask" in settings else [{}]
-            ):
+            # These two need no call for a step in which no letter is drawn.
+            sparing = name in ("ancestral", "remasking")
+            calls = expected_calls(steps, options.length) if sparing else steps
+            for more in variants:
                 words = " ".join([name, *more.values(), str(steps)])
                 result[words] = Row({"sampler": name, "steps": steps, **more}, calls)
-    for steps in (
-        [] if model.objective.causal else options.calls
-    ):  # three windows of half the length
-        windows = {"sampler": "semi_autoregressive", "steps": steps, "window": n // 2}
-        result[f"semi_autoregressive {steps}"] = Row(
-            windows, 1.5 * steps * (1 - (1 - 1 / steps) ** (n / 3))
-        )
+
+    if not model.objective.causal:
+        for steps in options.calls:
+            name, window = "semi_autoregressive", options.length // 2
+            # There are three windows, and a call on half of the length counts as half a call.
+            calls = 1.5 * expected_calls(steps, options.length / 3)
+            settings = {"sampler": name, "steps": steps, "window": window}
+            result[f"{name} {steps}"] = Row(settings, calls)
     if options.samplers:
         result = {name: row for name, row in result.items() if name.split()[0] in options.samplers}
     return result
 
 
+def expected_calls(steps: int, letters: float) -> float:
+    """Returns the expected number of steps in which at least one of n letters is drawn."""
+    return steps * (1 - (1 - 1 / steps) ** letters)
+
+
 def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Namespace) -> dict:
-    """Draws a row's sequences, and says what they cost and how good they are."""
+    """Draws a row's sequences, and returns what they cost and how good they are."""
     asked = 0
 
     def counting(call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same call, which counts its rows."""
+        """Returns the same call, which counts its rows."""
 
         def counted(tokens: torch.Tensor, *more: Any, **others: Any) -> Any:
             nonlocal asked
@@ -192,16 +197,15 @@ def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Name
         return counted
 
     network = model.denoiser
-    calls = {
-        name: counting(getattr(network, name)) for name in ("forward", "step")
-    }  # whole sequences, or letters
+    # A network is called on whole sequences, or run letter by letter.
+    calls = {name: counting(getattr(network, name)) for name in ("forward", "step")}
     with patch.multiple(network, **calls), Others() as others:
         start = time.perf_counter()
         drawn = model.generate(options.num, length=options.length, **row.options)
         seconds = time.perf_counter() - start
     divergence, error = yardstick.divergence(drawn)
     return {
-        "sampler": str(model.choose(length=options.length, **row.options)),
+        "sampler": str(model.resolve_sampler(length=options.length, **row.options)),
         "calls": asked / options.num,
         "seconds per 1,024 bases": seconds * 1024 / options.num / options.length,
         "divergence": divergence,
@@ -211,10 +215,11 @@ def measure(model: Model, row: Row, yardstick: Yardstick, options: argparse.Name
 
 
 def seconds_per_call(model: Model, num: int, length: int) -> float:
-    """Of a step in which all sequences are shown to the network."""
+    """Returns the seconds of a call on all sequences."""
     sequences = [DNA.decode(row) for row in torch.randint(*_LETTERS, (num, length))]
     times = []
-    for _ in range(2):  # the first one compiles
+    # The first call compiles the kernels, and is not counted.
+    for _ in range(2):
         start = time.perf_counter()
         model.score(sequences, draws=1)
         times.append(time.perf_counter() - start)
@@ -222,7 +227,7 @@ def seconds_per_call(model: Model, num: int, length: int) -> float:
 
 
 class Yardstick:
-    """The 6-mers of a run's test split, and what real windows and a Markov chain of order 6 reach.
+    """The 6-mers of a run's test split, to compare sequences with.
 
     Args:
         run: its folder.
@@ -249,7 +254,7 @@ class Yardstick:
         self.reference = counts[groups * num :].sum(0)
 
     def divergence(self, sequences: Sequence[str]) -> tuple[float, float]:
-        """Of sequences from the test split, and its jackknife standard error over them."""
+        """Returns the divergence of sequences, and its jackknife standard error over them."""
         counts = kmers(sequences)
         total = counts.sum(0)
         without = np.array([jensen_shannon(total - one, self.reference) for one in counts])
@@ -257,7 +262,7 @@ class Yardstick:
         return jensen_shannon(total, self.reference), float(np.sqrt((n - 1) * without.var()))
 
     def real(self) -> dict:
-        """Mean and standard deviation over samples of other real windows."""
+        """Returns the mean and standard deviation over samples of other real windows."""
         values = [jensen_shannon(sample, self.reference) for sample in self.samples]
         return {
             "divergence": float(np.mean(values)),
@@ -266,7 +271,7 @@ class Yardstick:
         }
 
     def markov(self) -> dict:
-        """A chain of order 6, fitted on training windows."""
+        """Returns the divergence of a Markov chain of order 6, fitted on training windows."""
         training = held_out(
             self.sources, split="train", length=self.length, limit=TRAINING, seed=0
         ).tokens_all
@@ -276,7 +281,7 @@ class Yardstick:
 
 
 def kmers(sequences: Sequence[str]) -> np.ndarray:
-    """Counts (n, 4^K) of each sequence's canonical k-mers."""
+    """Returns counts (n, 4^K) of each sequence's canonical k-mers."""
     counts = np.zeros((len(sequences), len(DNA) ** K), np.int32)
     for kmer, owner in canonical_kmers(sequences, K):
         np.add.at(counts, (owner, kmer.astype(np.int64)), 1)
@@ -284,7 +289,7 @@ def kmers(sequences: Sequence[str]) -> np.ndarray:
 
 
 def jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
-    """The divergence, in nats, of two laws given as counts."""
+    """Returns the Jensen-Shannon divergence, in nats, of two laws given as counts."""
     p, q = one / one.sum(), other / other.sum()
     middle = (p + q) / 2
 
@@ -296,7 +301,7 @@ def jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def report(result: dict) -> str:
-    """The table."""
+    """Returns the table of all rows."""
     lines = [
         [
             "trained with",
@@ -332,12 +337,16 @@ def report(result: dict) -> str:
         for run in result["runs"].values()
         for row in run["rows"].values()
     ]
-    what = f"{result['sequences']} sequences of {result['length']:,} bases a row, {result['threads']} threads"
-    return f"{what}\n{table(lines)}\nother processes used at most {max(every, default=0.0):.2f} cores meanwhile"
+    title = (
+        f"{result['sequences']} sequences of {result['length']:,} bases a row, "
+        f"{result['threads']} threads"
+    )
+    others = f"other processes used at most {max(every, default=0.0):.2f} cores meanwhile"
+    return f"{title}\n{table(lines)}\n{others}"
 
 
 def picture(result: dict) -> Figure:
-    """Divergence against calls, a line for each sampler, beside what real windows have."""
+    """Draws divergence against calls, a line for each sampler, and that of real windows."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_prop_cycle(color=colormaps["tab20"].colors)
@@ -377,7 +386,7 @@ def picture(result: dict) -> Figure:
 
 
 def digits(row: dict) -> list[str]:
-    """A divergence and its error."""
+    """Returns a divergence and its error, as the table has them."""
     return [f"{row['divergence']:.4f}", f"{row['error']:.4f}"]
 
 

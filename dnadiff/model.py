@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -24,21 +23,10 @@ from dnadiff.digest import sha256_of_bytes
 from dnadiff.errors import InputError, UsageError
 from dnadiff.files import read_json
 from dnadiff.genome.sequences import Sequences, read_sequences
-from dnadiff.memory import free_memory
-from dnadiff.sampling import (
-    Constraints,
-    Guide,
-    SamplerConfig,
-    Template,
-    apply_guidance,
-    choose,
-    read_templates,
-    sample,
-)
+from dnadiff.sampling import SamplerConfig, check_fasta_path, resumable_fasta
+from dnadiff.sampling.generation import Generation, GenerationOptions
 
 _TOKENS_PER_BATCH = 32_768  # tokens in one call of the network
-_TOKENS_HELD = 1 << 22  # tokens of long sequences that are drawn together, window by window
-_FLOATS = 32  # floats in memory for each element of the hidden state: twice what was measured
 
 
 class Model:
@@ -100,135 +88,85 @@ class Model:
         }
         self.denoiser.lm.save_pretrained(folder, about, own_state(self.denoiser, self.objective))
 
-    def generate(self, num: int = 1, **options: Any) -> list[str]:
-        """Draws `num` sequences; for the options (length, template, sampler, steps, ...) see `stream`."""
+    def generate(self, num: int = 1, **options: Unpack[GenerationOptions]) -> list[str]:
+        """Draws `num` sequences of each template.
+
+        Args:
+            num: how many.
+            options: length, template, seed, batch_size, constraints, label, guidance, guide; and
+                sampler, steps, remask, eta, window, stride, temperature, top_p. See
+                `dnadiff.sampling.generation.Generation`.
+
+        Raises:
+            InputError: if a template cannot be read, or a constraint cannot be kept.
+            UsageError: if an option is not valid for this model.
+        """
         return list(self.stream(num, **options))
 
-    def choose(
-        self,
-        length: int,
-        sampler: str = "auto",
-        *,
-        label: str | None = None,
-        guidance: float | None = None,
-        guide: Guide | None = None,
-        **settings: Any,
-    ) -> SamplerConfig:
-        """The sampler that `stream` takes for sequences of `length` bases, with all its settings."""
-        return choose(
-            apply_guidance(self.denoiser, label, guidance, guide, self.objective)[0],
-            length,
-            sampler,
-            objective=self.objective,
-            trained=self.about.get("window"),
-            alphabet=self.alphabet,
-            **settings,
-        )
-
     def stream(
-        self,
-        num: int = 1,
-        *,
-        length: int | None = None,
-        template: str | Sequence[Template] | None = None,
-        sampler: str = "auto",
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        batch_size: int | None = None,
-        constraints: Constraints | None = None,
-        label: str | None = None,
-        guidance: float | None = None,
-        guide: Guide | None = None,
-        start: int = 0,
-        **settings: Any,
+        self, num: int = 1, *, start: int = 0, **options: Unpack[GenerationOptions]
     ) -> Iterator[str]:
-        """Draws sequences and yields each as its batch is done: `num` of the first template, then of the next.
+        """Draws sequences as `generate` does, and yields each when its batch is done.
 
         Args:
             num: how many, of each template.
-            length: of each, in bases; 1,024 where there is no template either.
-            template: IUPAC letters: A, C, G, T are fixed, N is free, other codes restrict. Or a FASTA file of such, or
-                templates from `dnadiff.sampling.read_templates`.
-            sampler: see `dnadiff.sampling.sample`; "auto" fits the objective and the length, see `choose`.
-            temperature: 1 samples the model as it is.
-            top_p: 1 samples the model as it is.
-            seed: sequence i of a template and a seed is the same whatever `num` and `batch_size`.
-            batch_size: sequences drawn together; by default as many as show the network 32,768 bases at once, or fewer
-                where memory is scarce.
-            constraints: what every sequence keeps to.
-            label: the class to draw sequences of, by name; of a model with labels, or of the guide.
-            guidance: weight of the class; 1, the default, is the class as it was learned, more exaggerates it. See
-                `dnadiff.sampling.guidance`.
-            guide: a classifier that leads to the class (`dnadiff.training.guide.fit_guide`), instead of the labels.
-            start: leave out so many sequences at the beginning.
-            settings: steps, remask, eta, window and stride of the sampler; see `dnadiff.sampling.sample`.
+            start: number of sequences to leave out at the beginning.
+            options: see `generate`.
+        """
+        return self._generation(num, options).sequences(start)
+
+    def write_fasta(
+        self,
+        path: str | Path,
+        num: int = 1,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> None:
+        """Draws sequences as `generate` does, and writes them as FASTA.
+
+        The header of each record has the digest of the model, the sampler and its settings, the
+        seed, and a digest of the template. Names differ between models, seeds and settings. What is
+        drawn is kept in `path`.part until all is there; the same call continues it.
+
+        Args:
+            path: a file that does not exist yet, or "-" for stdout.
+            num: how many, of each template.
+            progress: called with (sequences done, all).
+            options: see `generate`.
 
         Raises:
-            InputError: if a template or a constraint cannot be kept.
-            UsageError: if `length` contradicts the template, there is no such class, or an argument is out of range.
+            InputError: if the file exists or cannot be written, or as for `generate`.
+            UsageError: see `generate`.
         """
-        if num < 1:
-            raise UsageError(f"the number of sequences must be at least 1, not {num}")
-        if template is None or isinstance(template, str):
-            template = read_templates(template, length=length, alphabet=self.alphabet)
-        steered, told = apply_guidance(self.denoiser, label, guidance, guide, self.objective)
-        rows = islice(((one, i) for one in template for i in range(num)), start, None)
-        for same, group in groupby(rows, key=lambda row: len(row[0].tokens)):
-            choice = self.choose(
-                same, sampler, label=label, guidance=guidance, guide=guide, **settings
-            )
-            while batch := list(
-                islice(group, batch_size or self._batch(same, choice, guided=guide is not None))
-            ):
-                templates = [one for one, _ in batch]
-                try:
-                    drawn = sample(
-                        steered,
-                        torch.stack([one.tokens for one in templates]).to(self.device),
-                        self._allowed(templates),
-                        None
-                        if told is None
-                        else torch.full((len(batch),), told, device=self.device),
-                        sampler=choice.sampler,
-                        temperature=temperature,
-                        seed=seed,
-                        index=torch.tensor(
-                            [one.number << 32 | i for one, i in batch], device=self.device
-                        ),
-                        alphabet=self.alphabet,
-                        top_p=top_p,
-                        objective=self.objective,
-                        window=choice.window,
-                        stride=choice.stride,
-                        constraints=constraints,
-                        **choice.settings,
-                    )
-                except InputError as error:
-                    if len(template) == 1 or isinstance(error, UsageError):
-                        raise
-                    names = " to ".join(dict.fromkeys((templates[0].name, templates[-1].name)))
-                    raise InputError(f"template {names}: {error}") from error
-                yield from (self.alphabet.decode(row) for row in drawn)
+        check_fasta_path(path)
+        generation = self._generation(num, options)
+        with resumable_fasta(path, generation.headers(self.digest)) as (done, write):
+            for count, sequence in enumerate(generation.sequences(start=done), done):
+                if progress is not None:
+                    progress(count, generation.count)
+                write(sequence)
+            if progress is not None:
+                progress(generation.count, generation.count)
 
-    def _allowed(self, templates: Sequence[Template]) -> Tensor | None:
-        """The letters (B, L, K) that templates allow, or None where none restricts."""
-        if all(one.allowed is None for one in templates):
-            return None
-        every = torch.ones(len(templates[0].tokens), len(self.alphabet), dtype=torch.bool)
-        return torch.stack([every if one.allowed is None else one.allowed for one in templates]).to(
-            self.device
-        )
+    def resolve_sampler(self, **options: Unpack[GenerationOptions]) -> SamplerConfig:
+        """Returns the sampler that `generate` takes, with all its settings, for the first template.
 
-    def _batch(self, length: int, choice: SamplerConfig, *, guided: bool) -> int:
-        """How many sequences of a length are drawn together."""
-        config = self.denoiser.lm.config
-        layers = config.n_layer if guided else 1  # for a gradient all are held
-        most = min(
-            _TOKENS_PER_BATCH,
-            int(free_memory(self.device) / 2 / (layers * _FLOATS * 4 * config.d_model)),
+        Args:
+            options: see `generate`.
+
+        Raises:
+            UsageError: see `generate`.
+        """
+        generation = self._generation(1, options)
+        return generation.config(len(generation.templates[0].tokens))
+
+    def _generation(self, num: int, options: GenerationOptions) -> Generation:
+        """Returns the sequences that a user asks for, validated and ready to be drawn."""
+        trained_window = self.about.get("window")
+        return Generation(
+            self.denoiser, self.objective, num, trained_window=trained_window, **options
         )
-        return max(1, min(most // (choice.window or length), _TOKENS_HELD // length))
 
     def score(self, sequences: Sequences, *, draws: int = 8, seed: int = 0) -> pd.DataFrame:
         """Returns a bound on the negative log-likelihood of each sequence.

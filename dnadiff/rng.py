@@ -81,7 +81,13 @@ def philox(
 
 
 def uniform(
-    seed: int, stream: Stream, index: Tensor, size: int, *, step: int | Tensor = 0, first: int = 0
+    seed: int,
+    stream: Stream,
+    index: Tensor,
+    size: int,
+    *,
+    step: int | Tensor = 0,
+    first: int | Tensor = 0,
 ) -> Tensor:
     """Returns uniform float64 numbers in the open interval (0, 1), of shape (*index.shape, size).
 
@@ -91,15 +97,20 @@ def uniform(
         index: int64 tensor, the number of a sample, window or row; below 2^56.
         size: how many numbers for each; number j does not depend on `size`.
         step: of the run or of the sampler; below 2^32. A tensor is broadcast with `index`.
-        first: position of the first number to return, so that numbers can be had in parts.
+        first: position of the first number to return, so that numbers can be had in parts. A tensor
+            has the shape of `index`.
     """
     index = index[..., None]
     if not isinstance(step, Tensor):
         step = torch.tensor(step, device=index.device)
     step = step[..., None]
+    if not isinstance(first, Tensor):
+        first = torch.tensor(first, device=index.device)
+    first = first[..., None]
 
-    # Each counter gives four words, and each number takes two of them: one counter for two numbers.
-    pair = torch.arange(first // 2, (first + size + 1) // 2, device=index.device)
+    # Each counter gives four words, and each number takes two of them: one counter for two numbers,
+    # and one counter more than `size` needs where `first` is odd.
+    pair = first // 2 + torch.arange(size // 2 + 1, device=index.device)
     stream_and_index = (int(stream) << 24) | (index >> 32)  # 8 bits, and the high 24 of the index
     counter = torch.broadcast_tensors(pair, step & _LOW, index & _LOW, stream_and_index)
     words = philox((*counter,), (seed & _LOW, (seed >> 32) & _LOW))
@@ -108,5 +119,6 @@ def uniform(
     low = torch.stack((words[1], words[3]), -1)
     # 52 bits are the digits of a float64; half a unit more keeps 0 and 1 out.
     mantissa = (high << 20) | (low >> 12)
-    numbers = (mantissa.double() + 0.5) * 2.0**-52
-    return numbers.flatten(-2)[..., first % 2 : first % 2 + size]
+    numbers = ((mantissa.double() + 0.5) * 2.0**-52).flatten(-2)
+    place = first % 2 + torch.arange(size, device=index.device)
+    return numbers.gather(-1, place.expand(*numbers.shape[:-1], size))

@@ -221,7 +221,9 @@ def test_batches_fit_into_the_memory_that_there_is(monkeypatch):
     assert set(sizes) == {12}
     for memory, batch in ((3e6, 12), (1.15e6, 7), (1e3, 1)):
         sizes.clear()
-        monkeypatch.setattr("dnadiff.model.free_memory", lambda device, memory=memory: int(memory))
+        monkeypatch.setattr(
+            "dnadiff.sampling.generation.free_memory", lambda device, memory=memory: int(memory)
+        )
         assert held.generate(12, **options) == together
         assert max(sizes) == batch
     monkeypatch.undo()
@@ -230,20 +232,24 @@ def test_batches_fit_into_the_memory_that_there_is(monkeypatch):
 
 def test_auto_fits_objective_and_length():
     held = model()  # trained on windows of 64
-    assert str(held.choose(length=64)) == "sampler=ancestral steps=128"
-    assert str(held.choose(length=65)) == "sampler=ancestral steps=128 window=64 stride=32"
-    assert str(held.choose(65, steps=3)) == "sampler=ancestral steps=3 window=64 stride=32"
-    assert str(held.choose(length=65, sampler="first_hitting")) == "sampler=first_hitting"
+    assert str(held.resolve_sampler(length=64)) == "sampler=ancestral steps=128"
+    assert str(held.resolve_sampler(length=65)) == "sampler=ancestral steps=128 window=64 stride=32"
     assert (
-        str(held.choose(length=65, window=32)) == "sampler=ancestral steps=128 window=32 stride=16"
+        str(held.resolve_sampler(length=65, steps=3))
+        == "sampler=ancestral steps=3 window=64 stride=32"
+    )
+    assert str(held.resolve_sampler(length=65, sampler="first_hitting")) == "sampler=first_hitting"
+    assert (
+        str(held.resolve_sampler(length=65, window=32))
+        == "sampler=ancestral steps=128 window=32 stride=16"
     )
     assert held.generate(2, length=70, steps=3) == held.generate(
         2, length=70, sampler="ancestral", steps=3, window=64, stride=32
     )
     held.objective = UDLM()
-    assert held.choose(length=10).sampler == "uniform"
+    assert held.resolve_sampler(length=10).sampler == "uniform"
     held.about = {}
-    assert str(held.choose(length=1000)) == "sampler=uniform steps=128"
+    assert str(held.resolve_sampler(length=1000)) == "sampler=uniform steps=128"
 
 
 @pytest.mark.parametrize(

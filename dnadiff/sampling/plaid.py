@@ -1,79 +1,139 @@
-"""Sampling of Plaid: ancestral steps of its Gaussian diffusion (VDM, Kingma et al. 2021, section A.4), then letters."""
+"""Sampling of Plaid: ancestral steps of its Gaussian diffusion, then letters.
+
+VDM, Kingma et al. 2021, section A.4; Plaid, Gulrajani and Hashimoto 2023, arXiv 2305.18619.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dnadiff.diffusion.plaid import Plaid, lost, noise, signal
 from dnadiff.errors import UsageError
-from dnadiff.rng import Stream, uniform
+from dnadiff.rng import Stream
 from dnadiff.sampling.ancestral import on_grid
 from dnadiff.sampling.guidance import geometric_mixture, guidance_terms
 from dnadiff.sampling.reveal import unmask_times
+from dnadiff.sampling.sampler_config import SamplerConfig
 from dnadiff.sampling.state import SamplingState
 
-_GROUPS = 32  # so that what a constraint enforces is not all at the end of a sequence
+# The embeddings become letters in this number of groups, in a random order, so that what a
+# constraint enforces is not all at the end of a sequence.
+_GROUPS = 32
 
 
-def plaid(state: SamplingState, steps: int) -> Tensor:
-    """From Gaussian noise to embeddings to letters. Returns tokens (B, L).
+class Latent(NamedTuple):
+    """Noisy embeddings, and the network's latest prediction of the letters.
 
-    What a template says of a letter is evidence like any other: minus infinity for every letter that it rules out. With
-    the exact denoiser the error is of order 1 / `steps` and the limit is the exact conditional distribution, for fixed
-    letters and for restricted ones. Constraints are kept when the embeddings become letters, in a random order.
+    Attributes:
+        z: (B, L, D) float64.
+        predictions: for each network of the guidance, (B, L, K) probabilities of the letters.
+        log_p: (M, K) log-probabilities of the free letters, row by row, of all networks together.
+    """
 
-    Towards a class (`guidance`) the laws of z_s are mixed, which is to mix the estimates x^ = P E with the weights w
-    and 1 - w; and in the end the laws of the letters. Each network is shown its own earlier answer.
+    z: Tensor
+    predictions: list[Tensor]
+    log_p: Tensor
+
+
+def plaid(state: SamplingState, config: SamplerConfig) -> Tensor:
+    """Goes from Gaussian noise to embeddings to letters. Returns tokens (B, L).
+
+    A template is evidence like any other: minus infinity for every letter that it rules out. With
+    the exact denoiser the error is of order 1 / `steps` and the limit is the exact conditional
+    distribution, for fixed letters and for restricted ones. Constraints are kept when the
+    embeddings become letters.
 
     Args:
-        request: what to draw, of a network that was trained with `Plaid`.
-        steps: from gamma(1) to gamma(0); a call each and one more, and with guidance twice as many. A self-conditioned
-            network is shown its answer of the step before.
+        state: what to draw, with a network that was trained with `Plaid`.
+        config: `steps` from gamma(1) to gamma(0); a call each and one more, and with guidance twice
+            as many.
 
     Raises:
         UsageError: if the objective is not known, which has the embedding and the schedule.
     """
-    objective, tokens, free = state.objective, state.template, state.free
+    assert config.steps is not None
+    latent = None
+    for step in range(config.steps + 1):
+        latent = plaid_step(state, latent, step, config.steps)
+    assert latent is not None
+    return _letters(state, latent.log_p)
+
+
+def plaid_step(state: SamplingState, latent: Latent | None, step: int, steps: int) -> Latent:
+    """Lowers the noise of the embeddings by one step, and predicts the letters.
+
+    Towards a class (`guidance`) the laws of z_s are mixed, which is to mix the estimates x^ = P E
+    with the weights w and 1 - w. A self-conditioned network is shown its own prediction of the step
+    before.
+
+    Args:
+        state: what is drawn, with which network.
+        latent: the result of the step before; None for pure noise.
+        step: from 0, at gamma(1), to `steps`, at gamma(0).
+        steps: T.
+
+    Raises:
+        UsageError: if the state's objective is not `Plaid`.
+    """
+    objective = state.objective
     if not isinstance(objective, Plaid):
         raise UsageError("plaid needs the objective that the network was trained with")
-    hidden = tokens.masked_fill(state.alphabet.scorable(tokens), state.alphabet.mask_id)
-    possible = state.possible()
-    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=tokens.device)
-    levels = objective.schedule(times).gamma[:, None].expand(-1, len(tokens))
-    weights, asked = zip(*guidance_terms(state), strict=True)
-    z, predictions = (
-        _normal(objective, state, 0),
-        [torch.zeros_like(possible, dtype=torch.float64) for _ in asked],
+    weights, terms = zip(*guidance_terms(state), strict=True)
+    gamma = _level(objective, state, step, steps)
+    normal = _normal(objective, state, step)
+    possible = state.possible
+
+    if latent is None:
+        z = normal
+        zeros = torch.zeros_like(possible, dtype=torch.float64)
+        earlier_predictions = [zeros] * len(terms)
+    else:
+        earlier_predictions = latent.predictions
+        weighted = [w * p for w, p in zip(weights, earlier_predictions, strict=True)]
+        denoised = sum(weighted[1:], weighted[0]) @ objective.embedding
+        before = _level(objective, state, step - 1, steps)
+        z = transition(latent.z, denoised, before, gamma, normal)
+
+    # What the template rules out has no evidence, whatever the noise says.
+    evidence = objective.evidence(z, gamma).masked_fill(~possible, -torch.inf)
+    laws, predictions = [], []
+    for term, earlier in zip(terms, earlier_predictions, strict=True):
+        law = _law(objective, term, evidence, gamma, earlier)
+        # What is not drawn is predicted to be any letter that it may be.
+        prediction = possible.double() / possible.sum(-1, keepdim=True)
+        prediction[state.free] = law.exp()
+        laws.append(law)
+        predictions.append(prediction)
+    return Latent(z, predictions, geometric_mixture(weights, laws))
+
+
+def _law(
+    objective: Plaid, state: SamplingState, evidence: Tensor, gamma: Tensor, earlier: Tensor
+) -> Tensor:
+    """Returns the log-probabilities (M, K) of the free letters given all evidence (B, L, K)."""
+    hidden = state.template.masked_fill(
+        state.alphabet.scorable(state.template), state.alphabet.mask_id
     )
-    for step, gamma in enumerate(levels):
-        if step > 0:
-            denoised = (
-                sum(w * prediction for w, prediction in zip(weights, predictions, strict=True))
-                @ objective.embedding
-            )
-            z = transition(z, denoised, levels[step - 1], gamma, _normal(objective, state, step))
-        evidence = objective.evidence(z, gamma).masked_fill(~possible, -torch.inf)
-        laws = []
-        for i, one in enumerate(asked):
-            token_probs = evidence.softmax(-1)
-            if objective.self_conditioned:
-                token_probs = torch.cat([token_probs, predictions[i]], -1)
-            log_mu = one.predict(hidden, free, lost(gamma), token_probs).log_mu
-            laws.append((log_mu + evidence[free[:, state.span]]).log_softmax(-1))
-            predictions[i] = possible.double() / possible.sum(-1, keepdim=True)
-            predictions[i][free[:, state.span]] = laws[i].exp()
-    return _letters(state, geometric_mixture(weights, laws))
+    token_probs = evidence.softmax(-1)
+    if objective.self_conditioned:
+        token_probs = torch.cat([token_probs, earlier], -1)
+    log_mu = state.predict(hidden, state.free, lost(gamma), token_probs).log_mu
+    return (log_mu + evidence[state.free]).log_softmax(-1)
 
 
 def _letters(state: SamplingState, log_p: Tensor) -> Tensor:
     """Draws the free letters from their laws (M, K). Returns tokens (B, L)."""
-    tokens, quantile = state.template.clone(), state.numbers(Stream.LETTER)
-    laws = torch.zeros(*tokens.shape, log_p.shape[-1], dtype=log_p.dtype, device=tokens.device)
+    shape = (*state.template.shape, log_p.shape[-1])
+    laws = torch.zeros(shape, dtype=log_p.dtype, device=log_p.device)
     laws[state.free] = log_p
+
+    tokens = state.template
     group = on_grid(unmask_times(state), _GROUPS).group.masked_fill(~state.free, -1)
     for step in range(_GROUPS):
-        state.draw_from(tokens, group == step, quantile, laws)
+        tokens = state.draw_from(tokens, group == step, state.quantile, laws)
     return tokens
 
 
@@ -82,7 +142,8 @@ def transition(
 ) -> Tensor:
     """Draws z_s (B, L, D) from q(z_s | z_t, x^), s < t, by Bayes' rule.
 
-    With c = 1 - exp(gamma_s - gamma_t) it is (alpha_s / alpha_t) (1 - c) z_t + c alpha_s x^ + s_s sqrt(c) eps.
+    With c = 1 - exp(gamma_s - gamma_t) it is
+    (alpha_s / alpha_t) (1 - c) z_t + c alpha_s x^ + s_s sqrt(c) eps.
 
     Args:
         z: (B, L, D), z_t.
@@ -96,15 +157,15 @@ def transition(
     return mean + noise(earlier) * c.sqrt() * normal
 
 
+def _level(objective: Plaid, state: SamplingState, step: int, steps: int) -> Tensor:
+    """Returns the noise level gamma (B,) of a step."""
+    # The times are those of a grid from 1 to 0, rounded as `linspace` rounds them.
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=state.template.device)
+    return objective.schedule(times[step : step + 1]).gamma.expand(len(state.template))
+
+
 def _normal(objective: Plaid, state: SamplingState, step: int) -> Tensor:
-    """Standard normal numbers (B, span, D) of one step."""
-    shown, dimension = range(state.template.shape[1])[state.span], objective.letters.embedding_dim
-    quantile = uniform(
-        state.seed,
-        Stream.NOISE,
-        state.index,
-        len(shown) * dimension,
-        step=step,
-        first=shown.start * dimension,
-    )
-    return torch.special.ndtri(quantile).unflatten(1, (len(shown), dimension))
+    """Returns standard normal numbers (B, L, D) of one step."""
+    dimension = objective.letters.embedding_dim
+    quantile = state.numbers(Stream.NOISE, step, each=dimension)
+    return torch.special.ndtri(quantile).unflatten(1, (-1, dimension))

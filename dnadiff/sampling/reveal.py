@@ -1,10 +1,11 @@
-"""Revealing hidden letters in an order that is drawn before the network is called.
+"""Reveals hidden letters in an order that is drawn before the network is called.
 
-Under masked diffusion every hidden letter becomes visible at a time of its own, uniform on (0, 1) and independent of
-everything else (log-linear schedule, time running from 1 down to 0). Those times can therefore be drawn first. A
-sampler is then a way to group them (a `Plan`): the letters of one group are drawn together, from one call that sees all
-earlier groups. Rows in which nothing happens at a step are not given to the network, so a row takes as many calls as
-it has non-empty groups, with time conditioning or without.
+Under masked diffusion every hidden letter becomes visible at a time of its own, uniform on (0, 1)
+and independent of everything else (log-linear schedule, time running from 1 down to 0). Those times
+can therefore be drawn first. A sampler is then a way to group them (a `Plan`): the letters of one
+group are drawn together, from one call that sees all earlier groups. Rows in which nothing happens
+at a step are not given to the network, so a row takes as many calls as it has non-empty groups,
+with time conditioning or without.
 """
 
 from __future__ import annotations
@@ -18,23 +19,42 @@ from dnadiff.sampling.state import SamplingState
 
 
 class Plan(NamedTuple):
-    """When each letter is drawn: `group` (B, L) int64, the step of each letter; `time` (B, G), each step's time."""
+    """When each letter is drawn.
+
+    Attributes:
+        group: (B, L) int64, the step of each letter.
+        time: (B, G) float64, the time of each step.
+    """
 
     group: Tensor
     time: Tensor
 
 
 def unmask_times(state: SamplingState) -> Tensor:
-    """When each free letter becomes visible, (B, L) float64: uniform on (0, 1), -1 where nothing is free."""
+    """Returns when each free letter becomes visible, (B, L) float64; -1 where nothing is free."""
     return state.numbers(Stream.UNMASK).masked_fill(~state.free, -1.0)
 
 
 def reveal(state: SamplingState, plan: Plan) -> Tensor:
     """Draws every free letter, group after group. Returns tokens (B, L)."""
-    tokens = state.template.clone()
+    tokens = state.template
     group = plan.group.masked_fill(~state.free, -1)
-    # A letter is drawn once, so one number for each position serves it whenever its turn comes.
-    quantile = state.numbers(Stream.LETTER)
     for step in group[group >= 0].unique().tolist():
-        state.draw(tokens, group == step, plan.time[:, step], quantile)
+        tokens = reveal_step(state, tokens, plan, step)
     return tokens
+
+
+def reveal_step(state: SamplingState, tokens: Tensor, plan: Plan, step: int) -> Tensor:
+    """Draws the letters of one step, from one call. Returns new tokens (B, L).
+
+    Args:
+        state: what is drawn, with which network.
+        tokens: (B, L) token ids after the steps before.
+        plan: the step of each letter.
+        step: from 0; a step without a letter changes nothing.
+    """
+    now = state.free & (plan.group == step)
+    if not now.any():
+        return tokens
+    # A letter is drawn once, so one number for each position serves it whenever its turn comes.
+    return state.draw(tokens, now, plan.time[:, step], state.quantile)

@@ -1,185 +1,273 @@
-"""Which sampler, with what: everything that can be settled, or refused, before a letter is drawn."""
+"""Settings of a sampler: validated when made, and resolved once for a model and a length."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_args
-
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from dnadiff.alphabet import DNA, Alphabet
 from dnadiff.diffusion import Denoiser, Objective
 from dnadiff.errors import UsageError
-from dnadiff.sampling.analytic import analytic
-from dnadiff.sampling.ancestral import ancestral
-from dnadiff.sampling.autoregressive import autoregressive
-from dnadiff.sampling.first_hitting import first_hitting
-from dnadiff.sampling.plaid import plaid
-from dnadiff.sampling.remasking import Strategy, remasking
-from dnadiff.sampling.uniform import uniform
 
 DEFAULT_STEPS = 128
 
+Strategy = Literal["cap", "rescale", "confidence", "loop"]
+"""How the remasking sampler hides letters again; see `dnadiff.sampling.remasking`."""
 
-class Sampler(NamedTuple):
-    """A way to draw the free letters of a request.
+
+class SamplerKind(NamedTuple):
+    """Facts about a sampler.
 
     Attributes:
-        draw: from a `SamplingState`, and settings by name, to tokens (B, L).
-        noise: what it takes away (`Objective.corruption`).
-        settings: their names.
+        corruption: the kind of noise that it removes (`Objective.corruption`).
+        settings: names of the settings that are its own.
     """
 
-    draw: Callable[..., Tensor]
     corruption: str
     settings: tuple[str, ...] = ("steps",)
 
 
 SAMPLERS = {
-    "ancestral": Sampler(ancestral, "absorbing"),
-    "first_hitting": Sampler(first_hitting, "absorbing", ()),
-    "analytic": Sampler(analytic, "absorbing"),
-    "remasking": Sampler(remasking, "absorbing", ("steps", "remask", "eta")),
-    "uniform": Sampler(uniform, "uniform"),
-    "plaid": Sampler(plaid, "gaussian"),
-    "autoregressive": Sampler(autoregressive, "none", ()),
+    "ancestral": SamplerKind("absorbing"),
+    "first_hitting": SamplerKind("absorbing", ()),
+    "analytic": SamplerKind("absorbing"),
+    "remasking": SamplerKind("absorbing", ("steps", "remask", "eta")),
+    "uniform": SamplerKind("uniform"),
+    "plaid": SamplerKind("gaussian"),
+    "autoregressive": SamplerKind("none", ()),
 }
+"""The samplers by name; each has a module of its name in `dnadiff.sampling`."""
+
+_TO_RESOLVE = ("auto", "semi_autoregressive")
+_OWN_SETTINGS = ("steps", "remask", "eta")
 
 
-class SamplerConfig(NamedTuple):
-    """A sampler of `SAMPLERS` with all its settings; and what the network is shown at once, where that is not all."""
+class ExtraSettings(TypedDict, total=False):
+    """Keywords of `sample` that are fields of `SamplerConfig`, which documents them."""
 
-    sampler: str
-    settings: Mapping[str, Any]
-    window: int | None = None
-    stride: int | None = None
-
-    def __str__(self) -> str:
-        words = {
-            "sampler": self.sampler,
-            **self.settings,
-            "window": self.window,
-            "stride": self.stride,
-        }
-        return " ".join(
-            f"{name}={_plain(value)}" for name, value in words.items() if value is not None
-        )
+    remask: Strategy | None
+    eta: float | None
+    window: int | None
+    stride: int | None
+    top_p: float
 
 
-def choose(
-    denoiser: Denoiser,
-    length: int,
-    sampler: str = "auto",
-    *,
-    objective: Objective | None = None,
-    trained: int | None = None,
-    window: int | None = None,
-    stride: int | None = None,
-    alphabet: Alphabet = DNA,
-    **settings: Any,
-) -> SamplerConfig:
-    """Settles "auto" and what is left out (None), for sequences of `length`.
+class NamedSettings(ExtraSettings, total=False):
+    """All fields of `SamplerConfig` except the sampler, as keywords."""
 
-    The arguments are those of `dnadiff.sampling.sample`, and `trained`, the length of the windows that the denoiser was
-    trained on: what is longer is drawn in such windows, unless a sampler is named.
+    steps: int | None
+    temperature: float
+
+
+class SamplerSettings(NamedSettings, total=False):
+    """All fields of `SamplerConfig` as keywords; `sampler` may be a whole configuration."""
+
+    sampler: str | SamplerConfig
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """Settings of a sampler. None stands for a default, which `resolve_sampler` fills in.
+
+    Attributes:
+        sampler: a name in `SAMPLERS`. "auto" is the objective's own: "ancestral" for absorbing
+            noise ("analytic" for a network that may answer "mask"), "uniform" for uniform noise,
+            "plaid", and "autoregressive" for causal networks that take no noise level.
+            "semi_autoregressive" is the same, and needs a window.
+        steps: T, the number of network calls at most, for each window; 128 by default.
+            first_hitting and autoregressive take a call for each free letter instead.
+        remask: how "remasking" hides letters again; "cap" by default.
+        eta: the share that it hides, from 0 to 1; 1/steps by default.
+        window: positions that the network is shown at once; a longer sequence is drawn a window at
+            a time. By default a whole sequence, or with "auto" the windows of training.
+        stride: letters that a window draws; half of the window by default.
+        temperature: above 0; mu is raised to 1/temperature. 1 samples the model as it is.
+        top_p: in (0, 1]; keep the most likely letters whose total probability is at least this.
+            1 samples the model as it is.
 
     Raises:
-        UsageError: if a name is unknown, a number out of range, a setting belongs to another sampler, or the sampler
-            cannot be right for this denoiser.
+        UsageError: if a name is unknown, a number is out of range, or a setting belongs to another
+            sampler.
     """
-    own = _own(denoiser, objective, alphabet)
-    if sampler == "semi_autoregressive" or (sampler == "auto" and own != "autoregressive"):
-        window = trained if window is None else window
-    if sampler == "semi_autoregressive" and window is None:
-        raise UsageError(
-            "semi_autoregressive needs --window: the model does not say how long its own windows were"
-        )
-    sampler = own if sampler in ("auto", "semi_autoregressive") else sampler
-    if sampler not in SAMPLERS:
-        raise UsageError(
-            f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}, semi_autoregressive"
-        )
-    _check(sampler, objective)
-    window, stride = _window(sampler, window, stride)
+
+    sampler: str = "auto"
+    steps: int | None = None
+    remask: Strategy | None = None
+    eta: float | None = None
+    window: int | None = None
+    stride: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        # What "auto" stands for is not known yet: `resolve_sampler` makes a configuration with its
+        # name, which is then checked here too.
+        if self.sampler not in (*SAMPLERS, *_TO_RESOLVE):
+            names = ", ".join([*SAMPLERS, "semi_autoregressive"])
+            raise UsageError(f"unknown sampler {self.sampler!r}; there are {names}")
+        _check_own_settings(self)
+        _check_window(self)
+        if not self.temperature > 0:
+            raise UsageError(f"temperature must be above 0, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+
+    def __str__(self) -> str:
+        names = ("sampler", *_OWN_SETTINGS, "window", "stride")
+        values = {name: getattr(self, name) for name in names}
+        given = {name: value for name, value in values.items() if value is not None}
+        return " ".join(f"{name}={_plain(value)}" for name, value in given.items())
+
+
+def make_config(
+    sampler: str | SamplerConfig = "auto", **settings: Unpack[NamedSettings]
+) -> SamplerConfig:
+    """Returns a configuration from keywords, or the one that is given as `sampler`.
+
+    Raises:
+        UsageError: if both a configuration and a setting are given, or a setting is not valid.
+    """
+    if isinstance(sampler, str):
+        return SamplerConfig(sampler, **settings)
+    # A setting with its default value may come from a caller that passes all of them on.
+    defaults = SamplerConfig()
+    for name, value in settings.items():
+        if value != getattr(defaults, name):
+            raise UsageError(
+                f"{name} is given twice: sampler is a SamplerConfig, which has its own"
+            )
+    return sampler
+
+
+def resolve_sampler(
+    config: SamplerConfig,
+    denoiser: Denoiser,
+    length: int,
+    *,
+    objective: Objective | None = None,
+    trained_window: int | None = None,
+    alphabet: Alphabet = DNA,
+) -> SamplerConfig:
+    """Fills in "auto" and every setting that is None, for sequences of one length.
+
+    Args:
+        config: what the caller asked for.
+        denoiser: the network.
+        length: L of the sequences, in letters.
+        objective: what the network was trained for; one that hides letters by default.
+        trained_window: the length that the network was trained on. "auto" draws a longer sequence
+            in windows of that length.
+        alphabet: the letters.
+
+    Returns:
+        A configuration that names a sampler of `SAMPLERS` and has all of its settings. Its window
+        is None where the network is shown whole sequences.
+
+    Raises:
+        UsageError: if a setting belongs to another sampler than the one that "auto" takes, or the
+            sampler cannot be right for this denoiser.
+    """
+    own = _own_sampler(denoiser, objective, alphabet)
+    name, window = config.sampler, config.window
+    if name == "semi_autoregressive" or (name == "auto" and own != "autoregressive"):
+        # A longer window than in training would be a guess, so it must be asked for.
+        window = trained_window if window is None else window
+        if name == "semi_autoregressive" and window is None:
+            raise UsageError(
+                "semi_autoregressive needs a window: the model does not say how long the windows "
+                "of its training were"
+            )
+    name = own if name in _TO_RESOLVE else name
+    _check_objective(name, objective)
+
+    stride = config.stride
+    if window is None and stride is not None:
+        raise UsageError("stride needs a window: give window too")
+    if window is not None and stride is None:
+        stride = max(1, window // 2)
+    # Settings that were given are checked here against the sampler that "auto" stands for.
+    config = replace(config, sampler=name, window=window, stride=stride, **_defaults(config, name))
+    # A sequence that fits into one window is drawn whole, which is exact.
     if window is not None and window >= length:
-        window, stride = None, None
-    return SamplerConfig(sampler, _settle(sampler, settings), window, stride)
+        return replace(config, window=None, stride=None)
+    return config
 
 
-def _own(denoiser: Denoiser, objective: Objective | None, alphabet: Alphabet) -> str:
-    """What "auto" takes: the sampler that needs no compromise."""
+def _defaults(config: SamplerConfig, name: str) -> dict[str, Any]:
+    """Returns the settings of a sampler that were left out, with their defaults."""
+    steps = DEFAULT_STEPS if config.steps is None else config.steps
+    defaults = {"steps": steps, "remask": "cap", "eta": 1.0 / steps}
+    missing = [key for key in SAMPLERS[name].settings if getattr(config, key) is None]
+    return {key: defaults[key] for key in missing}
+
+
+def _own_sampler(denoiser: Denoiser, objective: Objective | None, alphabet: Alphabet) -> str:
+    """Returns the sampler of "auto": the one that needs no compromise."""
     corruption = "absorbing" if objective is None else objective.corruption
-    if corruption == "none" or (
-        corruption == "absorbing" and denoiser.causal and not denoiser.needs_sigma
-    ):
-        return "autoregressive"  # a network that sees what lies to the left only is exact in that order, also of masks
-    if (
-        corruption == "absorbing"
-    ):  # a network that may answer "mask" says itself how fast masks are to be lifted
+    # A network that sees only what is to the left is exact in that order, masks or not.
+    blind_to_the_right = denoiser.causal and not denoiser.needs_sigma
+    if corruption == "none" or (corruption == "absorbing" and blind_to_the_right):
+        return "autoregressive"
+    if corruption == "absorbing":
+        # A network that may answer "mask" says itself how fast masks are to be lifted.
         return "analytic" if denoiser.outputs > len(alphabet) else "ancestral"
-    return next(name for name, sampler in SAMPLERS.items() if sampler.corruption == corruption)
+    # There is one sampler for each of the other kinds of noise.
+    return next(name for name, kind in SAMPLERS.items() if kind.corruption == corruption)
 
 
-def _check(sampler: str, objective: Objective | None) -> None:
-    """Refuses a sampler of another noise than the objective's; left to right is an order of lifting masks, too."""
+def _check_objective(sampler: str, objective: Objective | None) -> None:
+    """Refuses a sampler of another kind of noise than the objective's."""
     ours = SAMPLERS[sampler].corruption
-    if (
-        objective is None
-        or objective.corruption == ours
-        or (ours, objective.corruption) == ("none", "absorbing")
-    ):
+    # From left to right is one order of lifting masks, so it fits absorbing noise too.
+    allowed = ("absorbing", "none") if ours == "none" else (ours,)
+    if objective is None or objective.corruption in allowed:
         return
     if objective.corruption == "none":
         raise UsageError(
-            f"this model was trained from left to right, and {sampler} shows it masks: leave it out"
+            f"this model was trained from left to right, and {sampler} shows it masks: "
+            "leave sampler out"
         )
     raise UsageError(
-        f"{sampler} is for {ours} noise, and this model was trained with {objective.noise} noise: leave it out"
+        f"{sampler} is for {ours} noise, and this model was trained with "
+        f"{objective.corruption} noise: leave sampler out"
     )
 
 
-def _settle(sampler: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a sampler, with defaults for those that are None."""
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in given.keys() - SAMPLERS[sampler].settings:
-        why = (
-            "has no such setting"
-            if SAMPLERS[sampler].settings
-            else "takes one call for each free letter"
-        )
-        raise UsageError(f"{sampler} {why}: leave --{name} out")
-    steps = given.get("steps", DEFAULT_STEPS)
-    defaults = {"steps": steps, "remask": "cap", "eta": 1.0 / max(steps, 1)}
-    settings = {name: given.get(name, defaults[name]) for name in SAMPLERS[sampler].settings}
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, not {steps}")
-    if settings.get("remask", "cap") not in get_args(Strategy):
-        raise UsageError(
-            f"remask cannot be {settings['remask']!r}; there are {', '.join(get_args(Strategy))}"
-        )
-    if not 0 <= settings.get("eta", 0) <= 1:
-        raise UsageError(f"eta must be from 0 to 1, not {settings['eta']}")
-    return settings
+def _check_own_settings(config: SamplerConfig) -> None:
+    """Refuses settings that are out of range, or that a named sampler does not have."""
+    if config.sampler in SAMPLERS:
+        own = SAMPLERS[config.sampler].settings
+        why = "has no such setting" if own else "takes one call for each free letter"
+        for name in _OWN_SETTINGS:
+            if name not in own and getattr(config, name) is not None:
+                raise UsageError(f"{config.sampler} {why}: leave {name} out")
+    if config.steps is not None and config.steps < 1:
+        raise UsageError(f"steps must be at least 1, not {config.steps}")
+    if config.remask is not None and config.remask not in get_args(Strategy):
+        names = ", ".join(get_args(Strategy))
+        raise UsageError(f"remask cannot be {config.remask!r}; there are {names}")
+    if config.eta is not None and not 0 <= config.eta <= 1:
+        raise UsageError(f"eta must be from 0 to 1, not {config.eta}")
 
 
-def _window(sampler: str, window: int | None, stride: int | None) -> tuple[int | None, int | None]:
-    if window is None:
-        if stride is not None:
-            raise UsageError("--stride goes with --window")
-        return None, None
-    if sampler == "autoregressive":
-        raise UsageError(
-            "autoregressive goes from left to right through any length: leave --window out"
-        )
-    if window < 2:
-        raise UsageError(f"a window has at least 2 letters, not {window}")
-    stride = window // 2 if stride is None else stride
-    if not 1 <= stride < window:
+def _check_window(config: SamplerConfig) -> None:
+    """Refuses a window or a stride that is out of range."""
+    window, stride = config.window, config.stride
+    if window is not None:
+        if config.sampler == "autoregressive":
+            raise UsageError(
+                "autoregressive goes from left to right through any length: leave window out"
+            )
+        if window < 2:
+            raise UsageError(f"window must be at least 2 letters, not {window}")
+    if stride is not None and stride < 1:
+        raise UsageError(f"stride must be at least 1, not {stride}")
+    if window is not None and stride is not None and stride >= window:
         raise UsageError(
             f"stride must be from 1 to {window - 1}, less than the window, not {stride}"
         )
-    return window, stride
 
 
 def _plain(value: Any) -> str:
+    """Returns a value as a header shows it."""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Sampling of uniform noise, where letters turn into other letters.
+"""Sampling of uniform noise, under which letters turn into other letters.
 
 D3PM (Austin et al. 2021, arXiv 2107.03006), UDLM (Schiff et al. 2024, arXiv 2412.10193).
 """
@@ -11,64 +11,93 @@ from torch.nn import functional as F
 
 from dnadiff.rng import Stream
 from dnadiff.sampling.guidance import geometric_mixture, guidance_terms
+from dnadiff.sampling.sampler_config import SamplerConfig
 from dnadiff.sampling.state import SamplingState, pick
 
 
-def uniform(state: SamplingState, steps: int) -> Tensor:
-    """Ancestral sampling: from uniform letters, each redrawn in every step. Returns tokens (B, L).
+def uniform(state: SamplingState, config: SamplerConfig) -> Tensor:
+    """Samples ancestrally from uniform letters, each redrawn in every step. Returns tokens (B, L).
 
-    The step from t to s (noise levels, 1 - alpha) draws each free letter from
+    A noisy letter looks like a clean one. So the network is always given each position's evidence,
+    q(z | x) for every letter x, and that is also how it learns what is certain: the evidence is
+    one-hot where a letter is fixed, and 0 for the letters that a restriction excludes. With the
+    exact denoiser, fixed and restricted letters are therefore both exact conditionals.
 
-        p(z_s | z_t) ~ [ a (z_s = z_t) + (1 - a)/K ] [ alpha_s mu(z_s) + (1 - alpha_s)/K ],   a = alpha_t / alpha_s,
-
-    where mu is the law of the clean letter given the noisy ones of all *other* positions; the error is of order 1/T.
-
-    A noisy letter looks like a clean one. So the network is always given each position's evidence, q(z | x) for every
-    letter x, and that is also how it learns what is certain: where a letter is fixed the evidence is one-hot, and where
-    letters are restricted it is 0 for all others. With the exact denoiser, fixed and restricted letters are therefore
-    both exact conditionals.
-
-    Under constraints every state keeps to them, the first too: a letter that would break one by turning into another
-    is drawn among those that do not.
-
-    Towards a class these laws of z_s are mixed (`guidance`), as p(z_s | z_t, class)^w p(z_s | z_t)^(1 - w). To mix mu
-    instead is another chain.
+    Under constraints every state keeps to them, the first too: a letter that would break one by
+    turning into another is drawn among those that do not.
 
     Args:
-        request: what to draw.
-        steps: T, at least 1; a call each, or two with guidance.
+        state: what to draw.
+        config: `steps` is T, at least 1; a call each, or two with guidance.
     """
-    size, free = len(state.alphabet), state.free
-    possible = state.possible()
-    asked = guidance_terms(state)
-    tokens = state.template.clone()
-    log_p = torch.zeros(*tokens.shape, size, dtype=torch.float64, device=tokens.device)
-    state.draw_from(tokens, free, state.numbers(Stream.LETTER), log_p)
-    for step in range(steps, 0, -1):
-        t, s = step / steps, (step - 1) / steps
-        here = F.one_hot(state.alphabet.letter_index(tokens[:, state.span]), size).double()
-        evidence = _noised(here, t) * possible
-        time = torch.full_like(evidence[:, 0, 0], t)
-        kept = _noised(here[free[:, state.span]], (t - s) / (1 - s))
-        laws = []
-        for _, one in asked:
-            prediction = one.predict(tokens, free, time, evidence / evidence.sum(-1, keepdim=True))
-            laws.append(
-                (kept * _noised((prediction.log_mu + prediction.log_mass[:, None]).exp(), s)).log()
-            )
-        log_p[free] = geometric_mixture([weight for weight, _ in asked], laws)
-        _move(state, tokens, state.numbers(Stream.LETTER, step), log_p)
+    assert config.steps is not None
+    tokens = uniform_start(state)
+    for step in range(config.steps):
+        tokens = uniform_step(state, tokens, step, config.steps)
     return tokens
 
 
-def _move(state: SamplingState, tokens: Tensor, quantile: Tensor, log_p: Tensor) -> None:
-    """Draws every free letter; under constraints those that stay are there before those that change are drawn."""
+def uniform_start(state: SamplingState) -> Tensor:
+    """Returns tokens (B, L) whose free letters are uniform."""
+    size = (*state.template.shape, len(state.alphabet))
+    log_p = torch.zeros(size, dtype=torch.float64, device=state.template.device)
+    return state.draw_from(state.template, state.free, state.quantile, log_p)
+
+
+def uniform_step(state: SamplingState, tokens: Tensor, step: int, steps: int) -> Tensor:
+    """Draws each free letter anew. Returns new tokens (B, L).
+
+    The step from t to s (noise levels, 1 - alpha) draws from
+
+        p(z_s | z_t) ~ [ a (z_s = z_t) + (1 - a)/K ] [ alpha_s mu(z_s) + (1 - alpha_s)/K ],
+
+    with a = alpha_t / alpha_s, where mu is the law of the clean letter given the noisy ones of all
+    *other* positions; the error is of order 1/T. Towards a class (`guidance`) these laws of z_s are
+    mixed, as p(z_s | z_t, class)^w p(z_s | z_t)^(1 - w). Mixing mu instead is another chain.
+
+    Args:
+        state: what is drawn, with which network.
+        tokens: (B, L) noisy token ids at t.
+        step: from 0, at t = 1, to `steps` - 1.
+        steps: T.
+    """
+    size, free = len(state.alphabet), state.free
+    left = steps - step
+    t, s = left / steps, (left - 1) / steps
+
+    # A fixed letter was never noised; multiplying by what is possible makes it one-hot again.
+    letters = F.one_hot(state.alphabet.letter_index(tokens), size).double()
+    evidence = _noised(letters, t) * state.possible
+    token_probs = evidence / evidence.sum(-1, keepdim=True)
+    time = torch.full_like(evidence[:, 0, 0], t)
+    kept = _noised(letters[free], (t - s) / (1 - s))
+
+    weights, laws = [], []
+    for weight, term in guidance_terms(state):
+        prediction = term.predict(tokens, free, time, token_probs)
+        # mu of a network whose scores are not normalised keeps their total here.
+        clean = (prediction.log_mu + prediction.log_total_score[:, None]).exp()
+        weights.append(weight)
+        laws.append((kept * _noised(clean, s)).log())
+
+    log_p = torch.zeros_like(evidence)
+    log_p[free] = geometric_mixture(weights, laws)
+    return _move(state, tokens, state.numbers(Stream.LETTER, left), log_p)
+
+
+def _move(state: SamplingState, tokens: Tensor, quantile: Tensor, log_p: Tensor) -> Tensor:
+    """Draws every free letter from laws (B, L, K). Returns new tokens (B, L).
+
+    Under constraints the letters that stay as they are come first, so that those that change are
+    drawn to fit them.
+    """
     drawn = pick(log_p[state.free], quantile[state.free]) + state.alphabet.first_id
     changing = tokens != tokens.masked_scatter(state.free, drawn)
-    tokens[changing] = state.alphabet.mask_id
-    state.draw_from(tokens, changing, quantile, log_p)
+    # A mask constrains nothing, so the letters that change do not stand in each other's way.
+    hidden = tokens.masked_fill(changing, state.alphabet.mask_id)
+    return state.draw_from(hidden, changing, quantile, log_p)
 
 
 def _noised(law: Tensor, rate: float) -> Tensor:
-    """The law (..., K) of letters of which each was redrawn with this probability."""
+    """Returns the law (..., K) of letters of which each was redrawn with probability `rate`."""
     return (1 - rate) * law + rate / law.shape[-1]

@@ -8,6 +8,7 @@ during sampling most of what it sees is masked.
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -94,7 +95,10 @@ class LinearGuide:
     Attributes:
         labels: as given.
         skills: as given.
+        source: name and digest of the table that it was fitted to, for the header of a sequence.
     """
+
+    source = "LinearGuide"
 
     def __init__(
         self,
@@ -188,7 +192,10 @@ def fit_guide(
             " with labels"
         )
     head = (torch.from_numpy(part).to(model.device) for part in (weight, bias))
-    return LinearGuide(denoiser, names, skills, *head)
+    guide = LinearGuide(denoiser, names, skills, *head)
+    digest = hashlib.sha256(Path(table).read_bytes()).hexdigest()[:8]
+    guide.source = f"{Path(table).name}:{digest}"
+    return guide
 
 
 def pooled(denoiser: LMDenoiser, tokens: Tensor, token_probs: Tensor | None = None) -> Tensor:

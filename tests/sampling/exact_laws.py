@@ -1,4 +1,7 @@
-"""The exact laws of T-step samplers on a short sequence, by enumerating every state; shares no code with them."""
+"""The exact laws of T-step samplers on a short sequence, by enumerating every state.
+
+Nothing here is shared with the samplers.
+"""
 
 import itertools
 from functools import cache
@@ -15,7 +18,7 @@ MASK = 4  # the fifth state of a position
 
 
 class Source(JointSource):
-    """Answers rows that are alike only once: of a short sequence there are few states, and a test asks thousands."""
+    """Computes equal rows only once: a short sequence has few states, and a test has many rows."""
 
     def __call__(self, tokens: Tensor, sigma=None, label=None, token_probs=None) -> Tensor:
         asked = (
@@ -83,7 +86,7 @@ def absorbing_law(source: JointSource, rates: list[float], lift, again=lambda t,
 def uniform_law(source: JointSource | list[tuple[float, JointSource]], steps: int) -> Tensor:
     """The law (4^L,) after T steps of the ancestral sampler of uniform noise.
 
-    Several sources with weights: the product of their reverse kernels, each to the power of its weight.
+    Of several sources with weights: the product of their reverse kernels, each to its weight.
     """
     terms = source if isinstance(source, list) else [(1.0, source)]
     sequences = terms[0][1].sequences
@@ -101,9 +104,10 @@ def uniform_law(source: JointSource | list[tuple[float, JointSource]], steps: in
 
 
 def one_by_one_law(terms: list[tuple[float, JointSource]], orders: list[tuple[int, ...]]) -> Tensor:
-    """The law (4^L,) of drawing letter after letter, in each of these orders alike often.
+    """The law (4^L,) of drawing letter after letter, in one of these orders at random.
 
-    A letter follows the product of the sources' conditionals given the letters before it, each to its weight.
+    A letter follows the product of the sources' conditionals given those before it, each to its
+    weight.
     """
     total = torch.zeros_like(terms[0][1].table)
     for order in orders:
@@ -117,6 +121,40 @@ def one_by_one_law(terms: list[tuple[float, JointSource]], orders: list[tuple[in
             law = law * step / step.sum(own, keepdim=True)
         total += law / len(orders)
     return total.reshape(-1)
+
+
+def windowed_law(table: Tensor, template: Tensor, windows, size: int) -> Tensor:
+    """The law (4^L,) of drawing window after window, each exactly given what it shows.
+
+    Args:
+        table: (4, ..., 4) the law of the letters of a window, wherever it is.
+        template: (L,) token ids.
+        windows: what is drawn where, in this order (`Window`).
+        size: of a window.
+    """
+    sequences = torch.cartesian_prod(*[torch.arange(4)] * len(template))
+    known = template != DNA.mask_id
+    agrees = (sequences == DNA.letter_index(template)) | ~known
+    law = agrees.all(1).double()
+
+    def marginal(seen: Tensor, start: int) -> Tensor:
+        """The probability of each sequence's letters at the positions of a window that are seen."""
+        hidden = (~seen).nonzero()[:, 0].tolist()
+        p = table.sum(hidden, keepdim=True) if hidden else table
+        letters = sequences[:, start : start + size] * seen
+        return p[tuple(letters.T)]
+
+    for window in windows:
+        inside = slice(window.start, window.start + size)
+        drawn = torch.zeros_like(known)
+        drawn[window.first : window.last] = True
+        drawn &= ~known
+        before = marginal(known[inside], window.start)
+        known = known | drawn
+        after = marginal(known[inside], window.start)
+        law = law * torch.where(before > 0, after / before, 0.0)
+    assert known.all()
+    return law
 
 
 def grid(steps: int) -> list[float]:

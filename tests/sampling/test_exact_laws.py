@@ -1,4 +1,7 @@
-"""Each sampler against its own law at few steps, and that law against the source's: the figures that theory gives."""
+"""Each sampler against its own law at few steps, and that law against the source's.
+
+The figures are those of theory.
+"""
 
 import itertools
 

@@ -11,7 +11,14 @@ from dnadiff.backbones.hyena import HyenaConfig, HyenaLM
 from dnadiff.diffusion import Autoregressive
 from dnadiff.errors import InputError, UsageError
 from dnadiff.model import Model
-from dnadiff.sampling import Constraints, choose, free_template, parse_template, sample
+from dnadiff.sampling import (
+    Constraints,
+    SamplerConfig,
+    free_template,
+    parse_template,
+    resolve_sampler,
+    sample,
+)
 from dnadiff.sampling.constraints import ConstrainedBatch
 
 
@@ -126,7 +133,7 @@ def test_rows_may_have_prefixes_of_different_lengths_and_unknown_letters_in_them
         )
 
 
-def test_a_class_is_told():
+def test_samples_are_of_the_class_that_is_given():
     denoiser = mamba(labels=("one", "two"))
     denoiser.conditioning.scale_shift.weight.data.normal_()
     drawn = [
@@ -137,14 +144,13 @@ def test_a_class_is_told():
     assert torch.equal(again[0], drawn[0][0]) and torch.equal(again[1], drawn[1][1])
 
 
-def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level():
-    assert choose(Chain(5), 5).sampler == choose(mamba(), 5).sampler == "autoregressive"
-    assert (
-        choose(MarkovSource(5), 5).sampler
-        == choose(mamba(needs_sigma=True), 5).sampler
-        == "ancestral"
-    )
-    assert choose(mamba(), 5, "first_hitting").sampler == "first_hitting"
+def test_auto_is_autoregressive_for_causal_networks_without_a_noise_level():
+    def chosen(denoiser, sampler="auto"):
+        return resolve_sampler(SamplerConfig(sampler), denoiser, 5).sampler
+
+    assert chosen(Chain(5)) == chosen(mamba()) == "autoregressive"
+    assert chosen(MarkovSource(5)) == chosen(mamba(needs_sigma=True)) == "ancestral"
+    assert chosen(mamba(), "first_hitting") == "first_hitting"
 
 
 @pytest.mark.parametrize(
@@ -155,13 +161,13 @@ def test_auto_is_autoregressive_for_causal_networks_that_are_told_no_noise_level
             Chain(4),
             "NNNN",
             {"steps": 4},
-            "autoregressive takes one call for each free letter: leave --steps out",
+            "autoregressive takes one call for each free letter: leave steps out",
         ),
         (MarkovSource(4), "NNNN", {"sampler": "autoregressive"}, "only what lies to the left"),
         (mamba(needs_sigma=True), "NNNN", {"sampler": "autoregressive"}, "noise level"),
     ],
 )
-def test_what_cannot_be_is_said(denoiser, template, options, message):
+def test_what_is_not_possible_is_named(denoiser, template, options, message):
     with pytest.raises(UsageError, match=message):
         sample(denoiser, parse_template(template)[0][None], **options)
 
@@ -202,7 +208,7 @@ def test_constraints_are_kept_by_going_back(chain):
 
 
 def test_mamba_goes_back_to_the_state_that_it_had():
-    """Letters behind a corner are those that the network, asked anew, gives for the letters that are there now."""
+    """After a dead end, logits are those that a fresh call gives for the letters as they are."""
     denoiser, template, constraints = mamba(), free_template(20, 120), Constraints(**TIGHT)
     asked = []
 
@@ -223,7 +229,7 @@ def test_mamba_goes_back_to_the_state_that_it_had():
         assert torch.allclose(logits, expected, atol=1e-4)
 
 
-def test_a_corner_without_a_way_out():
+def test_a_dead_end_without_a_way_out():
     with pytest.raises(InputError, match="max_homopolymer 1: no letter fits at position"):
         sample(
             Chain(12), free_template(1, 12), constraints=Constraints(max_homopolymer=1, avoid=DEAD)
@@ -233,14 +239,14 @@ def test_a_corner_without_a_way_out():
 DEAD = ["AC", "AG", "AT", "CA", "CG", "GA", "GC", "TA"]
 
 
-def test_a_motif_cannot_be_planned_for():
-    with pytest.raises(UsageError, match="leave --require out"):
+def test_required_motifs_are_refused():
+    with pytest.raises(UsageError, match="leave require out"):
         sample(Chain(9), free_template(1, 9), constraints=Constraints(require=["TATA"]))
 
 
 def test_restricted_letters_are_drawn_approximately_or_not_at_all():
     tokens, allowed = parse_template("NNRN")
-    with pytest.raises(UsageError, match="say --approximate"):
+    with pytest.raises(UsageError, match="set approximate"):
         sample(Chain(4), tokens[None], allowed[None])
     assert sample(Chain(4), tokens[None], torch.ones_like(allowed[None])).shape == (
         1,

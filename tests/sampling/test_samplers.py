@@ -107,7 +107,7 @@ def test_under_uniform_noise_restricted_letters_too_are_the_exact_conditional():
 
 
 @roughly
-def test_what_is_no_mask_never_moves_and_every_mask_becomes_a_letter(options):
+def test_fixed_tokens_never_change_and_every_mask_becomes_a_letter(options):
     source = MarkovSource(length=options.get("window", 40))
     fixed = torch.tensor([*DNA.ids, DNA.unknown_id, DNA.pad_id])
     rng = torch.Generator().manual_seed(0)
@@ -134,7 +134,7 @@ def test_a_sample_depends_on_its_number_not_on_its_batch(options):
 
 
 class Watched(MarkovSource):
-    """Remembers how many rows it was asked about, the times that it was told, and the share of masks that it saw."""
+    """Counts the rows of its calls, and records their times and their shares of masks."""
 
     needs_sigma = True
 
@@ -212,9 +212,9 @@ def compare_shares(seen, steps, expected):
 
 
 class HalfSure:
-    """Is nearly certain of every second letter and knows nothing of the others; counts how often each is hidden again.
+    """Is nearly certain of every second letter and knows nothing of the others.
 
-    `freedom` is how often each could have been.
+    Counts how often each letter is hidden again (`again`), and how often it could be (`freedom`).
     """
 
     causal, needs_sigma, outputs = False, False, 4

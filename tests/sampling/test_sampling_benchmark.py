@@ -1,4 +1,4 @@
-"""The script that measures the samplers, on a model that is good for nothing."""
+"""The script that measures the samplers, on an untrained model."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_a_table_with_a_row_for_each_sampler_and_number_of_calls(run, script, tm
         row["divergence"] > 0 and row["seconds per 1,024 bases"] > 0 for row in rows.values()
     )
     assert "order-6 Markov" in out and "remask=loop" in out
-    # The letters of this genome are random, which a model that has learned nothing does as well as a Markov chain.
+    # The bases of this genome are random, so an untrained model does as well as a Markov chain.
     real = of_run["real"]["divergence"]
     assert rows["ancestral 16"]["divergence"] == pytest.approx(real, rel=0.3)
     assert of_run["markov"]["divergence"] == pytest.approx(real, rel=0.3)

@@ -65,7 +65,7 @@ def genome(tmp_path):
     return Genome.open(write_fasta(tmp_path / "genome.fa", contigs))
 
 
-def test_intervals_of_a_genome_are_redesigned_between_what_stands_beside_them(tmp_path, genome):
+def test_intervals_of_a_genome_are_free_and_their_context_is_fixed(tmp_path, genome):
     bed = tmp_path / "sites.bed"
     bed.write_text("one\t8\t12\tenhancer\none\t0\t3\none\t160\t164\none\t76\t80\ntwo\t2\t6\n")
     middle, left, right, gap, short = read_templates(str(bed), genome=genome, length=16)
@@ -96,7 +96,7 @@ def write(folder, rows):
             "one\t0\t50\n",
             {"length": 40},
             InputError,
-            r"more.bed, line 1: one:1-50 has 50 bases, .* only 40; raise --length",
+            r"more.bed, line 1: one:1-50 has 50 bases, .* only 40; raise length",
         ),
         ("one\t0\t500\n", {}, InputError, "more.bed, line 1: interval one:1-500 is out of range"),
         ("six\t0\t5\n", {}, InputError, "more.bed, line 1: .* no chromosome 'six'"),
@@ -107,8 +107,8 @@ def write(folder, rows):
             "more.bed, line 3: one:1-5 is on line 1 already",
         ),
         ("one\t0\t5\n", {"genome": None}, UsageError, "more.bed: a BED file needs the genome"),
-        ("one\t0\t5\n", {"source": "ACGN"}, UsageError, "--genome goes with a BED file"),
-        ("one\t0\t5\n", {"source": None}, UsageError, "--genome goes with a BED file"),
+        ("one\t0\t5\n", {"source": "ACGN"}, UsageError, "^genome goes with a BED file"),
+        ("one\t0\t5\n", {"source": None}, UsageError, "^genome goes with a BED file"),
         ("one\t0\t5\n", {"length": 0}, UsageError, "at least 1"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_fasta_that_cannot_be_used_is_named(tmp_path, content, message):
         read_templates(str(tmp_path / "designs.fa"))
 
 
-def test_files_that_are_none(tmp_path):
+def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match=r"none\.fa: No such file"):
         read_templates(str(tmp_path / "none.fa"))
     (tmp_path / "cut.fa").write_bytes(gzip.compress(b">a\nACGT\n")[:-9])

@@ -3,8 +3,8 @@ import resource
 
 import pytest
 
-from dnadiff.cli.fasta_out import fasta_out
 from dnadiff.errors import InputError
+from dnadiff.sampling import resumable_fasta
 
 SEQUENCES = ["ACGT" * 40, "A" * 60, "C" * 61, "G"]
 
@@ -15,7 +15,7 @@ def header(i, name="sample"):
 
 def write(path, sequences=SEQUENCES, name="sample"):
     """Writes what is missing; how many records were there."""
-    with fasta_out(str(path), lambda i: header(i, name)) as (done, put):
+    with resumable_fasta(str(path), lambda i: header(i, name)) as (done, put):
         for sequence in sequences[done:]:
             put(sequence)
     return done
@@ -33,9 +33,9 @@ def test_a_file_that_was_cut_anywhere_is_completed(tmp_path):
     assert not list(tmp_path.glob("*.part*"))
 
 
-def test_an_interruption_leaves_the_records_that_are_whole(tmp_path, capsys):
+def test_an_interruption_leaves_the_records_that_are_whole(tmp_path, caplog):
     def interrupted(after):
-        with fasta_out(str(tmp_path / "new.fa"), header) as (_, put):
+        with resumable_fasta(str(tmp_path / "new.fa"), header) as (_, put):
             for sequence in SEQUENCES[:after]:
                 put(sequence)
             raise KeyboardInterrupt
@@ -45,10 +45,7 @@ def test_an_interruption_leaves_the_records_that_are_whole(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
         interrupted(2)
-    assert (
-        "new.fa.part: holds what was drawn so far; the same command goes on"
-        in capsys.readouterr().err
-    )
+    assert "new.fa.part: holds what was drawn so far; the same command goes on" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["new.fa.part"]
     assert write(tmp_path / "new.fa") == 2
 
@@ -88,13 +85,13 @@ def test_more_records_than_are_wanted_are_refused(tmp_path):
     (tmp_path / "a.fa").rename(tmp_path / "b.fa.part")
     with (
         pytest.raises(InputError, match="record 3 is not"),
-        fasta_out(str(tmp_path / "b.fa"), lambda i: header(i) if i < 2 else None),
+        resumable_fasta(str(tmp_path / "b.fa"), lambda i: header(i) if i < 2 else None),
     ):
         pass
 
 
 def test_one_process_at_a_time(tmp_path):
-    with fasta_out(str(tmp_path / "new.fa"), header) as (_, put):
+    with resumable_fasta(str(tmp_path / "new.fa"), header) as (_, put):
         put(SEQUENCES[0])
         with pytest.raises(InputError, match="another process is writing it"):
             write(tmp_path / "new.fa")
