@@ -78,7 +78,7 @@ class Display:
             left = (total - done) / rate
 
         # What is not known is left out.
-        speed = f"{rate:,.0f}{unit}/s" if rate else ""
+        speed = _speed(rate, unit) if rate else ""
         remaining = f"{clock(left)} left" if left is not None else ""
         count = f"{done:,}/{total:,}" if total else f"{done:,}"
         words = [word for word in (count, speed, note, remaining) if word]
@@ -137,6 +137,11 @@ def bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], Non
     """Yields a function (done, total) that moves one bar."""
     with bars(quiet=quiet) as move:
         yield lambda done, total: move(title, done, total)
+
+
+def _speed(rate: float, unit: str) -> str:
+    """Returns a number of items per second, or for slow ones the seconds of each."""
+    return f"{rate:,.0f}{unit}/s" if rate >= 1 else f"{1 / rate:,.1f} s each"
 
 
 def clock(seconds: float) -> str:

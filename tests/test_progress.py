@@ -53,6 +53,14 @@ def test_each_step_has_its_own_rate_and_an_unknown_end_has_no_time_left(times, c
     assert capsys.readouterr().err == "two: 300, 10/s\n"
 
 
+def test_slow_items_have_a_time_each(times, capsys):
+    with bar("kernels") as move:
+        move(0, 0)
+        times[0] += 50
+        move(20, 0)
+    assert capsys.readouterr().err == "kernels: 20, 2.5 s each\n"
+
+
 def test_a_caller_may_know_better(times, capsys):
     display = Display()
     display.move("pretrain", 0, 500)

@@ -267,8 +267,8 @@ def _size(count: int | None) -> str:
 
 def _verdict(check: dict[str, Any]) -> str:
     """Returns the error of a kernel and whether it is small enough, or why it cannot run."""
-    if check["obstacle"]:
-        return f"not usable: {check['obstacle']}"
+    if check["unsupported_reason"]:
+        return f"not usable: {check['unsupported_reason']}"
     if check["failure"]:
         return f"WRONG: {check['failure']}"
     return f"{check['error']:.1e} {'WRONG' if check['wrong'] else 'ok'}"

@@ -28,7 +28,8 @@ def test_tables(capsys):
         assert automatic[1:5] == ["cpu", "cpu", "takes", "it"] and automatic[-1] == "ok"
     assert "pip install 'dnadiff[twobit]'" in out or "twobitreader" in sys.modules
     assert "WRONG" not in out and "\x1b" not in out
-    assert err == ""
+    # A machine that is busy with other work gets a line of progress.
+    assert all(line.startswith("checking kernels: ") for line in err.splitlines())
 
 
 def test_json_is_the_same(capsys):
