@@ -104,9 +104,8 @@ def uniform(
     if not isinstance(step, Tensor):
         step = torch.tensor(step, device=index.device)
     step = step[..., None]
-    if not isinstance(first, Tensor):
-        first = torch.tensor(first, device=index.device)
-    first = first[..., None]
+    if isinstance(first, Tensor):
+        first = first[..., None]
 
     # Each counter gives four words, and each number takes two of them: one counter for two numbers,
     # and one counter more than `size` needs where `first` is odd.
@@ -120,5 +119,7 @@ def uniform(
     # 52 bits are the digits of a float64; half a unit more keeps 0 and 1 out.
     mantissa = (high << 20) | (low >> 12)
     numbers = ((mantissa.double() + 0.5) * 2.0**-52).flatten(-2)
+    if not isinstance(first, Tensor):
+        return numbers[..., first % 2 : first % 2 + size]
     place = first % 2 + torch.arange(size, device=index.device)
     return numbers.gather(-1, place.expand(*numbers.shape[:-1], size))
