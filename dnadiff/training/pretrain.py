@@ -64,7 +64,9 @@ def pretrain(
     """
     keep_freed_memory()
     folder = Path(out)
+    # config.yaml has to hold wherever the run is resumed from.
     recipe = recipe.with_absolute_paths()
+    # Settled before Lightning starts, because only the first process may make the folder.
     if rank_of_this_process(recipe) > 0:
         return _follow(recipe, folder, resume)
 
