@@ -93,6 +93,8 @@ def _lead(
         # so that bad data leave no folder behind.
         if goes_on:
             stack.enter_context(locked(folder))
+            # Another process may have finished it before we had the lock.
+            check_resumable(folder)
         checkpoint, known = _checkpoint(folder) if goes_on else (None, None)
         made_of = _identity(recipe, folder, known, quiet)
         data = read_data(recipe, log, quiet)
