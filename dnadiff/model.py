@@ -249,6 +249,7 @@ class Model:
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
         """Yields positions in `texts` and tokens (B, L) of batches of sequences of one length."""
+        # Only sequences of one length share a batch, so that none has to be padded.
         by_length: defaultdict[int, list[int]] = defaultdict(list)
         for i, text in enumerate(texts):
             by_length[len(text)].append(i)

@@ -71,6 +71,7 @@ def read_sequences(given: Sequences) -> NamedSequences:
     for i, item in enumerate(items):
         texts.append(_text(item, i))
         names.append(_name(item, i) if labels is None else str(labels[i]))
+    # A table of results gets the index of the Series, so that it can be joined to its table.
     index = given.index if isinstance(given, pd.Series) else None
     return NamedSequences(texts, names, index)
 
@@ -113,6 +114,7 @@ def _text(item: Any, i: int) -> str:
         if not text:
             raise InputError(f"sequence {i + 1} is empty")
         return text
+    # pandas.isna of an array would be an array, so only scalars are asked for.
     if item is None or (np.isscalar(item) and pd.isna(item)) or item is pd.NA:  # type: ignore[arg-type]
         raise InputError(f"sequence {i + 1} is missing ({item}): leave it out")
     raise InputError(

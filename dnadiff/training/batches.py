@@ -76,11 +76,14 @@ class Steps(Dataset[Batch]):
         return self.count * self.accumulate
 
     def __getitem__(self, i: int) -> Batch:
+        # Iteration by index, as in a for loop, ends at this error.
         if i >= len(self):
             raise IndexError(i)
         step, part = self.first + i // self.accumulate, i % self.accumulate
         drawn = self._drawn(step)
         across = self.batch_size * self.world
+        # Neighbouring rows have mask rates that are spread evenly; dealing them in turn gives every
+        # device the same spread.
         mine = torch.arange(part * across + self.rank, (part + 1) * across, self.world)
         weight = None if drawn.weight is None else drawn.weight[mine]
         label = None if drawn.label is None else drawn.label[mine]
@@ -99,5 +102,6 @@ class Steps(Dataset[Batch]):
         counted = DNA.scorable(drawn.tokens)
         if drawn.weight is not None:
             counted = counted * drawn.weight
+        # In float32 a sum of weights over 2^20 bases would be rounded.
         total = counted.sum(dtype=torch.float64)
         return float(total) / (self.accumulate * self.world)

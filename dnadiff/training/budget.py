@@ -27,6 +27,7 @@ class Budget:
 
     def start(self) -> None:
         """Starts the clock, or continues it."""
+        # Not the time of day, whose corrections would end a run early or late.
         self._started = time.monotonic()
 
     def pause(self) -> None:
@@ -61,5 +62,6 @@ def learning_rate(
         return peak * progress / warmup
     if cooldown is not None:
         return final + (peak - final) * min(1.0, (1.0 - progress) / cooldown)
+    # The cosine runs over what is left after the warm-up.
     along = (progress - warmup) / (1.0 - warmup)
     return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * along))

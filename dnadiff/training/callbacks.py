@@ -17,6 +17,7 @@ from dnadiff.files import atomic_path
 from dnadiff.progress import Display
 from dnadiff.training.budget import Budget
 from dnadiff.training.checkpoints import LAST, keep_best
+from dnadiff.training.identity import check_same
 from dnadiff.training.interruption import Interruption
 from dnadiff.training.recipe import Recipe, seconds
 
@@ -202,7 +203,13 @@ class Checkpoints(Checkpoint):
         self._written = 0.0  # when the last checkpoint was written, by the monotonic clock
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Notes signals from here on."""
+        """Checks that all devices train the same, and notes signals from here on.
+
+        Raises:
+            InputError: if one of several devices has other data, settings or another step.
+        """
+        if trainer.world_size > 1:
+            self._check_agreement(trainer)
         self._written = time.monotonic()
         # Lightning has set its own handlers meanwhile, which use collective operations at any
         # moment and so can hang several devices.
@@ -272,6 +279,16 @@ class Checkpoints(Checkpoint):
             raise InputError(
                 f"{self.folder.parent}: cannot be resumed: it was trained on {before} devices, and "
                 f"there are {trainer.world_size} now; give it as many"
+            )
+
+    def _check_agreement(self, trainer: Any) -> None:
+        """Compares the run of this process with that of the first one."""
+        step, identity = trainer.strategy.broadcast((trainer.global_step, self.identity))
+        check_same(identity, self.identity, self.folder.parent)
+        if step != trainer.global_step:
+            raise InputError(
+                f"{self.folder.parent}: process {trainer.global_rank} is at step "
+                f"{trainer.global_step:,} and the first one at {step:,}: all need the same folder"
             )
 
     def _save(self, trainer: Any) -> None:

@@ -108,6 +108,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """
     sound: list[tuple[Path, dict[str, Any]]] = []
     faults: list[str] = []
+    # The best one may be a copy of the last, and so newer than the previous one.
     for name in (LAST, PREVIOUS, BEST):
         path = folder / name
         if not path.exists():

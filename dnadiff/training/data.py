@@ -80,6 +80,7 @@ def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
     if recipe.labels is not None:
         return _labelled(recipe, sources, log)
 
+    # Training windows are drawn by their number; held-out ones are a fixed sample.
     train = Windows(
         sources,
         split="train",
@@ -104,6 +105,7 @@ def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
             length=recipe.window,
             limit=recipe.eval_windows,
             seed=recipe.seed,
+            # A window of N alone has nothing to score.
             min_scorable=max(_MIN_SCORABLE, recipe.min_scorable),
         )
         for split in ("valid", "test")
@@ -132,6 +134,7 @@ def audit(data: Data, windows: int, quiet: bool) -> list[Shared]:
         quiet: no progress bar.
     """
     with bar("audit", quiet=quiet) as progress:
+        # The windows of a table are compared one by one, those of a genome by its intervals.
         if data.table is not None:
             return audit_labelled(data.table.windows, limit=windows, progress=progress)
         samples = {
@@ -159,6 +162,7 @@ def _labelled(recipe: Recipe, sources: list[tuple[Genome, Splits]], log: Log) ->
     for note in table.notes:
         log(f"note: {note}")
     log(str(table))
+    # All windows train; those of the final bounds are limited as for a genome.
     samples = {
         split: table.windows[split].limited(recipe.eval_windows) for split in ("valid", "test")
     }

@@ -75,12 +75,15 @@ def fit(
             num_nodes=recipe.num_nodes,
             precision=identity["precision"],
             max_steps=-1 if recipe.max_steps is None else recipe.max_steps,
+            # Steps or the clock end a run. Each epoch has other steps, and so a new loader.
             max_epochs=-1,
             reload_dataloaders_every_n_epochs=1,
             gradient_clip_val=recipe.clip,
             accumulate_grad_batches=recipe.accumulate,
+            # `Steps` gives each device its windows.
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
+            # In this order: what is logged and saved is the state after averaging.
             callbacks=[
                 Ema(),
                 Clock(budget),
@@ -146,6 +149,7 @@ class _Loaders(lightning.LightningDataModule):
         """Returns the batches up to the next small bound."""
         recipe, trainer = self.recipe, self.trainer
         assert trainer is not None
+        # A run that was resumed between two small bounds begins with a shorter epoch.
         first = trainer.global_step
         count = recipe.checkpoint_every - first % recipe.checkpoint_every
         if recipe.max_steps is not None:

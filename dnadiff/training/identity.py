@@ -68,7 +68,8 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> 
     """
     changes = _changed_files(before["files"], now["files"])
     for name, value in now["recipe"].items():
-        known = before["recipe"].get(name)
+        # A parameter that this version has added cannot have been another.
+        known = before["recipe"].get(name, value)
         if name not in CHANGEABLE and name not in _FILES and value != known:
             changes.append(f"{name} was {known!r} and is {value!r} now")
     if changes:
@@ -109,6 +110,7 @@ def _changed_files(before: list[list[str]], now: list[list[str]]) -> list[str]:
     for name in _FILES:
         known = [(path, digest) for parameter, path, digest in before if parameter == name]
         given = [(path, digest) for parameter, path, digest in now if parameter == name]
+        # Genomes are compared in order, on which the numbers of windows depend.
         if len(known) != len(given):
             first, then = (", ".join(path for path, _ in side) or "none" for side in (known, given))
             changes.append(f"{name} was {first} and is {then} now")

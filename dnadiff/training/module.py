@@ -76,6 +76,7 @@ class Pretraining(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects nats and bases of valid windows for the small bound."""
+        # Bounds are conditional for all rows, as the final ones are.
         denoiser = conditioned(self.denoiser, batch.label)
         bound = self.objective.bound(
             denoiser, batch.tokens, draws=1, seed=self.recipe.seed, index=batch.rows
@@ -103,6 +104,7 @@ class Pretraining(lightning.LightningModule):
             self._skip(optimizer)
         elapsed = self.budget.elapsed
         if self.budget.max_seconds is not None:
+            # Clocks differ a little between devices, and their rates must not.
             elapsed = self.trainer.strategy.broadcast(elapsed)
         rate = learning_rate(
             self.budget.progress(self.global_step + 1, elapsed),
@@ -126,6 +128,7 @@ class Pretraining(lightning.LightningModule):
         """
         self.skipped, self.skipped_in_a_row = checkpoint["skipped"]
         checkpoint.pop("loops", None)
+        # Lightning reads the step from this counter, the only one that is needed.
         loop = self.trainer.fit_loop.epoch_loop.automatic_optimization
         total = loop.optim_progress.optimizer.step.total
         total.ready = total.completed = checkpoint["global_step"]
@@ -166,6 +169,7 @@ def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
 
     Matrices decay; vectors, embeddings, A_log and implicit filters do not.
     """
+    # By identity: tied weights are one parameter under several names.
     exempt: set[int] = set()
     for part in module.modules():
         if isinstance(part, nn.Embedding):

@@ -34,6 +34,7 @@ def build(recipe: Recipe, objective: Objective, labels: tuple[str, ...] = ()) ->
     Raises:
         UsageError: if it cannot carry the objective.
     """
+    # Initial weights are drawn from PyTorch's global generator; nothing else of a run is.
     torch.manual_seed(recipe.seed)
     needs_sigma = recipe.time_conditioning
     if needs_sigma is None:

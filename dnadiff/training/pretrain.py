@@ -64,7 +64,9 @@ def pretrain(
     """
     keep_freed_memory()
     folder = Path(out)
+    # config.yaml has to hold wherever the run is resumed from.
     recipe = recipe.with_absolute_paths()
+    # Settled before Lightning starts, because only the first process may make the folder.
     if rank_of_this_process(recipe) > 0:
         return _follow(recipe, folder, resume)
 
@@ -91,6 +93,8 @@ def _lead(
         # so that bad data leave no folder behind.
         if goes_on:
             stack.enter_context(locked(folder))
+            # Another process may have finished it before we had the lock.
+            check_resumable(folder)
         checkpoint, known = _checkpoint(folder) if goes_on else (None, None)
         made_of = _identity(recipe, folder, known, quiet)
         data = read_data(recipe, log, quiet)

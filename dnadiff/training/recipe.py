@@ -155,6 +155,7 @@ class Recipe:
         """Refuses values of a wrong type, and names that are not among the choices."""
         for name, hint in get_type_hints(Recipe).items():
             value = getattr(self, name)
+            # int | None has the options int and None; a plain type is its only option.
             options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
             if value is None and NoneType in options:
                 continue
@@ -164,6 +165,7 @@ class Recipe:
             if choices and int not in options:
                 names = ", ".join(map(str, choices[0]))
                 raise UsageError(f"{name} {value!r} is unknown; choose from {names}")
+            # bool is a subclass of int, and True would pass for 1.
             if int in options and (not isinstance(value, int) or isinstance(value, bool)):
                 raise UsageError(f"{name} must be a whole number, not {value!r}")
             if float in options and not _is_number(value):
@@ -175,6 +177,7 @@ class Recipe:
 
     def _check_numbers(self) -> None:
         """Refuses numbers that are out of range."""
+        # devices may also be "auto", and max_steps None.
         for name in _COUNTS:
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:

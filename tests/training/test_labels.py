@@ -149,7 +149,7 @@ def test_a_run_reports_its_classes(run, table):
     card = (folder / "model" / "README.md").read_text()
     assert (
         "the column split of chains.csv; classes one, other" in card
-        and "| test, no class told | " in card
+        and "| test, unconditional | " in card
     )
     about = json.loads((folder / "model" / "config.json").read_text())["dnadiff"]
     assert about["labels"] == ["one", "other"] and about["table"]["name"] == "chains.csv"
