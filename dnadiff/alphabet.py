@@ -95,6 +95,7 @@ class Alphabet:
     def _byte_of_id(self) -> np.ndarray:
         """Byte (vocab_size,) uint8 that is written for each token id."""
         table = np.zeros(self.vocab_size, np.uint8)
+        # The bytes of all other ids stay 0; `decode` refuses these ids.
         table[self.first_id : self.unknown_id + 1] = np.frombuffer(
             (self.letters + self.unknown).encode(), np.uint8
         )
@@ -128,6 +129,7 @@ class Alphabet:
                 its position (1-based).
         """
         ids = tokens.cpu().numpy() if isinstance(tokens, Tensor) else np.asarray(tokens)
+        # The id of the unknown letter follows those of the letters.
         valid = (ids >= self.first_id) & (ids <= self.unknown_id)
         if not valid.all():
             place = int(np.argmin(valid))

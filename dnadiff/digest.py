@@ -30,6 +30,7 @@ def digest_of_file(
     size = path.stat().st_size
     done = 0
     with path.open("rb") as file:
+        # In pieces, because a genome may be larger than the memory.
         while piece := file.read(_PIECE):
             if progress is not None:
                 progress(done, size)

@@ -22,8 +22,6 @@ _KINDS: dict[bytes, tuple[str, str]] = {
     ),
     b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "unpack it with 7z x"),
     _LFS_POINTER: ("a Git LFS pointer, not the file itself", "run: git lfs pull"),
-    b"\xff\xfe": ("UTF-16 text", "run: iconv -f UTF-16 -t UTF-8 {path} > {stem}.utf8"),
-    b"\xfe\xff": ("UTF-16 text", "run: iconv -f UTF-16 -t UTF-8 {path} > {stem}.utf8"),
     b"BCF\x02": ("BCF, the binary form of VCF", "run: bcftools view {path} > {stem}.vcf"),
     b"BAM\x01": ("BAM, aligned reads", "give the file that this command asks for"),
 }
@@ -47,6 +45,8 @@ def foreign_kind(path: Path, head: bytes) -> str | None:
     for magic, (kind, advice) in _KINDS.items():
         if head.startswith(magic):
             return f"{kind}; {advice.format(path=path, stem=path.stem)}"
+    if _is_utf16(head):
+        return f"UTF-16 text; run: iconv -f UTF-16 -t UTF-8 {path} > {path.stem}.utf8"
     if is_web_page(head):
         return "a web page, not the file itself; download the file that the page links to"
     return None
@@ -55,3 +55,11 @@ def foreign_kind(path: Path, head: bytes) -> str | None:
 def is_web_page(head: bytes) -> bool:
     """Tells whether a file begins like a web page, e.g. the login page of a network."""
     return head.lstrip().lower().startswith(_WEB_PAGE)
+
+
+def _is_utf16(head: bytes) -> bool:
+    """Tells whether a file begins with a mark of UTF-16 and a character of ASCII."""
+    mark, first = head[:2], head[2:4]
+    if mark == b"\xff\xfe":
+        return first[1:] == b"\0" and first[:1] != b"\0"
+    return mark == b"\xfe\xff" and first[:1] == b"\0" and first[1:] != b"\0"

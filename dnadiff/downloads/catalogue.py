@@ -34,6 +34,7 @@ class Download:
 
     def path(self, folder: Path, file: str) -> Path:
         """Returns where a file is put. FASTA is unpacked, because plain gzip cannot be indexed."""
+        # Tables stay compressed: they are read as they are.
         return folder / (file.removesuffix(".gz") if file.endswith(".fa.gz") else file)
 
     def result(self, folder: Path) -> Path:

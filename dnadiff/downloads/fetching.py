@@ -75,6 +75,7 @@ def fetch(
     """
     entry = _entry(name)
     _check_given(entry, sha256)
+    # Absolute, because the receipt is read from other working directories.
     folder = (Path(out) if out else cache_folder() / "data" / name).resolve()
     offline = offline or os.environ.get("DNADIFF_OFFLINE", "") not in ("", "0")
     report = _ignore_progress if progress is None else progress
@@ -149,6 +150,7 @@ class _Fetch:
             OSError: if a folder cannot be written.
         """
         target, archive = self.entry.path(self.folder, self.file), self.folder / self.file
+        # What is at its place already is never overwritten, only checked.
         receipt = read_receipts(self.entry.name).get(self.file)
         if target.exists():
             self._check_present(target, receipt)
@@ -168,6 +170,7 @@ class _Fetch:
                 "does this network ask for a login?"
             )
 
+        # Of the file as downloaded, whatever it was compared with: later downloads must agree.
         digest = sha256_of_file(archive)
         content = digest if archive == target else self._unpack(archive, target, digest)
         self._record(address, checksum, digest, content)
@@ -183,6 +186,7 @@ class _Fetch:
         unpacked = target != self.folder / self.file
         known = None
         if receipt:
+            # The receipt knows the unpacked content, the registry only the packed file.
             known = f"sha256:{receipt['content']}"
         elif not unpacked:
             known = self._known(None).value
@@ -259,6 +263,7 @@ class _Fetch:
             except (requests.RequestException, ValueError) as error:
                 reasons.append(f"{address}: {_reason(error)}")
 
+        # One cause for all mirrors is most likely on this side of the network.
         if all(_NO_NETWORK in reason for reason in reasons):
             hosts = " and ".join(reason.split("/")[2] for reason in reasons)
             raise InputError(
@@ -289,6 +294,7 @@ class _Fetch:
         # pooch would log several lines; `_record` logs one that says the same.
         pooch.get_logger().setLevel(logging.ERROR)
         for left in reversed(range(_TRIES)):
+            # Tried again only as long as each attempt brings something, so that this ends.
             had = _size(part)
             try:
                 pooch.retrieve(
@@ -299,6 +305,7 @@ class _Fetch:
                 if not left or _size(part) <= had:
                     raise
             except ValueError:
+                # A part with a wrong checksum would be continued, and be wrong, for ever.
                 forget(part)
                 raise
 

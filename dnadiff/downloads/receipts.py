@@ -47,9 +47,11 @@ def locked(name: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = _receipt_file(name).with_suffix(".lock")
+    # The lock needs its folder before there is any receipt.
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        # First without waiting, so that a wait can be announced.
         lock.acquire(timeout=0)
     except Timeout:
         logger.info("%s: another process is fetching it; waiting", name)

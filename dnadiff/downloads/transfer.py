@@ -55,6 +55,7 @@ def download(url: str, part: Path, *, pinned: bool, progress: Callable[[int, int
     except (urllib3.exceptions.HTTPError, requests.Timeout) as error:
         raise requests.ConnectionError(error) from error
 
+    # A length that only Content-Range states is not checked by urllib3.
     if total and part.stat().st_size != total:
         raise requests.ConnectionError(
             f"broke off after {part.stat().st_size:,} of {total:,} bytes"
@@ -72,6 +73,7 @@ def _append(answer: Any, url: str, part: Path, progress: Callable[[int, int], No
     """Appends the body of an answer to the part, or replaces the part by a whole file."""
     answer.raise_for_status()
     content_range = answer.headers.get("Content-Range", "bytes 0-")
+    # A server that ignores the range answers with the whole file, from byte 0.
     start = content_range.removeprefix("bytes ").partition("-")[0]
     write_json(_note(part), {"url": url, "validator": _validator(answer)})
     with part.open("ab" if start != "0" else "wb") as file:
@@ -89,6 +91,7 @@ def _continuation(part: Path, url: str, *, pinned: bool) -> tuple[int, dict[str,
     except InputError:
         note = {}
     done = part.stat().st_size if part.exists() else 0
+    # The name of a version means nothing to another server.
     validator = note.get("validator") if note.get("url") == url else None
     if not done or not (pinned or validator):
         return 0, {}
@@ -108,6 +111,7 @@ def _total(answer: Any) -> int:
 
 def _validator(answer: Any) -> str | None:
     """Returns the server's name for this version of the file: a strong ETag, or its date."""
+    # A weak ETag may stay the same for other bytes (RFC 9110, section 8.8.1).
     tag = answer.headers.get("ETag", "W/")
     return answer.headers.get("Last-Modified") if tag.startswith("W/") else tag
 

@@ -70,6 +70,7 @@ def _check_compression(path: Path, head: bytes) -> None:
 def _check_beginning(path: Path) -> None:
     """Checks that the first line of the text that is not blank is a header or a comment."""
     zipped = path.suffix.lower() in (".gz", ".bgz")
+    # One block is enough: the first record begins within it, or this is no genome.
     with as_input_errors(path), gzip.open(path) if zipped else path.open("rb") as file:
         start = file.read(_SNIFFED).removeprefix(UTF8_MARK)
     if kind := foreign_kind(path, start[:SIGNATURE_BYTES]):

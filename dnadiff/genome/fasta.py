@@ -52,6 +52,7 @@ class Genome:
         self._names = list(self.contigs)
         self._starts = starts
         self._runs = store.runs
+        # Scorable bases before each run, so that counts of any interval need two look-ups.
         self._before = np.concatenate(([0], np.cumsum(store.runs[:, 1] - store.runs[:, 0])))
 
     @classmethod
@@ -169,6 +170,7 @@ class Genome:
         bases. So every window of `gap` bases in a segment has at least one scorable base.
         """
         start, end = self.flat(interval)
+        # Runs that overlap the interval, cut to it.
         first = np.searchsorted(self._runs[:, 1], start, "right")
         last = np.searchsorted(self._runs[:, 0], end, "left")
         runs = self._runs[first:last].clip(start, end)
@@ -184,6 +186,7 @@ class Genome:
         Scorable bases are counted from 0 in each contig.
         """
         offset = self.offsets[chrom]
+        # Ranks of the genome, not of the contig, index the table of runs.
         skipped = int(self._scorable_before(np.asarray(offset)))
         first, last = self._position(skipped + low), self._position(skipped + high - 1)
         return Interval(chrom, first - offset, last + 1 - offset)
@@ -195,12 +198,14 @@ class Genome:
 
     def _scorable_before(self, position: np.ndarray) -> np.ndarray:
         """Returns the number of scorable bases before flat positions."""
+        # The last run that begins at or before the position; -1 if there is none.
         i = np.searchsorted(self._runs[:, 0], position, "right") - 1
         within = np.minimum(position, self._runs[i, 1]) - self._runs[i, 0]
         return np.where(i < 0, 0, self._before[i] + within)
 
     def _suggest(self, chrom: str) -> str:
         """Returns what the genome has instead of a contig."""
+        # UCSC and Ensembl name chromosomes with and without "chr".
         other = chrom.removeprefix("chr") if chrom.startswith("chr") else f"chr{chrom}"
         if other in self.contigs:
             return f"there it is called {other!r}: use one naming in both files"

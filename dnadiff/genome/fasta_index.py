@@ -79,6 +79,7 @@ def _compared(row: Record, record: Record, virtual: bool) -> tuple[str | int, ..
 
     How long lines are matters only where a record has several of them.
     """
+    # Virtual offsets have been checked by `_has_virtual_offsets`.
     kept: list[str | int] = [row.name, row.length]
     if not virtual:
         kept.append(row.offset)
@@ -97,6 +98,7 @@ def _has_virtual_offsets(path: Path, rows: list[Record], records: list[Record]) 
         return False
     offsets = [row.offset for row in rows]
     ascending = all(before < after for before, after in pairwise(offsets))
+    # Many records may begin in one block; each block is looked at once.
     blocks = sorted({offset >> _BLOCK_BITS for offset in offsets})
     with as_input_errors(path), path.open("rb") as file:
         return (

@@ -68,6 +68,7 @@ class FastaReader:
             at, rest = self._skip_preamble(file)
 
             while block := file.read(BLOCK):
+                # `rest` is empty but for a header line that the last block has cut.
                 data = rest + block
                 whole = self._without_cut_header(data)
                 if whole:
@@ -95,10 +96,12 @@ class FastaReader:
 
     def _without_cut_header(self, data: bytes) -> int:
         """Returns how many bytes to read now: all but a header line whose end is still to come."""
+        # Only the last line can be incomplete; lines of letters may be read in parts.
         last = data.rfind(b"\n") + 1
         begins_line = last > 0 or self._line_begins
         if not begins_line or not data.startswith(b">", last):
             return len(data)
+        # Without a limit, a file without line ends would be collected in memory as one header.
         if len(data) - last > _MAX_HEADER:
             if _is_cut_by_returns(data[last:]):
                 raise carriage_returns(self._path)
@@ -133,6 +136,7 @@ class FastaReader:
         """Yields the places of the ``>`` of all headers."""
         if self._line_begins and data.startswith(b">"):
             yield 0
+        # A ">" inside a line is no header; it is refused later, as no letter of DNA.
         place = data.find(b"\n>")
         while place >= 0:
             yield place + 1
@@ -142,6 +146,7 @@ class FastaReader:
         """Begins a record with the header line `title`, without its ``>``."""
         if _is_cut_by_returns(title):
             raise carriage_returns(self._path)
+        # bytes.split() splits at ASCII white space alone, as samtools does.
         words = title.split(maxsplit=1)
         self.records.begin(decode(words[0]) if words else "", offset)
         self._in_first_line = True
@@ -153,6 +158,7 @@ class FastaReader:
             return b""
         text = data[start:stop]
         self._check_blanks(text)
+        # One pass in C that drops line ends and blanks: several times as fast as an array mask.
         letters = text.translate(None, _SPACE)
         if self._in_first_line:
             end = text.find(b"\n") + 1
@@ -166,6 +172,7 @@ class FastaReader:
         """Refuses blanks before a letter of the same line, because what they mean is unclear."""
         after_blank = self._after_blank
         self._after_blank = text[-1] in _BLANKS
+        # A blank at the end of one block may be inside a line that the next block continues.
         if after_blank and text[0] not in _SPACE:
             raise self._blank_inside(b"")
         # A search for single bytes costs next to nothing, the pattern more than all the rest.

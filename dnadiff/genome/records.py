@@ -102,6 +102,7 @@ class RecordList:
 
     def locate(self, flat: int) -> tuple[str, int]:
         """Returns the record of a flat position, and the 0-based position inside it."""
+        # No record is empty, so starts are distinct.
         number = bisect_right(self._starts, flat) - 1
         return self._names[number], flat - self._starts[number]
 
@@ -114,6 +115,7 @@ class RecordList:
         if not self._names:
             raise InputError(f"{self._path}: no records in it; a FASTA file is needed")
         self._check_last()
+        # A record ends where the next one begins.
         ends = [*self._starts[1:], self.bases]
         rows = zip(self._names, self._starts, ends, self._geometry, strict=True)
         return [Record(name, end - start, *geometry) for name, start, end, geometry in rows]

@@ -155,6 +155,7 @@ def _locked(file: Path) -> Iterator[bool]:
     """
     with _writing():
         file.parent.mkdir(parents=True, exist_ok=True)
+    # The system releases the lock of a process that dies, so no lock is ever stale.
     lock = FileLock(f"{file}.lock")
     with contextlib.suppress(OSError):
         lock.acquire()
@@ -218,6 +219,7 @@ def _load(digest: str) -> Store | None:
         counts = Counts(**known["counts"])
         runs = np.load(files.runs)
         numbers = np.load(files.records)
+        # One byte a base: another size means that the file was cut.
         if files.codes.stat().st_size != counts.bases:
             return None
         if _probe(files.codes, runs, numbers) != known["probe"]:
@@ -258,8 +260,10 @@ def _build(path: Path, digest: str, times: list[int], report: Share) -> None:
         with temporary.open("wb") as out:
             histogram, runs = _encode(path, reader, out)
             out.flush()
+            # Without it a power cut could leave a store of the right size with zeros in it.
             os.fsync(out.fileno())
         records = reader.records.finish()
+        # The digest would belong to the file before, the codes to the file after the change.
         if _times(path) != times:
             raise InputError(f"{path}: changed while it was read; try again when it is complete")
         counts = _count(histogram)
@@ -318,6 +322,7 @@ def _encode(
         codes = _CODES[letters.text]
         _check_letters(path, reader.records, done, letters.text, codes)
         out.write(codes.data)
+        # Counted by byte of the text, because the codes no longer tell R from Y or N.
         histogram += np.bincount(letters.text, minlength=len(histogram))
         runs.append(done + _runs(codes, letters.begins))
         done += len(codes)

@@ -57,13 +57,16 @@ def open_text(path: str | Path, what: str = "text") -> Iterator[TextIO]:
     """
     path = Path(path)
     with as_input_errors(path), path.open("rb") as file:
+        # peek() leaves the bytes unread, so that a pipe can be read from its beginning.
         head = file.peek(SIGNATURE_BYTES)[:SIGNATURE_BYTES]
         check_bgzip_end(path, head)
         raw = io.BufferedReader(gzip.GzipFile(fileobj=file)) if head.startswith(GZIP) else file
 
+        # Checked after decompression, because BCF and web pages come compressed as well.
         sniffed = raw.peek(_SNIFFED)[:_SNIFFED]
         if kind := foreign_kind(path, sniffed[:SIGNATURE_BYTES]):
             raise InputError(f"{path}: {kind}")
+        # Latin-1 text has bytes that are not UTF-8, but only binary data has NULs.
         if b"\0" in sniffed:
             raise InputError(f"{path}: not a text file; a {what} file is needed")
         with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="backslashreplace") as text:

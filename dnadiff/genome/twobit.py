@@ -57,6 +57,7 @@ class TwoBitReader:
             total = sum(lengths.values())
             for name, length in lengths.items():
                 self.records.begin(name)
+                # .2bit has no lines; with one line a record there is no width to compare.
                 self.records.lengthen_first_line(length, length)
                 for start in range(0, length, BLOCK):
                     text = self._fetch(name, start, min(start + BLOCK, length))

@@ -155,6 +155,7 @@ class Variants:
     def _check_contig(self, text: str, number: int) -> None:
         """Refuses a header with another length of a contig: its positions mean other bases."""
         contig, length = _CONTIG.match(text), _LENGTH.search(text)
+        # A contig that the genome lacks cannot be compared; its variants are counted later.
         chrom = self._chrom(contig[1]) if contig else None
         if not length or not chrom:
             return
@@ -193,6 +194,7 @@ class Variants:
         info = fields[_INFO] if len(fields) > _INFO else "."
         chrom, start = self._place(name, position, ref)
 
+        # Each allele is judged by itself, so that one odd allele does not cost its site.
         for alt in alts.upper().split(","):
             reason = self._unfit(chrom, start, ref, alt)
             if reason:
@@ -205,6 +207,7 @@ class Variants:
     def _place(self, name: str, position: str, ref: str) -> tuple[str | None, int]:
         """Returns the genome's name of the contig, None if it has none, and the 0-based start."""
         chrom = self._chrom(name)
+        # int() alone would take "1_0", " 3" and the digits of other scripts.
         if not (position.isascii() and position.isdecimal()):
             raise ValueError(f"POS {position!r} is not a whole number")
         if not _ANY_LETTERS.fullmatch(ref):
@@ -218,12 +221,14 @@ class Variants:
         if chrom is None:
             return _NO_CONTIG
         length = self._genome.contigs[chrom]
+        # VCF 4.x, section 1.6.1: POS 0 and POS = length + 1 are the telomeres.
         if start in (-1, length):
             return _TELOMERE
         if start + len(ref) > length:
             raise ValueError(f"it ends after the last base of {chrom}, which has {length:,}")
 
         there = self._bases(chrom, start, len(ref))
+        # Before the check for unknown bases: a file of another assembly is to be found early.
         if _differ(ref, there):
             if self._skip_mismatches:
                 return MISMATCH
