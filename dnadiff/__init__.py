@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dnadiff.model import Model, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Model", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch and the model only when they are asked for, so that ``dnadiff --help`` answers at once."""
+    """Imports torch and the model on first use, so that ``dnadiff --help`` answers at once."""
     if name in ("Model", "load"):
         import dnadiff.model
 

@@ -21,10 +21,13 @@ from dnadiff.backbones.weights import find_weights, read_tensors
 from dnadiff.diffusion import Objective, make_objective, name_of
 from dnadiff.digest import sha256_of_bytes
 from dnadiff.errors import InputError, UsageError
-from dnadiff.files import read_json
+from dnadiff.files import read_json, resource
 from dnadiff.genome.sequences import Sequences, read_sequences
 from dnadiff.sampling import SamplerConfig, check_fasta_path, resumable_fasta
 from dnadiff.sampling.generation import Generation, GenerationOptions
+
+DEFAULT = "default"
+"""Name of the model that ships with dnadiff, for `load`."""
 
 _TOKENS_PER_BATCH = 32_768  # tokens in one call of the network
 
@@ -71,10 +74,14 @@ class Model:
         )
         return sha256_of_bytes(parts)[:12]
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Writes config.json and model.safetensors into `folder`.
 
         Caduceus and Mamba are written in the published format.
+
+        Args:
+            folder: created if absent.
+            dtype: how weights are stored; they are computed with in float32.
 
         Raises:
             InputError: if the folder cannot be written.
@@ -84,9 +91,11 @@ class Model:
             "objective_options": self.objective.options,
             "needs_sigma": self.denoiser.needs_sigma,
             "labels": list(self.denoiser.labels),
+            "memory": self.denoiser.memory is not None,
             **self.about,
         }
-        self.denoiser.lm.save_pretrained(folder, about, own_state(self.denoiser, self.objective))
+        own = own_state(self.denoiser, self.objective)
+        self.denoiser.lm.save_pretrained(folder, about, own, dtype)
 
     def generate(self, num: int = 1, **options: Unpack[GenerationOptions]) -> list[str]:
         """Draws `num` sequences of each template.
@@ -269,21 +278,32 @@ class Model:
             raise InputError(f"sequence {place + 1}: {error}") from error
 
 
+def shipped_model() -> Path:
+    """Returns the folder of the model that ships with dnadiff.
+
+    Raises:
+        InputError: if this copy of dnadiff was built without it.
+    """
+    return resource("data", DEFAULT)
+
+
 def load(path: str | Path, device: str | None = None) -> Model:
     """Returns the model of a run folder or a model folder.
 
     A published Caduceus is read as a masked-diffusion model.
 
     Args:
-        path: a folder with config.json and weights, a run folder with such a folder named model, or
-            hf:OWNER/NAME[@REVISION] (see `dnadiff.backbones.hub`).
+        path: a folder with config.json and weights, a run folder with such a folder named model,
+            hf:OWNER/NAME[@REVISION] (see `dnadiff.backbones.hub`), or "default", the model that
+            ships with dnadiff, unless there is a folder of this name.
         device: where to put it; a GPU if there is one, by default.
 
     Raises:
         InputError: naming what is missing or wrong if it is not a model, or if it is a run that has
             not finished.
     """
-    folder = local_folder(path)
+    folder = shipped_model() if str(path) == DEFAULT and not Path(path).exists() else None
+    folder = folder or local_folder(path)
     if (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     if not (folder / "config.json").is_file():
@@ -306,11 +326,13 @@ def load(path: str | Path, device: str | None = None) -> Model:
         )
     except UsageError as error:
         raise InputError(f"{folder}/config.json: {error}") from error
-    needs_sigma, labels = about.pop("needs_sigma", False), about.pop("labels", [])
-    if not isinstance(needs_sigma, bool):
-        raise InputError(
-            f"{folder}/config.json: needs_sigma cannot be {needs_sigma!r}; true or false is needed"
-        )
+    labels = about.pop("labels", [])
+    switches = {name: about.pop(name, False) for name in ("needs_sigma", "memory")}
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise InputError(
+                f"{folder}/config.json: {name} cannot be {value!r}; true or false is needed"
+            )
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(
             f"{folder}/config.json: labels cannot be {labels!r}; a list of names is needed"
@@ -318,10 +340,10 @@ def load(path: str | Path, device: str | None = None) -> Model:
 
     denoiser = LMDenoiser(
         lm,
-        needs_sigma=needs_sigma,
         labels=tuple(labels),
         outputs=objective.outputs,
         self_conditioned=objective.self_conditioned,
+        **switches,
     )
     load_own_state(folder, denoiser, objective)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -333,6 +355,7 @@ def own_parts(denoiser: LMDenoiser, objective: Objective) -> dict[str, nn.Module
     parts = {
         "conditioning": denoiser.conditioning,
         "self_cond": denoiser.self_cond,
+        "memory": denoiser.memory,
         "objective": objective,
     }
     return {name: module for name, module in parts.items() if module is not None}

@@ -109,6 +109,7 @@ class LanguageModel(nn.Module, ABC):
         folder: str | Path,
         extra: Mapping[str, Any] | None = None,
         own: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Writes config.json and model.safetensors; Caduceus and Mamba in the published format.
 
@@ -117,11 +118,19 @@ class LanguageModel(nn.Module, ABC):
             extra: content of the "dnadiff" section of config.json.
             own: additional weights, whose names begin with "dnadiff."; `load_pretrained` skips
                 them.
+            dtype: how weights are stored.
         """
         config, tensors = self.describe()
         if extra:
             config = config | {"dnadiff": dict(extra)}
-        write_model_folder(Path(folder), config, tensors | dict(own or {}))
+        if "torch_dtype" in config:
+            config["torch_dtype"] = str(dtype).removeprefix("torch.")
+        tensors |= dict(own or {})
+        # Buffers of integers, such as the complement of each token id, keep their type.
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                tensors[name] = tensor.to(dtype)
+        write_model_folder(Path(folder), config, tensors)
 
 
 class Norm(nn.Module):

@@ -45,6 +45,11 @@ def export(*, checkpoint: str | None = None, out: str | None = None) -> None:
             f"there is no published format for a {kind}: share its model folder, which "
             f"dnadiff.load reads"
         )
+    if model.denoiser.memory is not None:
+        raise InputError(
+            "this model adds an n-gram memory to its embedding, which the published format has no "
+            "place for: share its model folder, which dnadiff.load reads"
+        )
     folder = empty_folder(out)
     lm.save_pretrained(folder)
 

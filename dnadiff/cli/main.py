@@ -27,7 +27,7 @@ from dnadiff.cli.config import ConfigFile, to_yaml
 from dnadiff.cli.flags import SESSION
 from dnadiff.cli.help import HelpLayout
 from dnadiff.cli.hints import explain
-from dnadiff.cli.verbs import EXAMPLES, FUNCTIONS, VERBS, find_verb
+from dnadiff.cli.verbs import EXAMPLES, FUNCTIONS, GROUPS, VERBS, find_verb
 from dnadiff.errors import Interrupted, Terminated, UsageError, printable
 from dnadiff.memory import keep_freed_memory
 
@@ -107,14 +107,16 @@ def build_app(asked: str | None = None, config: ConfigFile | None = None) -> App
         result_action="return_value",
         **(shared | {"version_flags": ("--version",)}),
     )
-    data_verbs = ", ".join(verb for verb in VERBS if verb.startswith("data "))
-    data = App(name="data", help=f"genomes: {data_verbs}", help_epilogue="", **shared)
-    root.command(data)
+    groups = {}
+    for word, subject in GROUPS.items():
+        verbs = ", ".join(verb for verb in VERBS if verb.startswith(f"{word} "))
+        groups[word] = App(name=word, help=f"{subject}: {verbs}", help_epilogue="", **shared)
+        root.command(groups[word])
     for order, (verb, summary) in enumerate(VERBS.items()):
         module, name = verb.split()[0], verb.split()[-1]
         # Without help, cyclopts imports the verb and shows its docstring.
         described = {} if verb == asked else {"help": summary}
-        (data if module == "data" else root).command(
+        groups.get(module, root).command(
             f"dnadiff.cli.{module}:{FUNCTIONS.get(verb, name)}",
             name=name,
             sort_key=order,

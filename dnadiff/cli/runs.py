@@ -11,6 +11,8 @@ from dnadiff.errors import InputError, printable
 def chosen_model(checkpoint: str | None) -> Path:
     """Returns the model that --checkpoint names, or the newest finished run where it names none.
 
+    Where there is no run at all it is the model that ships with dnadiff.
+
     Raises:
         InputError: if there is no finished run, or if `checkpoint` is an unfinished one.
     """
@@ -38,10 +40,7 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     if not finished:
         begun = [path.parent for path in folder.glob("*/config.yaml")]
         if not begun:
-            raise InputError(
-                f"no model under ./{folder}: make one with dnadiff pretrain --genome FILE, or "
-                f"give --checkpoint"
-            )
+            return _shipped(folder)
         latest = max(begun, key=lambda run: (run / "config.yaml").stat().st_mtime)
         raise InputError(
             f"no finished run under ./{folder}: {latest} has not finished; go on with dnadiff "
@@ -53,6 +52,25 @@ def newest_run(folder: Path = Path("runs")) -> Path:
         file=sys.stderr,
     )
     return newest
+
+
+def _shipped(folder: Path) -> Path:
+    """Returns the folder of the shipped model, and names it on stderr."""
+    from dnadiff.model import DEFAULT, shipped_model
+
+    try:
+        path = shipped_model()
+    except InputError as error:
+        raise InputError(
+            f"no model under ./{folder}: make one with dnadiff pretrain --genome FILE, or "
+            f"give --checkpoint"
+        ) from error
+    print(
+        f"model: {DEFAULT} (shipped with dnadiff, as there is no run under ./{folder}; choose with "
+        f"--checkpoint)",
+        file=sys.stderr,
+    )
+    return path
 
 
 def is_unfinished(run: Path) -> bool:

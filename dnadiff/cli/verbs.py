@@ -17,10 +17,14 @@ VERBS = {
     "data simulate": "write the demo genome, whose entropy is known exactly",
     "data index": "read and check a FASTA once, so that later reads are fast",
     "data audit": "what train, valid and test share: bases, and exact k-mers",
+    "model list": "the models that ship with dnadiff",
     "doctor": "what this machine can run, and whether its kernels are right",
 }
 
-FUNCTIONS = {"data list": "show"}
+GROUPS = {"data": "genomes", "model": "trained models"}
+"""First words of verbs of two words, and what those verbs are about."""
+
+FUNCTIONS = {"data list": "show", "model list": "show"}
 """Functions of verbs whose own name Python needs for something else."""
 
 EXAMPLES = {
@@ -55,6 +59,7 @@ EXAMPLES = {
         "dnadiff data audit hg38.fa",
         "dnadiff data audit hg38.fa --intervals splits.bed --out audit.csv",
     ),
+    "model list": ("dnadiff model list", "dnadiff model list --quiet"),
     "doctor": ("dnadiff doctor", "dnadiff doctor --json"),
 }
 
@@ -102,17 +107,20 @@ def find_verb(words: list[str]) -> str:
         verb = " ".join(words[:size])
         if verb in VERBS:
             return verb
-    if not words or words[0].startswith("-") or words in (["data", "-h"], ["data", "--help"]):
+    if not words or words[0].startswith("-"):
+        return ""
+    if words[0] in GROUPS and words[1:] in (["-h"], ["--help"]):
         return ""
 
     # Flags and files that follow the verb must not take part in the comparison.
     typed = words[:1] if len(words) == 1 or words[1].startswith("-") else words[:2]
-    if words[0] == "data":
-        near = [verb for verb in VERBS if verb.startswith("data ")]
+    if words[0] in GROUPS:
+        near = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
     elif words[0] in OTHER_WORDS:
         near = [OTHER_WORDS[words[0]]]
     else:
         near = difflib.get_close_matches(words[0], VERBS, 3, 0.6)
         near = near or difflib.get_close_matches(" ".join(typed), VERBS, 3, 0.6)
     meant = f"did you mean {' or '.join(near)}?" if near else "see dnadiff --help"
-    raise UsageError(f"no verb {' '.join(typed if words[0] == 'data' else words[:1])!r}; {meant}")
+    unknown = typed if words[0] in GROUPS else words[:1]
+    raise UsageError(f"no verb {' '.join(unknown)!r}; {meant}")

@@ -46,20 +46,22 @@ def build(recipe: Recipe, objective: Objective, labels: tuple[str, ...] = ()) ->
 
     if recipe.init is None:
         network = _new_network(recipe, causal=objective.causal)
-        denoiser = _denoiser(network, objective, needs_sigma, labels)
+        denoiser = _denoiser(network, objective, needs_sigma, labels, recipe.memory)
     else:
         model = load(recipe.init, device="cpu")
-        denoiser = _continued(model, objective, needs_sigma, labels)
+        denoiser = _continued(model, objective, needs_sigma, labels, recipe.memory)
     objective.check(denoiser)
     return denoiser.train()
 
 
 def _continued(
-    model: Model, objective: Objective, needs_sigma: bool, labels: tuple[str, ...]
+    model: Model, objective: Objective, needs_sigma: bool, labels: tuple[str, ...], memory: bool
 ) -> LMDenoiser:
     """Returns the network of a trained model for this objective, with all weights that fit."""
     before = model.denoiser
-    denoiser = _denoiser(before.lm, objective, needs_sigma, labels)
+    denoiser = _denoiser(before.lm, objective, needs_sigma, labels, memory)
+    if before.memory is not None:
+        denoiser.memory = before.memory
 
     if before.needs_sigma == needs_sigma and before.labels == labels:
         denoiser.conditioning = before.conditioning
@@ -77,7 +79,11 @@ def _continued(
 
 
 def _denoiser(
-    lm: LanguageModel, objective: Objective, needs_sigma: bool, labels: tuple[str, ...]
+    lm: LanguageModel,
+    objective: Objective,
+    needs_sigma: bool,
+    labels: tuple[str, ...],
+    memory: bool,
 ) -> LMDenoiser:
     """Returns a language model as the denoiser that the objective needs."""
     return LMDenoiser(
@@ -86,6 +92,7 @@ def _denoiser(
         labels=labels,
         outputs=objective.outputs,
         self_conditioned=objective.self_conditioned,
+        memory=memory,
     )
 
 

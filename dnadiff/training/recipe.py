@@ -49,6 +49,8 @@ class Recipe:
             128 x 4 for mamba (468,608) and 128 x 2 for hyena (436,096); a transformer of 118 x 4
             has 471,884.
         n_layer: blocks of the backbone.
+        memory: add a hashed table of n-grams to the embedding (2.7 million more parameters, 8 %
+            slower); such a network is not the published one and cannot be exported.
         init: start from this run, model folder, published Caduceus or hf:OWNER/NAME; it gives the
             backbone's shape.
         window: bases of each training window.
@@ -103,6 +105,7 @@ class Recipe:
     time_conditioning: bool | None = None
     d_model: int = 118
     n_layer: int = 4
+    memory: bool = False
     init: str | None = None
     window: int = 1024
     tiled: bool = False

@@ -9,6 +9,10 @@ from dnadiff.alphabet import DNA
 from dnadiff.backbones.caduceus import CaduceusConfig, CaduceusLM, SSMConfig
 from dnadiff.backbones.denoiser import LMDenoiser
 from dnadiff.backbones.ngram_memory import MAX_ROWS, ORDERS, NgramMemory
+from dnadiff.diffusion import MDLM
+from dnadiff.model import Model, load
+from dnadiff.training.network import build
+from dnadiff.training.recipe import Recipe
 
 SMALL = CaduceusConfig(d_model=12, n_layer=2, ssm_cfg=SSMConfig(d_state=4))
 TOKENS = torch.randint(7, 11, (2, 40), generator=torch.Generator().manual_seed(0))
@@ -88,3 +92,26 @@ def test_a_causal_network_keeps_to_the_left():
     after = denoiser(changed)
     assert torch.equal(after[:, :31], before[:, :31])
     assert not torch.equal(after[:, 31:], before[:, 31:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_saved_memory_is_loaded_again(dtype, tmp_path):
+    held = Model(filled(), MDLM())
+    held.save(tmp_path, dtype)
+    again = load(tmp_path, device="cpu")
+    stored = held.denoiser.memory.table.weight.to(dtype).float()
+    assert torch.equal(again.denoiser.memory.table.weight, stored)
+    assert (again.digest == held.digest) == (dtype == torch.float32)
+    # Weights in bfloat16 have 8 bits: the outputs agree to about a percent.
+    with torch.no_grad():
+        found, expected = again.denoiser(TOKENS), held.denoiser(TOKENS)
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
+
+
+def test_a_run_that_starts_from_another_model_may_add_a_memory_and_keeps_one(tmp_path):
+    Model(LMDenoiser(CaduceusLM(SMALL)), MDLM()).save(tmp_path / "plain")
+    Model(filled(), MDLM()).save(tmp_path / "with")
+    recipe = Recipe(genome=["x.fa"], max_steps=1, memory=True, init=str(tmp_path / "plain"))
+    assert build(recipe, MDLM()).memory is not None
+    recipe = Recipe(genome=["x.fa"], max_steps=1, init=str(tmp_path / "with"))
+    assert torch.equal(build(recipe, MDLM()).memory.table.weight, filled().memory.table.weight)

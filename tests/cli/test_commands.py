@@ -77,10 +77,7 @@ def test_a_run_can_be_repeated_from_the_config_that_it_wrote(here, capsys):
 def test_generate_takes_the_newest_run_and_says_so(here, capsys):
     assert main(["generate", "--length", "60", "--num", "2", "--steps", "5"]) == 0
     out, err = capsys.readouterr()
-    assert (
-        "model: runs/tiny-mdlm" in err
-        and "sampler=ancestral steps=5 (sampler=auto)" in err
-    )
+    assert "model: runs/tiny-mdlm" in err and "sampler=ancestral steps=5 (sampler=auto)" in err
     (here / "drawn.txt").write_text(out)
     records = fasta(here / "drawn.txt")
     assert list(records) == ["sample_0", "sample_1"]
@@ -89,7 +86,8 @@ def test_generate_takes_the_newest_run_and_says_so(here, capsys):
         digest = dnadiff.load(next((here / "runs").iterdir())).digest
         made = f"model={digest} sampler=ancestral steps=5 temperature=1 seed=0"
         assert re.fullmatch(
-            rf"sample_[0-9a-f]{{8}}_{i} {made} design=[0-9a-f]{{8}} index={i} length=60", description
+            rf"sample_[0-9a-f]{{8}}_{i} {made} design=[0-9a-f]{{8}} index={i} length=60",
+            description,
         )
 
 
