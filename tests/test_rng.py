@@ -59,3 +59,15 @@ def test_steps_may_differ_by_row():
     index, step = torch.tensor([4, 4]), torch.tensor([0, 1])
     both = uniform(2, Stream.COUNT, index, 3, step=step)
     assert torch.equal(both[1], uniform(2, Stream.COUNT, index[:1], 3, step=1)[0])
+
+
+def test_rows_may_begin_at_different_positions():
+    index, first = torch.arange(5), torch.tensor([0, 1, 7, 8, 33])
+    whole = uniform(3, Stream.LETTER, index, 60, step=2)
+    for size in (8, 9):
+        part = uniform(3, Stream.LETTER, index, size, step=2, first=first)
+        rows = [whole[row, start : start + size] for row, start in enumerate(first.tolist())]
+        assert torch.equal(part, torch.stack(rows))
+        assert torch.equal(
+            uniform(3, Stream.LETTER, index, size, step=2, first=5), whole[:, 5 : 5 + size]
+        )
