@@ -14,7 +14,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from dnadiff.ops.backend import prefers_bf16
+from dnadiff.ops.precision import prefers_bf16
 from dnadiff.training.batches import Batch, Steps
 from dnadiff.training.callbacks import Bar, Checkpoints, Clock, Ema, MetricsLog
 from dnadiff.training.checkpoints import SealedCheckpoints

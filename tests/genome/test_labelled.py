@@ -251,7 +251,7 @@ def test_an_interval_of_the_minus_strand_is_reverse_complemented(tmp_path, sourc
     ("row", "message"),
     [
         ("a,three,0,10", "line 2: .* has no chromosome 'three'"),
-        ("a,one,10,5", "line 2: interval one:10-5 is reversed"),
+        ("a,one,10,5", r"line 2: .* start 10 and end 5 \(0-based\) is reversed"),
         ("a,one,x,5", "line 2: 'x' is not an integer"),
         ("a,one,290,310", "line 2: .*out of range: one has 300"),
     ],
@@ -264,7 +264,7 @@ def test_intervals_that_cannot_be_used(tmp_path, source, row, message):
 def test_a_split_column_must_agree_with_the_genome(tmp_path, source):
     path = table(tmp_path / "t.csv", ["a,valid,one,100,120"], "label,split,chrom,start,end")
     with pytest.raises(
-        InputError, match=r"line 2: its window one:.* lies in the train split .*, not in valid"
+        InputError, match=r"line 2: its window one:101-120 lies in the train split .*, not in valid"
     ):
         read_labelled(path, 20, 0, source)
 
