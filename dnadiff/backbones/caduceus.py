@@ -143,12 +143,14 @@ def _mix(
     Where channels are in reverse order (`mirrored`) the channel axes of the weights are reversed
     instead of the activations: the weights are smaller.
     """
-    in_weight, in_bias = projections.in_proj.weight, projections.in_proj.bias
-    out_weight, out_bias = projections.out_proj.weight, projections.out_proj.bias
+    inwards, outwards = projections.in_proj, projections.out_proj
+    in_weight: Tensor = inwards.weight
+    out_weight: Tensor = outwards.weight
+    out_bias: Tensor | None = outwards.bias
     if mirrored:
         in_weight, out_weight = in_weight.flip(1), out_weight.flip(0)
         out_bias = None if out_bias is None else out_bias.flip(0)
-    return mamba_mixer_fn(x, in_weight, in_bias, out_weight, out_bias, directions)
+    return mamba_mixer_fn(x, in_weight, inwards.bias, out_weight, out_bias, directions)
 
 
 def _norm(config: CaduceusConfig) -> Norm:

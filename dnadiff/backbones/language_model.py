@@ -161,7 +161,8 @@ class Norm(nn.Module):
         Returns:
             The normalised sum and the sum itself, both (B, L, d_model).
         """
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
         if mirrored:
             weight = weight.flip(0)
             bias = None if bias is None else bias.flip(0)
