@@ -59,7 +59,10 @@ FOREIGN = {
     ),
     "utf-16": (TEXT.decode().encode("utf-16"), "UTF-16 text; run: iconv"),
     "utf-16, big": (b"\xfe\xff" + TEXT.decode().encode("utf-16-be"), "UTF-16 text; run: iconv"),
-    "bcf": (gzip.compress(b"BCF\x02\x02\0\0"), "BCF, the binary form of VCF; run: bcftools view"),
+    "bcf": (
+        gzip.compress(b"BCF\x02\x02\0\0", mtime=0),
+        "BCF, the binary form of VCF; run: bcftools view",
+    ),
     "html": (b"\n<!DOCTYPE html><html>", "a web page, not the file itself"),
     "numbers": (b"\x01\x00\x02\x00", "not a text file; a BED file is needed"),
 }
