@@ -25,9 +25,12 @@ def files(page):
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.stem)
-def test_tutorials_run(page, tmp_path, monkeypatch, capsys):
+def test_tutorials_run(page, request, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_task(tmp_path / "tasks")
+    if "sacCer3.fa.gz" in page.read_text():
+        genome = request.getfixturevalue("shared_data") / "genomes" / "sacCer3.fa.gz"
+        (tmp_path / genome.name).symlink_to(genome)
     for name, text in files(page).items():
         (tmp_path / name).write_text(text)
     for command in commands(page):

@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ from dnadiff.cli.flags import SESSION
 from dnadiff.cli.help import HelpLayout
 from dnadiff.cli.hints import explain
 from dnadiff.cli.verbs import EXAMPLES, FUNCTIONS, GROUPS, VERBS, find_verb
-from dnadiff.errors import Interrupted, Terminated, UsageError, printable
+from dnadiff.errors import InputError, Interrupted, Terminated, UsageError, printable
 from dnadiff.memory import keep_freed_memory
 
 __all__ = ["VERBS", "build_app", "main"]
@@ -151,7 +152,24 @@ def _run(words: list[str]) -> int:
         if bound.arguments.get("print_config"):
             print(to_yaml(bound), end="")
             return DONE
-        return function(**_given(bound)) or DONE
+        try:
+            return function(**_given(bound)) or DONE
+        except InputError as error:
+            # UsageError is one too. Its type decides the exit code.
+            raise type(error)(_with_flags(str(error), bound)) from error
+
+
+def _with_flags(message: str, bound: BoundArguments) -> str:
+    """Returns a message of the library with parameters of the verb as the flags that were typed.
+
+    Only names with an underscore are replaced: other names are words of plain English too. A name
+    that is part of a path stays.
+    """
+    for name in bound.signature.parameters:
+        if "_" in name:
+            flag = f"--{name.replace('_', '-')}"
+            message = re.sub(rf"(?<![\w/.-]){name}(?![\w/.])", flag, message)
+    return message
 
 
 def _given(bound: BoundArguments) -> dict[str, Any]:

@@ -285,7 +285,7 @@ def test_every_wrong_weight_is_named(folder, change, message):
     [
         ({"n_layer": 10**9}, "n_layer is 1,000,000,000; at most 1,000 is read"),
         ({"vocab_size": 10**8}, "vocab_size is 100,000,000; at most"),
-        ({"d_model": 4096, "n_layer": 900}, "more than model.safetensors can hold"),
+        ({"d_model": 8192, "n_layer": 20}, "more than model.safetensors can hold"),
     ],
 )
 def test_a_hostile_configuration_allocates_nothing(tmp_path, changes, said):

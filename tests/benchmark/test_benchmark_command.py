@@ -10,7 +10,6 @@ from task_files import dna, write_tables
 import dnadiff.model
 from dnadiff.benchmark.baselines import BASELINES
 from dnadiff.cli.benchmark import benchmark
-from dnadiff.errors import InputError
 
 CONTENT = {"a": dna(20, 40, seed=1), "b": dna(20, 40, seed=2)}
 WITHOUT_PLACES = [name for name in BASELINES if not BASELINES[name].needs_places]
@@ -43,17 +42,18 @@ def models_of(folder):
     ],
 )
 def test_baselines_alone_need_no_model(here, given, expected):
-    benchmark(["mine"], baselines=given, data="tasks", out="out", quiet=True)
+    benchmark(task=["mine"], baselines=given, data="tasks", out="out", quiet=True)
     assert models_of(here) == expected
 
 
-def test_without_baselines_or_a_checkpoint_there_must_be_a_run(here):
-    with pytest.raises(InputError, match=r"no model under ./runs"):
-        benchmark(["mine"], data="tasks", out="out", quiet=True)
+def test_without_a_run_the_shipped_model_is_evaluated(here):
+    benchmark(task=["mine"], data="tasks", out="out", quiet=True)
+    assert models_of(here) == ["default", *WITHOUT_PLACES]
 
 
 def test_models_of_the_same_name_are_both_evaluated(here):
+    folders = ["a/run", "b/run/model", "c/x"]
     benchmark(
-        ["mine"], ["a/run", "b/run/model", "c/x"], ["gc"], data="tasks", out="out", quiet=True
+        task=["mine"], checkpoint=folders, baselines=["gc"], data="tasks", out="out", quiet=True
     )
     assert models_of(here) == ["a/run", "b/run/model", "x", "gc"]

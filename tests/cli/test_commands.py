@@ -359,7 +359,7 @@ def classes(tmp_path_factory):
         "--window",
         "40",
         "--max-steps",
-        "60",
+        "120",
         "--learning-rate",
         "0.02",
         "--quiet",

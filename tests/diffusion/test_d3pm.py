@@ -197,6 +197,6 @@ def test_invalid_options_are_refused(options, message):
 
 def test_a_network_with_the_wrong_number_of_outputs_is_refused():
     with pytest.raises(
-        UsageError, match="D3PM needs 5 outputs for each position, the network has 4"
+        UsageError, match="D3PM needs 5 outputs for each position, and the network has 4"
     ):
         D3PM().bound(MarkovSource(length=4), MarkovSource(length=4).sample(2))
