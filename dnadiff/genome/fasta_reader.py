@@ -1,196 +1,245 @@
-"""Reads FASTA in one pass and in little memory, whatever the length of its lines."""
+"""Reads FASTA through pyfaidx; a file that it cannot index is first copied in a regular form."""
 
 from __future__ import annotations
 
-import gzip
-import re
+import struct
+import tempfile
+import zlib
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
-from typing import IO, cast
+from typing import Any
 
 import numpy as np
+from pyfaidx import Faidx, FastaIndexingError
 
 from dnadiff.errors import InputError
-from dnadiff.genome.records import (
-    BLOCK,
-    Letters,
-    RecordList,
-    Share,
-    carriage_returns,
-    not_fasta,
-)
-from dnadiff.genome.text import UTF8_MARK, as_input_errors, decode
+from dnadiff.genome.records import BLOCK, Letters, Record, RecordList, Share
+from dnadiff.genome.regular_fasta import write_regular
+from dnadiff.genome.text import as_input_errors, decode, open_fasta
 
-_MAX_HEADER = 1 << 20  # bytes; what is longer is no header line
-_BLANKS = b" \t\r\v\f"
-_SPACE = _BLANKS + b"\n"
-_BLANK_BEFORE_A_LETTER = re.compile(rb"[ \t\r\v\f](?=[^ \t\r\v\f\n])")
+_MAX_LINE = 1 << 20  # bytes; pyfaidx holds a line several times over
+_LINES = 1 << 14  # between two reports of progress
+_MAX_WITHIN = (1 << 16) - 1  # the last place inside a bgzip block that an offset can express
+
+# What pyfaidx and biopython raise, beside OSError, for a file that they cannot index.
+_REFUSED = (FastaIndexingError, ValueError, RuntimeError, EOFError, zlib.error, struct.error)
 
 
 class FastaReader:
     """Reads the letters of a FASTA file, plain or bgzipped, from beginning to end.
 
-    A record is its header line and all lines up to the next one. Line ends may be LF or CRLF and
-    lines may have any length; blank lines, and blanks at the end of a line, are not part of the
-    sequence. So a file is read as samtools reads it, and files that samtools refuses for uneven
-    lines are read as well. Blank lines, and comments that begin with ``;``, may stand before the
-    first header.
+    pyfaidx indexes the file and fetches the letters. Where it cannot, because of irregular white
+    space, very long lines or headers that are not UTF-8, it reads a regular copy instead.
 
     Args:
         path: the file.
+        temporary: path for temporary files, which get other suffixes and are removed at the end.
         report: called as the reading goes on.
 
     Attributes:
         records: the records begun so far.
     """
 
-    def __init__(self, path: Path, report: Share = lambda share: None) -> None:
+    def __init__(self, path: Path, temporary: Path, report: Share = lambda share: None) -> None:
         self.records = RecordList(path)
         self._path = path
+        self._copy = temporary.with_suffix(".fa.part")
+        self._indexes = temporary.with_suffix(".fai.part"), temporary.with_suffix(".gzi.part")
         self._report = report
-        self._line_begins = True  # whether the next byte is the first of a line
-        self._after_blank = False  # whether the last byte was a blank in a line of letters
-        self._in_first_line = False  # whether the first line of the current record goes on
 
     def blocks(self) -> Iterator[Letters]:
-        """Yields all letters in order, at most 4 MiB at a time.
+        """Yields all letters in order, at most 4 Mi at a time.
 
         Raises:
             InputError: naming the file and, where there is one, the record, for a file that is
                 damaged, is not FASTA, has a record without a name or without bases, two records of
                 one name, a blank inside a line of letters, or lines that end with carriage returns
                 alone.
+            OSError: if temporary files cannot be written.
         """
-        size = self._path.stat().st_size
-        with as_input_errors(self._path), self._path.open("rb") as raw:
-            zipped = self._path.suffix.lower() in (".gz", ".bgz")
-            file = cast(IO[bytes], gzip.GzipFile(fileobj=raw) if zipped else raw)
-            at, rest = self._skip_preamble(file)
+        try:
+            faidx, records = self._open()
+            with faidx:
+                # The copy has the same records in the same order, under other names.
+                yield from self._fetch_all(faidx, records)
+        finally:
+            for file in (self._copy, *self._indexes):
+                file.unlink(missing_ok=True)
 
-            while block := file.read(BLOCK):
-                # `rest` is empty but for a header line that the last block has cut.
-                data = rest + block
-                whole = self._without_cut_header(data)
-                if whole:
-                    yield self._letters(data[:whole], at)
-                at, rest = at + whole, data[whole:]
-                self._report(raw.tell() / size)
-            if rest:
-                yield self._letters(rest, at)
+    def _open(self) -> tuple[Faidx, list[Record]]:
+        """Returns pyfaidx's reader of the file or of its copy, and the records of the file."""
+        if faidx := self._faidx(self._path):
+            records = [
+                Record(name, row.rlen, row.offset, row.lenc, row.lenb)
+                for name, row in faidx.index.items()
+            ]
+            return faidx, records
 
-    def _skip_preamble(self, file: IO[bytes]) -> tuple[int, bytes]:
-        """Reads up to the first header; returns where it begins, and what was read of it."""
-        at = 0
-        while line := file.readline(_MAX_HEADER):
-            mark = UTF8_MARK if at == 0 and line.startswith(UTF8_MARK) else b""
-            at += len(mark)
-            line = line.removeprefix(mark)
-            if line.startswith(b">"):
-                return at, line
-            if _is_cut_by_returns(line):
-                raise carriage_returns(self._path)
-            if line.strip() and not line.startswith(b";"):
-                break
-            at += len(line)
-        raise not_fasta(self._path)
+        # Three readings: to index, to copy, to fetch. A regular file needs no copy.
+        with self._copy.open("wb") as out:
+            records = write_regular(self._path, out, lambda share: self._report((1 + share) / 3))
+        faidx = self._faidx(self._copy)
+        if not faidx:
+            raise InputError(f"{self._path}: pyfaidx cannot index it; rewrap it, e.g. with seqkit")
+        return faidx, records
 
-    def _without_cut_header(self, data: bytes) -> int:
-        """Returns how many bytes to read now: all but a header line whose end is still to come."""
-        # Only the last line can be incomplete; lines of letters may be read in parts.
-        last = data.rfind(b"\n") + 1
-        begins_line = last > 0 or self._line_begins
-        if not begins_line or not data.startswith(b">", last):
-            return len(data)
-        # Without a limit, a file without line ends would be collected in memory as one header.
-        if len(data) - last > _MAX_HEADER:
-            if _is_cut_by_returns(data[last:]):
-                raise carriage_returns(self._path)
-            raise InputError(
-                f"{self._path}: a header line is longer than {_MAX_HEADER:,} bytes; "
-                "a FASTA file is needed"
+    def _faidx(self, path: Path) -> Faidx | None:
+        """Returns pyfaidx's reader of a file; None if it is not regular."""
+        index, block_index = self._indexes
+        try:
+            faidx = _RegularFaidx(
+                path, self._report_indexing, indexname=index, gzi_indexname=block_index, as_raw=True
             )
-        return last
+        except InputError:
+            raise
+        except OSError as error:
+            # Only the system's own errors have a number.
+            if error.errno is not None:
+                raise
+            return None
+        except _REFUSED:
+            return None
+        if faidx.reads_right():
+            return faidx
+        faidx.close()
+        return None
 
-    def _letters(self, data: bytes, at: int) -> Letters:
-        """Returns the letters of some text, and where in them records begin.
+    def _report_indexing(self, share: float) -> None:
+        """Reports the share of the first of three readings."""
+        self._report(share / 3)
 
-        Args:
-            data: the text, with whole header lines; lines of letters may be cut at either end.
-            at: place of its first byte in the file.
-        """
-        pieces: list[bytes] = []
+    def _fetch_all(self, faidx: Faidx, records: list[Record]) -> Iterator[Letters]:
+        """Yields the letters of all records, those of small records together."""
+        total = sum(record.length for record in records)
+        texts: list[str] = []
         begins: list[int] = []
-        first = self.records.bases
-        place = 0
-        for start in self._header_starts(data):
-            pieces.append(self._sequence(data, place, start))
-            end = data.find(b"\n", start)
-            place = end + 1 if end >= 0 else len(data)
-            begins.append(self.records.bases - first)
-            self._begin_record(data[start + 1 : place], at + place)
-        pieces.append(self._sequence(data, place, len(data)))
-        self._line_begins = data.endswith(b"\n")
-        return Letters(np.frombuffer(b"".join(pieces), np.uint8), begins)
+        size = 0
+        for key, record in zip(faidx.index, records, strict=True):
+            self.records.begin(record.name, record.offset)
+            self.records.lengthen_first_line(record.line_bases, record.line_width)
+            begins.append(size)
+            start = 0
+            while start < record.length:
+                end = min(start + BLOCK - size, record.length)
+                texts.append(self._fetch(faidx, key, start, end))
+                size += end - start
+                self.records.bases += end - start
+                start = end
+                # One array for many small records: a million arrays would take minutes.
+                if size == BLOCK:
+                    yield _as_letters(texts, begins)
+                    self._report((2 + self.records.bases / total) / 3)
+                    texts, begins, size = [], [], 0
+        if size:
+            yield _as_letters(texts, begins)
+            self._report(1.0)
 
-    def _header_starts(self, data: bytes) -> Iterator[int]:
-        """Yields the places of the ``>`` of all headers."""
-        if self._line_begins and data.startswith(b">"):
-            yield 0
-        # A ">" inside a line is no header; it is refused later, as no letter of DNA.
-        place = data.find(b"\n>")
-        while place >= 0:
-            yield place + 1
-            place = data.find(b"\n>", place + 1)
-
-    def _begin_record(self, title: bytes, offset: int) -> None:
-        """Begins a record with the header line `title`, without its ``>``."""
-        if _is_cut_by_returns(title):
-            raise carriage_returns(self._path)
-        # bytes.split() splits at ASCII white space alone, as samtools does.
-        words = title.split(maxsplit=1)
-        self.records.begin(decode(words[0]) if words else "", offset)
-        self._in_first_line = True
-        self._after_blank = False
-
-    def _sequence(self, data: bytes, start: int, stop: int) -> bytes:
-        """Returns the letters of ``data[start:stop]``, which has no header in it."""
-        if start == stop:
-            return b""
-        text = data[start:stop]
-        self._check_blanks(text)
-        # One pass in C that drops line ends and blanks: several times as fast as an array mask.
-        letters = text.translate(None, _SPACE)
-        if self._in_first_line:
-            end = text.find(b"\n") + 1
-            line = text[: end or len(text)]
-            self.records.lengthen_first_line(len(line.translate(None, _SPACE)), len(line))
-            self._in_first_line = end == 0
-        self.records.bases += len(letters)
-        return letters
-
-    def _check_blanks(self, text: bytes) -> None:
-        """Refuses blanks before a letter of the same line, because what they mean is unclear."""
-        after_blank = self._after_blank
-        self._after_blank = text[-1] in _BLANKS
-        # A blank at the end of one block may be inside a line that the next block continues.
-        if after_blank and text[0] not in _SPACE:
-            raise self._blank_inside(b"")
-        # A search for single bytes costs next to nothing, the pattern more than all the rest.
-        if any(blank in text for blank in _BLANKS):
-            found = _BLANK_BEFORE_A_LETTER.search(text)
-            if found:
-                raise self._blank_inside(text[: found.start()])
-
-    def _blank_inside(self, before: bytes) -> InputError:
-        """Returns the error for a blank after the text `before` in the current record."""
-        bases = self.records.bases + len(before.translate(None, _SPACE))
-        name, position = self.records.locate(bases)
-        return InputError(
-            f"{self._path}: record {name}, position {position + 1:,}: a blank or a carriage "
-            "return inside a line of bases; remove it"
-        )
+    def _fetch(self, faidx: Faidx, key: str, start: int, end: int) -> str:
+        """Returns letters of a record, positions 0-based and half-open."""
+        with as_input_errors(self._path):
+            text: str = faidx.fetch(key, start + 1, end)
+        if len(text) != end - start:
+            raise InputError(
+                f"{self._path}: pyfaidx read {len(text):,} letters of {end - start:,} from byte "
+                f"{faidx.index[key].offset:,}; copy or download the file again"
+            )
+        return text
 
 
-def _is_cut_by_returns(line: bytes) -> bool:
-    """Tells whether a line has a carriage return before its end, as if it were several lines."""
-    return b"\r" in line.rstrip(_SPACE)
+class _RegularFaidx(Faidx):
+    """Faidx that indexes regular files only, reads them by gzip, and reports its progress.
+
+    pyfaidx indexes some irregular lines without an error and then fetches other bases, e.g. where
+    the last line of a record is longer than the first. And it would hold a line of any length.
+    """
+
+    file: Any
+
+    def __init__(self, path: Path, report: Share, **options: Any) -> None:
+        self._lines = _RegularLines(path, report)
+        super().__init__(path, **options)
+
+    def build_index(self) -> None:
+        """Indexes the lines that have been checked."""
+        file, self.file = self.file, self._lines
+        try:
+            super().build_index()
+        except OSError as error:
+            # pyfaidx hides the reason; it writes a temporary file before the index itself.
+            reason = error.__context__ or error
+            places = f"{Path(self.indexname).parent}, {tempfile.gettempdir()}"
+            raise InputError(
+                f"{places}: the index of {self.filename} cannot be written ({reason}); make room "
+                "there, or set DNADIFF_CACHE and TMPDIR to other folders"
+            ) from error
+        finally:
+            self.file = file
+
+    def reads_right(self) -> bool:
+        """Tells whether pyfaidx can reach all of the text."""
+        if not self._bgzf:
+            return True
+        # biopython takes an empty block for the end of the file, and has no offset at 65,536.
+        blocks = self.gzi_index
+        whole = blocks and blocks[-1].ustart + blocks[-1].ulen == self._lines.bytes
+        return whole and all(0 < block.ulen <= _MAX_WITHIN for block in blocks)
+
+
+class _RegularLines:
+    """The lines of a file, for `Faidx.build_index`; raises a ValueError at an irregular one."""
+
+    def __init__(self, path: Path, report: Share) -> None:
+        self.bytes = 0
+        self._path = path
+        self._report = report
+
+    def tell(self) -> int:
+        """Returns the place before the first line."""
+        return 0
+
+    def seek(self, place: int) -> None:
+        """Does nothing: each iteration begins at the first line."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        end = b""
+        width = room = 0  # letters in the first line of a record; the most in its next line
+        with open_fasta(self._path) as (text, share):
+            for number in count(1):
+                line = text.readline(_MAX_LINE)
+                if not line:
+                    return
+                self.bytes += len(line)
+                if line.startswith(b">"):
+                    # All line ends of a regular file are like its first.
+                    end = end or (b"\r\n" if line.endswith(b"\r\n") else b"\n")
+                    _check_header(line, end)
+                    width, room = 0, _MAX_LINE - 1
+                elif end:
+                    letters = line.removesuffix(end)
+                    is_blank = line == b"\n"
+                    if len(letters) > room or not (is_blank or letters.isalpha()):
+                        raise ValueError("a line is irregular")
+                    width = width or len(letters)
+                    # A shorter line is the last of its record.
+                    room = width if len(letters) == width else 0
+                yield line
+                if number % _LINES == 0:
+                    self._report(share())
+
+
+def _check_header(line: bytes, end: bytes) -> None:
+    """Raises a ValueError for a header that pyfaidx would read in another way."""
+    # pyfaidx splits at any white space of Unicode; samtools, and dnadiff, at that of ASCII.
+    words = line[1:].split(maxsplit=1)
+    name = line[1:].decode().split(maxsplit=1)[:1]
+    if not line.endswith(end) or b"\r" in line.removesuffix(end):
+        raise ValueError("the end of a header is irregular")
+    if line[1:2].isspace() or [decode(word) for word in words[:1]] != name:
+        raise ValueError("a name is irregular")
+
+
+def _as_letters(texts: list[str], begins: list[int]) -> Letters:
+    """Joins letters into one array."""
+    joined = "".join(texts).encode("ascii", "replace")
+    return Letters(np.frombuffer(joined, np.uint8), begins)

@@ -17,7 +17,9 @@ Share = Callable[[float], None]
 """Called with the share of a reading that is done, from 0 to 1."""
 
 BLOCK = 1 << 22
-"""Bytes, or bases, that are read at a time."""
+"""Bases that are read at a time."""
+
+_ASCII = 0x80  # bytes below it are characters that can be quoted
 
 
 class Record(NamedTuple):
@@ -105,6 +107,15 @@ class RecordList:
         # No record is empty, so starts are distinct.
         number = bisect_right(self._starts, flat) - 1
         return self._names[number], flat - self._starts[number]
+
+    def not_a_letter(self, flat: int, byte: int) -> InputError:
+        """Returns the error for a byte at a flat position that is not a letter of DNA."""
+        name, position = self.locate(flat)
+        shown = repr(chr(byte)) if byte < _ASCII else f"the byte {byte:#x}"
+        return InputError(
+            f"{self._path}: record {name}, position {position + 1:,}: {shown} is not a letter of "
+            "DNA or an IUPAC code; correct it, or give another file if this is protein or RNA"
+        )
 
     def finish(self) -> list[Record]:
         """Returns all records, after the last base.

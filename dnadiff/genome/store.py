@@ -47,7 +47,6 @@ _VERSION = 3
 _PAGE = 4096  # bytes
 _PROBED = 256  # pages of a store that are checked whenever it is opened
 _NOT_A_LETTER = 0xFF
-_ASCII = 0x80  # bytes below it are characters that can be quoted
 # Seconds; a file younger than the tick of its clock could change again and keep its times.
 _SETTLED = 2.0
 
@@ -255,8 +254,12 @@ def _build(path: Path, digest: str, times: list[int], report: Share) -> None:
     The description comes last: where it is, the rest is.
     """
     files = _StoreFiles(digest)
-    reader = TwoBitReader(path, report) if is_twobit(path) else FastaReader(path, report)
     with _writing(), atomic_path(files.codes) as temporary:
+        reader: FastaReader | TwoBitReader
+        if is_twobit(path):
+            reader = TwoBitReader(path, report)
+        else:
+            reader = FastaReader(path, temporary, report)
         with temporary.open("wb") as out:
             histogram, runs = _encode(path, reader, out)
             out.flush()
@@ -320,7 +323,7 @@ def _encode(
     done = 0
     for letters in reader.blocks():
         codes = _CODES[letters.text]
-        _check_letters(path, reader.records, done, letters.text, codes)
+        _check_letters(reader.records, done, letters.text, codes)
         out.write(codes.data)
         # Counted by byte of the text, because the codes no longer tell R from Y or N.
         histogram += np.bincount(letters.text, minlength=len(histogram))
@@ -343,21 +346,12 @@ def _code_table() -> np.ndarray:
 _CODES = _code_table()
 
 
-def _check_letters(
-    path: Path, records: RecordList, first: int, text: np.ndarray, codes: np.ndarray
-) -> None:
+def _check_letters(records: RecordList, first: int, text: np.ndarray, codes: np.ndarray) -> None:
     """Refuses a byte that is not a letter of DNA; `first` is the flat position of ``text[0]``."""
     wrong = codes == _NOT_A_LETTER
-    if not wrong.any():
-        return
-    place = int(np.argmax(wrong))
-    byte = int(text[place])
-    shown = repr(chr(byte)) if byte < _ASCII else f"the byte {byte:#x}"
-    name, position = records.locate(first + place)
-    raise InputError(
-        f"{path}: record {name}, position {position + 1:,}: {shown} is not a letter of DNA or an "
-        "IUPAC code; correct it, or give another file if this is protein or RNA"
-    )
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise records.not_a_letter(first + place, int(text[place]))
 
 
 def _runs(codes: np.ndarray, begins: list[int]) -> np.ndarray:

@@ -7,9 +7,9 @@ import gzip
 import io
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO, cast
+from typing import IO, TextIO, cast
 
 from dnadiff.errors import InputError
 from dnadiff.signatures import SIGNATURE_BYTES, foreign_kind
@@ -109,6 +109,23 @@ def check_bgzip_end(path: Path, head: bytes) -> None:
         raise InputError(
             f"{path}: truncated (the bgzip end marker is missing); copy or download it again"
         )
+
+
+@contextlib.contextmanager
+def open_fasta(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], float]]]:
+    """Opens a FASTA file, plain or bgzipped by its name, for one reading of its bytes.
+
+    Yields:
+        The file, and a function that returns the share of it that has been read, from 0 to 1.
+
+    Raises:
+        InputError: if the file cannot be read or is damaged.
+    """
+    size = path.stat().st_size
+    with as_input_errors(path), path.open("rb") as raw:
+        zipped = path.suffix.lower() in (".gz", ".bgz")
+        text = cast(IO[bytes], gzip.GzipFile(fileobj=raw) if zipped else raw)
+        yield text, lambda: raw.tell() / size
 
 
 @contextlib.contextmanager

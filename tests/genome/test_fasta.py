@@ -26,7 +26,7 @@ from dnadiff import digest
 from dnadiff.alphabet import DNA
 from dnadiff.errors import InputError
 from dnadiff.files import cache_folder
-from dnadiff.genome import Genome, Interval, fasta_reader, store
+from dnadiff.genome import Genome, Interval, fasta_reader, regular_fasta, store
 
 A, C, G, T, N = 7, 8, 9, 10, 11
 
@@ -610,6 +610,7 @@ def test_bad_files_get_one_line_and_leave_nothing(tmp_path, monkeypatch, case):
 )
 def test_a_record_position_is_counted_across_blocks(fasta, monkeypatch, letters, message):
     monkeypatch.setattr(fasta_reader, "BLOCK", 4)
+    monkeypatch.setattr(regular_fasta, "_PIECE", 4)
     with pytest.raises(InputError, match=f"record b, position 11: {message}"):
         Genome.open(fasta({"a": "ACGTACG", "b": letters}, width=12))
 
@@ -634,6 +635,8 @@ READ = {
 @pytest.mark.parametrize("block", [1, 3, 1 << 22])
 def test_files_that_mean_only_one_thing_are_read(tmp_path, monkeypatch, case, container, block):
     monkeypatch.setattr(fasta_reader, "BLOCK", block)
+    monkeypatch.setattr(regular_fasta, "_PIECE", block)
+    monkeypatch.setattr(regular_fasta, "_WIDTH", block)
     monkeypatch.setenv("DNADIFF_CACHE", str(tmp_path / "cache"))
     name = "x.fa.gz" if container == "bgzip" else "x.fa"
     genome = Genome.open(write(tmp_path / name, READ[case], container))
@@ -671,6 +674,8 @@ def test_any_text_is_read_as_by_the_naive_reader(tmp_path_factory, parts, block)
     expected = naive_fasta(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fasta_reader, "BLOCK", block)
+        patch.setattr(regular_fasta, "_PIECE", block)
+        patch.setattr(regular_fasta, "_WIDTH", block)
         patch.setenv("DNADIFF_CACHE", str(folder / "cache"))
         try:
             genome = Genome.open(write(folder / "x.fa", data))
