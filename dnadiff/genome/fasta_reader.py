@@ -6,7 +6,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class FastaReader:
             for file in (self._copy, *self._indexes):
                 file.unlink(missing_ok=True)
 
-    def _open(self) -> tuple[Faidx, list[Record]]:
+    def _open(self) -> tuple[_RegularFaidx, list[Record]]:
         """Returns pyfaidx's reader of the file or of its copy, and the records of the file."""
         if faidx := self._faidx(self._path):
             records = [
@@ -84,7 +84,7 @@ class FastaReader:
             raise InputError(f"{self._path}: pyfaidx cannot index it; rewrap it, e.g. with seqkit")
         return faidx, records
 
-    def _faidx(self, path: Path) -> Faidx | None:
+    def _faidx(self, path: Path) -> _RegularFaidx | None:
         """Returns pyfaidx's reader of a file; None if it is not regular."""
         index, block_index = self._indexes
         try:
@@ -109,7 +109,7 @@ class FastaReader:
         """Reports the share of the first of three readings."""
         self._report(share / 3)
 
-    def _fetch_all(self, faidx: Faidx, records: list[Record]) -> Iterator[Letters]:
+    def _fetch_all(self, faidx: _RegularFaidx, records: list[Record]) -> Iterator[Letters]:
         """Yields the letters of all records, those of small records together."""
         total = sum(record.length for record in records)
         texts: list[str] = []
@@ -135,10 +135,13 @@ class FastaReader:
             yield _as_letters(texts, begins)
             self._report(1.0)
 
-    def _fetch(self, faidx: Faidx, key: str, start: int, end: int) -> str:
+    def _fetch(self, faidx: _RegularFaidx, key: str, start: int, end: int) -> str:
         """Returns letters of a record, positions 0-based and half-open."""
-        with as_input_errors(self._path):
-            text: str = faidx.fetch(key, start + 1, end)
+        try:
+            with as_input_errors(self._path):
+                text = faidx.letters(key, start, end)
+        except (ValueError, IndexError):
+            text = ""
         if len(text) != end - start:
             raise InputError(
                 f"{self._path}: pyfaidx read {len(text):,} letters of {end - start:,} from byte "
@@ -180,10 +183,26 @@ class _RegularFaidx(Faidx):
         """Tells whether pyfaidx can reach all of the text."""
         if not self._bgzf:
             return True
-        # biopython takes an empty block for the end of the file, and has no offset at 65,536.
         blocks = self.gzi_index
-        whole = blocks and blocks[-1].ustart + blocks[-1].ulen == self._lines.bytes
-        return whole and all(0 < block.ulen <= _MAX_WITHIN for block in blocks)
+        if not blocks or blocks[-1].ustart + blocks[-1].ulen != self._lines.bytes:
+            return False
+        # biopython takes an empty block for the end of the file.
+        if any(block.empty for block in blocks):
+            return False
+        # See `letters`: before the first base of a record there is none to begin with.
+        after_full = {b.ustart for a, b in pairwise(blocks) if a.ulen > _MAX_WITHIN}
+        return not any(row.offset in after_full for row in self.index.values())
+
+    def letters(self, key: str, start: int, end: int) -> str:
+        """Returns letters of a record, positions 0-based and half-open."""
+        text: str
+        try:
+            text = self.fetch(key, start + 1, end)
+        except ValueError:
+            # For the first byte of a block pyfaidx asks for the end of the block before it, which
+            # biopython cannot express if that has 65,536 bytes.
+            text = self.fetch(key, start, end)[1:]
+        return text
 
 
 class _RegularLines:

@@ -745,6 +745,14 @@ def test_bgzip_of_several_blocks_and_members(tmp_path):
     assert DNA.decode(genome.tokens("two", 65_500, 131_100)) == letters[65_500:131_100]
 
 
+@pytest.mark.parametrize("header", [">a\n", f">a {'x' * 65_532}\n"])
+def test_bgzip_blocks_of_65536_bytes_that_begin_where_a_fetch_does(tmp_path, monkeypatch, header):
+    monkeypatch.setattr(fasta_reader, "BLOCK", 65_533 if header == ">a\n" else 100_000)
+    letters = BIG.split("\n")[1]
+    path = write(tmp_path / "x.fa.gz", f"{header}{letters}\n", "bgzip")
+    assert DNA.decode(Genome.open(path).tokens("a", 0, len(letters))) == letters
+
+
 # ---- real genomes
 
 
