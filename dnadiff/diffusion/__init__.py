@@ -70,7 +70,7 @@ def _is_a(value: Any, kind: Any) -> bool:
     # The objective itself refuses an unknown choice, with a message that lists the known ones.
     if get_origin(kind) is Literal:
         return isinstance(value, str)
-    # YAML gives a list where the signature has a tuple.
+    # A string is a Sequence in Python too, but not a valid value of such an option.
     if get_origin(kind) is Sequence:
         return isinstance(value, list | tuple)
     return type(value) is kind

@@ -1,8 +1,8 @@
 """Diffusion in T steps (D3PM, Austin et al. 2021, arXiv 2107.03006), absorbing or uniform.
 
-The bound is a sum of Kullback-Leibler divergences, one for each step. Each compares the reverse step
-given the clean sequence with the reverse step given the network's prediction of it. The first step
-is the reconstruction.
+The bound is a sum of Kullback-Leibler divergences, one for each step. Each compares the reverse
+step given the clean sequence with the reverse step given the network's prediction of it. The first
+step is the reconstruction.
 """
 
 from __future__ import annotations

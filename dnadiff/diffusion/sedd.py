@@ -56,7 +56,7 @@ class SEDD(Objective):
         self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
     ) -> Float[Tensor, "B L"]:
         """Returns a one-sample estimate of the terms (B, L) of the bound, in nats; one call."""
-        # Only masks can be averaged over in closed form, so the two noises have own estimators.
+        # With masks the integral over time has a closed form, so each noise has its own estimator.
         if self.corruption == "absorbing":
             return self._absorbing(denoiser, tokens, draw)
         return self._uniform(denoiser, tokens, draw)

@@ -192,7 +192,7 @@ def _check_allowed(allowed: Tensor | None) -> None:
 
 def _check_left_to_right(constraints: Constraints, restricts: bool) -> None:
     """Refuses requests for which letters on the left must depend on letters to their right."""
-    # Motifs are placed before anything is drawn, and so would be letters to the right.
+    # A motif becomes fixed letters of the template, with free letters to its left.
     if constraints.require:
         raise UsageError(
             "from left to right, the letters before a motif are drawn without regard to it: leave "
