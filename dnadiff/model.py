@@ -153,7 +153,7 @@ class Model:
         check_fasta_path(path)
         generation = self._generation(num, options)
         with resumable_fasta(path, generation.headers(self.digest)) as (done, write):
-            # Progress is shown before each write, since the first batch can take long.
+            # `count` is the number of records that are written already.
             for count, sequence in enumerate(generation.sequences(start=done), done):
                 if progress is not None:
                     progress(count, generation.count)

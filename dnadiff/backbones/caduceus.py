@@ -111,7 +111,7 @@ class BiMamba(nn.Module):
             x: hidden states.
             mirrored: compute J mixer(J x) instead, where J flips length and channels.
         """
-        # J reverses the direction of reading, so `mirrored` exchanges left-to-right and back.
+        # J reverses the direction of reading, so `mirrored` exchanges the two directions.
         fwd, rev = self.mamba_fwd, self.mamba_rev
         forward = fwd.weights(reverse=mirrored)
         if rev is None:

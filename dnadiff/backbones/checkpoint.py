@@ -59,7 +59,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in get_args(hint)
     if get_args(hint):
         return any(_fits(value, option) for option in get_args(hint))
-    # JSON writes 1.0 as 1 in some files.
+    # Some programs write 1.0 as 1 in JSON.
     if hint is float:
         return type(value) in (int, float) and value >= 0
     # `type(...) is`, not isinstance: True is an int to Python.

@@ -84,7 +84,7 @@ def load_classifier(
             f"{weights}: not a classifier (it has no score.weight); "
             f"use dnadiff.backbones.load_pretrained"
         )
-    # The number of classes is a matter of the weights; config.json need not name them.
+    # The weights determine the number of classes; config.json need not name them.
     labels = _labels(folder / "config.json", len(tensors["score.weight"]))
     classifier = CaduceusClassifier(config, labels, pooling)
     load_weights(classifier, config, tensors, weights)

@@ -152,7 +152,7 @@ class LMDenoiser(nn.Module):
     def _input(
         self, tokens: Tensor, token_probs: Tensor | None, modulation: Tensor | None
     ) -> NetworkInput:
-        """Returns the input of one call, with the memory's vectors for each strand if it has one."""
+        """Returns the input of one call, with the vectors of the memory for each strand."""
         self_cond = None if self.self_cond is None else self.self_cond.weight
         context = None
         if self.memory is not None:

@@ -65,7 +65,7 @@ def _fetch(text: str, repository: str, revision: str | None, names: Sequence[str
 def _check(weights: Path) -> None:
     """Compares a large file with its SHA-256, by which the cache names it."""
     name = weights.resolve().name
-    # Small files are named by another digest, which says nothing of their bytes alone.
+    # The cache names small files by their git hash instead, which is not compared.
     if re.fullmatch(r"[0-9a-f]{64}", name) is None:
         return
     with weights.open("rb") as file:

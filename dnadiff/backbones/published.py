@@ -37,7 +37,7 @@ def load_pretrained(folder: str | Path) -> LanguageModel:
     folder = local_folder(folder)
     path = folder / "config.json"
     raw = read_json(path)
-    # Published files differ in how they name their `model_type`, so only our own names decide.
+    # A published file may lack `model_type`, so anything but dnadiff's own names is a Caduceus.
     if isinstance(raw, dict) and str(raw.get("model_type")) in own_format.ARCHITECTURES:
         own_config = own_format.read_config(raw, path)
         check_limits(own_config, path)
