@@ -33,7 +33,7 @@ class Ema(WeightAveraging):
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Replaces the weights by their average, also in a resumed run that takes no more steps."""
-        # Lightning does this only if at least one training batch was processed.
+        # Lightning does this in `on_train_end`, which is not called if there are no steps left.
         self._copy_average_to_current(pl_module)
 
 

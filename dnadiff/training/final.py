@@ -180,8 +180,8 @@ def _label_gain(
     conditional: Bound, unconditional: Bound, places: list[Any] | None
 ) -> dict[str, Any]:
     """Returns by how many nats per base the classes lower the bound, with paired errors."""
-    # The time limit may have ended either evaluation early; the first windows are in both. Paired
-    # differences have a smaller error than the two bounds, whose variation between windows cancels.
+    # The time limit may have ended either evaluation early; the first windows are in both. The
+    # error is that of paired differences, in which most of the variation between windows cancels.
     count = min(len(conditional.nats), len(unconditional.nats))
     saved = unconditional.nats[:count] - conditional.nats[:count]
     bases = conditional.bases[:count]

@@ -21,7 +21,7 @@ def build(recipe: Recipe, objective: Objective, labels: tuple[str, ...] = ()) ->
     A conditioning that the model of `recipe.init` lacks starts at zero, so that the network first
     computes what it did before. A conditioning that both have is copied, and so are the weights of
     the objective if type and options are the same. If the classes differ from those of the model,
-    the conditioning on them starts from zero.
+    the whole conditioning starts from zero.
 
     Args:
         recipe: of the run.
@@ -70,9 +70,9 @@ def _continued(
         assert denoiser.conditioning is not None and before.conditioning is not None
         denoiser.conditioning.add_labels_to(before.conditioning)
 
-    # A learned noise schedule or embedding is valid only for the objective it was learned with.
     if before.self_conditioned == denoiser.self_conditioned:
         denoiser.self_cond = before.self_cond
+    # A learned noise schedule or embedding is valid only for the objective it was learned with.
     same_type = type(model.objective) is type(objective)
     if same_type and model.objective.options == objective.options:
         objective.load_state_dict(model.objective.state_dict())
