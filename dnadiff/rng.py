@@ -97,8 +97,8 @@ def uniform(
         index: int64 tensor, the number of a sample, window or row; below 2^56.
         size: how many numbers for each; number j does not depend on `size`.
         step: of the run or of the sampler; below 2^32. A tensor is broadcast with `index`.
-        first: position of the first number to return, so that numbers can be had in parts. A tensor
-            has the shape of `index`.
+        first: position of the first number to return, so that the numbers can be computed in parts.
+            A tensor has the shape of `index`.
     """
     index = index[..., None]
     if not isinstance(step, Tensor):

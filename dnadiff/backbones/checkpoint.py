@@ -99,14 +99,14 @@ def copy_weights(
     Raises:
         InputError: naming `path` and the weight.
     """
-    # Each weight is taken out as it is used, so what is left at the end is unexpected.
+    # Each weight is removed from `left` when it is used; any that remain are unexpected.
     left = dict(tensors)
     for name, parameter in model.named_parameters():
         key, *tied_keys = keys(name)
         if key not in left:
             raise InputError(f"{path}: the weight {key} is missing")
         value = _checked_weight(left.pop(key), key, parameter, path)
-        # A file may state a tied weight twice; if the copies differ, neither can be trusted.
+        # A file may contain a tied weight twice; if the copies differ, one of them is wrong.
         for tied in tied_keys:
             if tied in left and not torch.equal(left.pop(tied), value):
                 raise InputError(f"{path}: {tied} differs from {key}, to which the format ties it")

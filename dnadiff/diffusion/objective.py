@@ -410,7 +410,7 @@ def golden_multiples(index: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
     integer part would leave no digits for the fraction: in float32 all rows have the same fraction
     from index 2^24 on.
     """
-    # The high 52 of the 64 bits of the fraction are as many as a float64 holds.
+    # A float64 holds 52 bits of a fraction exactly, so the high 52 of the 64 bits are used.
     fraction = ((index * _GOLDEN) >> 12) & ((1 << 52) - 1)
     return fraction.double() * 2.0**-52
 

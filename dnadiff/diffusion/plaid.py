@@ -1,8 +1,8 @@
 """Plaid (Gulrajani and Hashimoto 2023, arXiv 2305.18619): Gaussian noise on learned embeddings.
 
 Write gamma for the log noise-to-signal ratio, alpha^2 = sigmoid(-gamma) and s^2 = sigmoid(gamma). A
-base x with the embedding E[x], of norm 1, is observed as z = alpha E[x] + s eps. All that z says
-about x is its *evidence*
+base x with the embedding E[x], of norm 1, is observed as z = alpha E[x] + s eps. All information in
+z about x is in its *evidence*, the log-likelihood of each base b:
 
     e_b = log q(z | x = b) + constant = (alpha / s^2) z.E_b.
 

@@ -153,7 +153,7 @@ class CausalNetwork:
 class _DeadEnds:
     """Goes back from positions where no letter fits.
 
-    All rows go back together, but only the stuck ones draw anew.
+    All rows go back together, but only rows at a dead end draw letters again.
     """
 
     def __init__(self, batch: ConstrainedBatch, tokens: Tensor) -> None:
@@ -162,7 +162,7 @@ class _DeadEnds:
         self.tries = torch.zeros_like(tokens[:, 0])
 
     def back(self, tokens: Tensor, quantile: Tensor, stuck: Tensor, place: int) -> int:
-        """Hides the last letters of stuck rows. Returns the position to go on from.
+        """Masks the last letters of rows at a dead end. Returns the position to continue from.
 
         Args:
             tokens: (B, L) token ids, changed in place.

@@ -60,8 +60,8 @@ class Generation:
             file of such, or templates from `read_templates`.
         seed: sequence i of a template and a seed is the same whatever `num` and `batch_size`. Two
             models with the same seed share their random numbers.
-        batch_size: sequences drawn together; by default as many as show the network 32,768 letters
-            at once, or fewer where memory is scarce.
+        batch_size: sequences drawn together; by default so that one network call has 32,768
+            letters, or fewer if memory is short.
         constraints: what every sequence must satisfy.
         label: the class to draw sequences of, by name, for a model with labels or a guide; None for
             no class. The string "null" is a name like any other.

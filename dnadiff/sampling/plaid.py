@@ -97,7 +97,7 @@ def plaid_step(state: SamplingState, latent: Latent | None, step: int, steps: in
         before = _level(objective, state, step - 1, steps)
         z = transition(latent.z, denoised, before, gamma, normal)
 
-    # What the template rules out has no evidence, whatever the noise says.
+    # A letter that the template rules out is impossible, whatever the noisy embedding is.
     evidence = objective.evidence(z, gamma).masked_fill(~possible, -torch.inf)
     laws, predictions = [], []
     for term, earlier in zip(terms, earlier_predictions, strict=True):

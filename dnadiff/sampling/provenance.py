@@ -62,7 +62,7 @@ class Provenance:
             words.append(f"letters={drawn}")
         if template.window is not None:
             words.append(f"within={template.window}")
-        # A file that goes on from a part must have been asked for the same letters.
+        # A file is continued only under equal headers, so these must show a changed template.
         words.append(f"design={_design(template, self.constraints)}")
         return " ".join(word for word in words if word)
 
@@ -137,5 +137,5 @@ def _design(template: Template, constraints: Constraints) -> str:
 
 
 def _digest(data: bytes) -> str:
-    """Returns eight hexadecimal digits that stand for some data."""
+    """Returns the first eight hexadecimal digits of the SHA-256 of some data."""
     return hashlib.sha256(data).hexdigest()[:8]

@@ -268,7 +268,7 @@ class _Part:
 
 
 class _ConstrainedPart:
-    """Draws letters of windows so that the whole sequences break no constraint.
+    """Draws letters of windows so that the whole sequences violate no constraint.
 
     Args:
         batch: the whole sequences.

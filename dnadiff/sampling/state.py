@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
 
 
 class LetterDrawer(Protocol):
-    """Draws letters that together break no constraint, as `ConstrainedBatch.draw` does."""
+    """Draws letters that together violate no constraint, as `ConstrainedBatch.draw` does."""
 
     def draw(
         self, tokens: Tensor, now: Tensor, quantile: Tensor, logits: LogitsOf, within: Tensor
@@ -74,7 +74,7 @@ class SamplingState:
         temperature: divides log mu.
         top_p: letters are drawn from the likeliest ones whose total probability reaches this.
         alphabet: the letters.
-        constrained: draws the letters where sequences must keep to constraints; None otherwise.
+        constrained: draws the letters if sequences must satisfy constraints; None otherwise.
         first: (B,) int64, where each row begins in its sequence, if it is a window of one.
     """
 
@@ -126,8 +126,8 @@ class SamplingState:
     ) -> Tensor:
         """Draws letters, independently of each other, and returns the tokens (B, L) with them.
 
-        Under constraints they are drawn so that together they break none. Letters that were drawn
-        before may then be drawn again, anywhere in the row.
+        Under constraints they are drawn so that together they violate none. Letters that were drawn
+        earlier may then be drawn again, anywhere in the row.
 
         Args:
             tokens: (B, L) int64 token ids as the network sees them.

@@ -18,10 +18,10 @@ from dnadiff.sampling.state import SamplingState, pick
 def uniform(state: SamplingState, config: SamplerConfig) -> Tensor:
     """Samples ancestrally from uniform letters, each redrawn in every step. Returns tokens (B, L).
 
-    A noisy letter cannot be told from a clean one by its token. So the network is always given the
-    evidence of each position, q(z | x) for every letter x: it is one-hot where a letter is fixed,
-    and 0 for the letters that a restriction excludes. With the exact denoiser the samples therefore
-    follow the exact conditional distribution, for fixed and for restricted letters.
+    The token of a noisy letter is the same as that of a clean one. So the network is always given
+    the evidence of each position, q(z | x) for every letter x: it is one-hot where a letter is
+    fixed, and 0 for the letters that a restriction excludes. With the exact denoiser the samples
+    therefore follow the exact conditional distribution, for fixed and for restricted letters.
 
     Every state satisfies the constraints, including the first: a letter that would violate one by
     changing is drawn among those that do not.
@@ -45,7 +45,7 @@ def uniform_start(state: SamplingState) -> Tensor:
 
 
 def uniform_step(state: SamplingState, tokens: Tensor, step: int, steps: int) -> Tensor:
-    """Draws each free letter anew. Returns new tokens (B, L).
+    """Draws every free letter again. Returns new tokens (B, L).
 
     The step from t to s (noise levels, 1 - alpha) draws from
 

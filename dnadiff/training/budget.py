@@ -62,6 +62,6 @@ def learning_rate(
         return peak * progress / warmup
     if cooldown is not None:
         return final + (peak - final) * min(1.0, (1.0 - progress) / cooldown)
-    # The cosine runs over what is left after the warm-up.
+    # The cosine spans the rest of the run after the warm-up.
     along = (progress - warmup) / (1.0 - warmup)
     return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * along))

@@ -94,9 +94,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Returns the newest sound checkpoint of a run, and its content.
+    """Returns the newest intact checkpoint of a run, and its content.
 
-    A damaged one is passed over for an earlier one, with a warning that names it.
+    If the newest is damaged, an earlier one is used, with a warning that names the damaged file.
 
     Args:
         folder: where the checkpoints are.
@@ -105,7 +105,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         None if there is no checkpoint at all.
 
     Raises:
-        InputError: if there are some, but none of them is sound.
+        InputError: if all checkpoints are damaged.
     """
     sound: list[tuple[Path, dict[str, Any]]] = []
     faults: list[str] = []

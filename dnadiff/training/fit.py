@@ -54,9 +54,9 @@ def fit(
         module: changed in place; it ends with the averaged weights.
         data: of the run.
         folder: of the run.
-        checkpoint: to go on from, or None.
+        checkpoint: to resume from, or None.
         identity: of the run, kept in its checkpoints.
-        interruption: that may end it.
+        interruption: records the signals that may end the run.
         quiet: no progress bar.
 
     Returns:

@@ -32,7 +32,7 @@ def identity(recipe: Recipe, genomes: list[Genome], *, precision: str) -> dict[s
     Args:
         recipe: of the run.
         genomes: its genomes, opened.
-        precision: that it is trained in, where the recipe says auto.
+        precision: the precision that it is trained in, which resolves "auto".
 
     Returns:
         A dict with the recipe, the precision, and for each file the parameter that names it, its

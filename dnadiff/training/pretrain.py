@@ -48,10 +48,10 @@ def pretrain(
     Args:
         recipe: everything that determines the run.
         out: the run folder; empty or absent, or with `resume` that of an interrupted run.
-        resume: go on from the last sound checkpoint in `out`, with the same data and settings; only
-            the end of the run, its evaluation, its checkpoints and its log may be changed (see
-            `dnadiff.training.identity.CHANGEABLE`). "auto" goes on if there is a checkpoint and
-            starts otherwise, so a requeued job can repeat the same call.
+        resume: continue from the last intact checkpoint in `out`, with the same data and settings;
+            only the end of the run, its evaluation, its checkpoints and its log may be changed (see
+            `dnadiff.training.identity.CHANGEABLE`). "auto" continues if there is a checkpoint and
+            starts a run otherwise, so a requeued job can repeat the same call.
         quiet: no progress bar and no log.
 
     Returns:
@@ -60,7 +60,7 @@ def pretrain(
 
     Raises:
         InputError: if the data, the folder or a checkpoint cannot be used.
-        Interrupted: if a signal ended the run, saying how to go on.
+        Interrupted: if a signal ended the run; the message says how to resume it.
     """
     keep_freed_memory()
     folder = Path(out)
@@ -133,7 +133,7 @@ def _follow(recipe: Recipe, folder: Path, resume: bool | Literal["auto"]) -> dic
             module = _module(recipe, data)
             fit(module, data, folder, checkpoint, made_of, interruption, quiet=True)
         except Interrupted:
-            pass  # the first process says so, and its exit code counts
+            pass  # the first process reports it and sets the exit status of the run
     return {}
 
 
@@ -164,10 +164,10 @@ def _check_unchanged(folder: Path) -> None:
 
 
 def _checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Returns the checkpoint to go on from, and its content.
+    """Returns the checkpoint to resume from, and its content.
 
     Raises:
-        InputError: if there is none, or none is sound.
+        InputError: if there is none, or if all are damaged.
     """
     found = newest_checkpoint(folder / "checkpoints")
     if found is None:

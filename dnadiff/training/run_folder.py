@@ -78,7 +78,7 @@ def check_resumable(folder: Path) -> None:
     """Checks that there is an interrupted run in a folder.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no interrupted run.
     """
     state = state_of(folder)
     if state is RunState.FINISHED:
@@ -124,6 +124,6 @@ def locked(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             Path(lock.lock_file).unlink()
         lock.release()
-        # Nothing was written: leave nothing behind.
+        # If nothing was written, the empty folder is removed; otherwise this fails, harmlessly.
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -349,7 +349,7 @@ def _draw_row(state: Any, row: int, todo: Any, ids: Any, again: Any) -> int:
     dead_end, removed = -1, -1
     for m in range(todo.first[row], todo.first[row + 1]):
         place = todo.places[m]
-        # Right of a dead end the next positions wait until what is left of it has been redrawn.
+        # Positions just right of a dead end wait until those on its left side have been redrawn.
         if place <= removed:
             again[place] = True
             continue

@@ -123,7 +123,8 @@ def _with_motifs(
 def _starts(sets: np.ndarray, free: np.ndarray, motif: np.ndarray) -> np.ndarray:
     """Returns where a motif (m,) can begin in a row (L,).
 
-    Those are the positions where it stands already, or else all where the open positions allow it.
+    Those are the positions where the template already spells it out. If there are none, they are
+    all positions that the template allows.
     """
     if len(motif) > len(sets):
         return np.empty(0, np.int64)
