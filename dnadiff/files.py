@@ -40,6 +40,7 @@ def cache_folder() -> Path:
 
     It is ``$DNADIFF_CACHE``, or else ``dnadiff`` in the user's cache folder.
     """
+    # An empty variable counts as unset, as for the XDG variables.
     given = os.environ.get("DNADIFF_CACHE")
     if given:
         return Path(given)
@@ -73,6 +74,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.chmod(_mode_of_new_files(temporary))
         temporary.replace(target)
     finally:
+        # After a successful move there is nothing left to remove.
         if temporary.is_file():
             temporary.unlink()
         elif temporary.is_dir():
@@ -82,7 +84,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def _mode_of_new_files(beside: Path) -> int:
     """Returns the permissions that a new file gets here, by making one.
 
-    Reading the umask itself would mean to set it, for all threads of the process.
+    The umask can only be read by setting it, which would affect all threads of the process.
     """
     probe = beside.with_name(f"{beside.name}.mode")
     probe.touch()
@@ -108,8 +110,8 @@ def flush_to_disk(path: Path) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
-        # A file name may hold bytes that are no UTF-8; they are written as escapes, since the
-        # file itself must be readable.
+        # The text may name a file with bytes that are not UTF-8; they are written as escapes, so
+        # that the file itself is valid UTF-8.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

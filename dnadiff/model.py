@@ -94,6 +94,7 @@ class Model:
             "memory": self.denoiser.memory is not None,
             **self.about,
         }
+        # The backbone keeps its published names; everything else gets names with a prefix.
         own = own_state(self.denoiser, self.objective)
         self.denoiser.lm.save_pretrained(folder, about, own, dtype)
 
@@ -136,7 +137,7 @@ class Model:
 
         The header of each record has the digest of the model, the sampler and its settings, the
         seed, and a digest of the template. Names differ between models, seeds and settings. What is
-        drawn is kept in `path`.part until all is there; the same call continues it.
+        drawn is kept in `path`.part until all sequences are drawn; the same call continues it.
 
         Args:
             path: a file that does not exist yet, or "-" for stdout.
@@ -148,9 +149,11 @@ class Model:
             InputError: if the file exists or cannot be written, or as for `generate`.
             UsageError: see `generate`.
         """
+        # Refused here, before templates are read and the sampler is resolved.
         check_fasta_path(path)
         generation = self._generation(num, options)
         with resumable_fasta(path, generation.headers(self.digest)) as (done, write):
+            # `count` is the number of records that are written already.
             for count, sequence in enumerate(generation.sequences(start=done), done):
                 if progress is not None:
                     progress(count, generation.count)
@@ -172,6 +175,7 @@ class Model:
 
     def _generation(self, num: int, options: GenerationOptions) -> Generation:
         """Returns the sequences that a user asks for, validated and ready to be drawn."""
+        # "auto" draws longer sequences in windows of the training length.
         trained_window = self.about.get("window")
         return Generation(
             self.denoiser, self.objective, num, trained_window=trained_window, **options
@@ -198,7 +202,7 @@ class Model:
         given = read_sequences(sequences)
         rows = np.full((len(given), 3), np.nan)
         for index, tokens in self._batches(given.texts):
-            # Noise is a function of the position in `sequences`, so batches do not change it.
+            # Random numbers depend on the position in `sequences`, so batches do not change them.
             numbers = torch.tensor(index, device=self.device)
             bound = self.objective.bound(
                 self.denoiser, tokens, draws=draws, seed=seed, index=numbers
@@ -263,6 +267,7 @@ class Model:
         for i, text in enumerate(texts):
             by_length[len(text)].append(i)
 
+        # The batch shrinks as sequences get longer, so that memory stays bounded.
         for length, places in sorted(by_length.items()):
             size = max(1, _TOKENS_PER_BATCH // length)
             for start in range(0, len(places), size):
@@ -271,7 +276,7 @@ class Model:
                 yield chunk, torch.from_numpy(tokens).to(self.device)
 
     def _encode(self, text: str, place: int) -> np.ndarray:
-        """Returns token ids (L,) of the sequence at a position; its errors name it from 1."""
+        """Returns token ids (L,) of the sequence at a position; errors count positions from 1."""
         try:
             return self.alphabet.encode(text)
         except ValueError as error:
@@ -302,6 +307,7 @@ def load(path: str | Path, device: str | None = None) -> Model:
         InputError: naming what is missing or wrong if it is not a model, or if it is a run that has
             not finished.
     """
+    # A folder of the user's that happens to be called "default" comes first.
     folder = shipped_model() if str(path) == DEFAULT and not Path(path).exists() else None
     folder = folder or local_folder(path)
     if (folder / "model" / "config.json").is_file():
@@ -317,7 +323,8 @@ def load(path: str | Path, device: str | None = None) -> Model:
             "folder)"
         )
 
-    # What is not in the published format stands in the section "dnadiff" of config.json.
+    # The section "dnadiff" of config.json holds what the published format has no fields for. A
+    # published checkpoint has no such section, and is read as an MDLM without conditioning.
     lm = load_pretrained(folder)
     about = dict(read_json(folder / "config.json").get("dnadiff") or {})
     try:
@@ -383,6 +390,7 @@ def load_own_state(folder: Path, denoiser: LMDenoiser, objective: Objective) -> 
         if name.startswith(OBJECTIVE_PREFIX)
     }
     wanted = own_state(denoiser, objective)
+    # The symmetric difference: names in only one of the two.
     for name in sorted(found.keys() ^ wanted.keys()):
         fault = "unexpected" if name in found else "missing"
         raise InputError(f"{path}: {fault} weight {name}")
@@ -393,6 +401,7 @@ def load_own_state(folder: Path, denoiser: LMDenoiser, objective: Objective) -> 
                 "are needed"
             )
 
+    # All weights have been checked, so a damaged file leaves no module half loaded.
     for part, module in own_parts(denoiser, objective).items():
         prefix = f"{OBJECTIVE_PREFIX}{part}."
         state = {

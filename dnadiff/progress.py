@@ -1,8 +1,8 @@
-"""Progress on stderr, with rate and time left: a bar on a terminal, else a line now and then.
+"""Progress on stderr, with rate and time left: a bar on a terminal, otherwise a line at intervals.
 
-There is one display for the whole code base. It shows one bar at a time, that of the latest step,
-so that bars never stack. Batch systems that write stderr to a file get a plain line every half
-minute instead, and --quiet shows nothing.
+All of dnadiff uses this one display. It shows one bar at a time, that of the latest step, so that
+bars never pile up. Where stderr goes to a file, as in batch systems, it prints a plain line every
+half minute instead. With `quiet` it shows nothing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Display:
         if title != self._title:
             self._begin(title, done, now)
 
-        # What was done before the first call, by an earlier process, says nothing of the speed.
+        # Items done before the first call, by an earlier process, do not count towards the speed.
         elapsed = now - self._began
         if rate is None and elapsed > 0:
             rate = (done - self._first) / elapsed
@@ -89,7 +89,7 @@ class Display:
             print(f"{printable(title)}: {', '.join(words)}", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
-        """Takes the bar away, so that what is printed next stands where it was."""
+        """Removes the bar; what is printed next takes its place."""
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._task, self._title = None, None, ""
@@ -110,7 +110,7 @@ class Display:
                 transient=True,
             )
             self._bar.start()
-        # The bar of the step before would otherwise stay above.
+        # Otherwise the bar of the previous step would stay on the screen.
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(printable(title), total=None, numbers="")
@@ -146,6 +146,7 @@ def _speed(rate: float, unit: str) -> str:
 
 def clock(seconds: float) -> str:
     """Returns a duration as people read it: 0:09, 12:34, 5:00:00 or 2 d 3 h."""
+    # Fractions are dropped: a remaining time is only an estimate.
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)

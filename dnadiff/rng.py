@@ -10,9 +10,9 @@ of seed 3 is the same in any batch, worker, device or resumed run.
 **One seed gives common random numbers.** The numbers depend on the seed and not on the model. Two
 models sampled with one seed draw every base with the same number, so their samples resemble each
 other: between two short runs 79 % of the bases were equal. That makes a paired comparison of models
-sharper, and is why bounds of two runs are compared window by window. But such samples are not
-independent of each other. Sample with different seeds wherever they are taken to be, as for a mean
-over models or a test between two sets of samples.
+more precise, and is why bounds of two runs are compared window by window. But such samples are not
+independent. Use different seeds where independence is assumed, as for a mean over models or a test
+between two sets of samples.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the key in every round
 
 
 class Stream(IntEnum):
-    """The purposes of random numbers. Two streams have no number in common.
+    """The purposes of random numbers; each has its own counters, so streams are independent.
 
-    The values are part of every published seed: append to them, and never renumber them.
+    Renumbering a stream would change the result of every published seed: only append new ones.
     """
 
     WINDOW = 0  # which window of a genome
@@ -40,7 +40,7 @@ class Stream(IntEnum):
     MASK = 3  # which bases are masked or redrawn
     UNMASK = 4  # when a sampler unmasks a position
     LETTER = 5  # which base is drawn
-    ORDER = 6  # which base is certainly masked
+    ORDER = 6  # which base is masked for certain
     SOURCE = 7  # the simulated genome
     FOLD = 8  # folds of a benchmark
     EVAL = 9  # which held-out windows are evaluated
@@ -48,7 +48,7 @@ class Stream(IntEnum):
     NOISE = 11  # Gaussian noise
     REDRAW = 12  # bases that are drawn again after a dead end
     PLACE = 13  # positions of motifs and probes
-    LABEL = 14  # from which rows the class is withheld
+    LABEL = 14  # which rows are unconditional in training
     POPULATION = 15  # resampling of weighted samples
 
 
@@ -97,8 +97,8 @@ def uniform(
         index: int64 tensor, the number of a sample, window or row; below 2^56.
         size: how many numbers for each; number j does not depend on `size`.
         step: of the run or of the sampler; below 2^32. A tensor is broadcast with `index`.
-        first: position of the first number to return, so that numbers can be had in parts. A tensor
-            has the shape of `index`.
+        first: position of the first number to return, so that the numbers can be computed in parts.
+            A tensor has the shape of `index`.
     """
     index = index[..., None]
     if not isinstance(step, Tensor):
@@ -116,7 +116,7 @@ def uniform(
 
     high = torch.stack((words[0], words[2]), -1)
     low = torch.stack((words[1], words[3]), -1)
-    # 52 bits are the digits of a float64; half a unit more keeps 0 and 1 out.
+    # 52 bits fit into a float64 exactly; adding half a unit excludes 0 and 1.
     mantissa = (high << 20) | (low >> 12)
     numbers = ((mantissa.double() + 0.5) * 2.0**-52).flatten(-2)
     if not isinstance(first, Tensor):

@@ -1,6 +1,6 @@
-"""Backbones map token ids to hidden states.
+"""Backbones: networks that map token ids to hidden states, and their checkpoints.
 
-One file per architecture, and published checkpoints.
+Each architecture has its own module.
 """
 
 from dnadiff.backbones.classifier import CaduceusClassifier, load_classifier

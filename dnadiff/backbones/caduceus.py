@@ -8,13 +8,13 @@ Strands. The published code keeps both strands of PS in one tensor of 2 d channe
 strand flipped in length and channels. Here the strands are two rows of the batch, each read in its
 own direction, so no activation is ever flipped.
 
-The swap. With ``fused_add_norm`` the published PS blocks feed each branch the *other* strand's
-half, flipped. Write J for the flip of length and channels: forward' = F(J reverse), reverse' = F(J
-forward). J F J equals F with its two directions exchanged and the channel axes of its weights
-reversed. So the rows can stay where they are if every other block is applied in this *mirrored*
-form (`Block.forward`), and an odd depth ends with one real flip. Without ``fused_add_norm`` nothing
-is swapped. Both forms are exactly equivariant, and they compute different functions of the same
-weights.
+The swap. With ``fused_add_norm`` each branch of a published PS block reads the *other* strand's
+half, flipped. Write J for the flip of length and channels, and F for the block: then forward' =
+F(J reverse) and reverse' = F(J forward). J F J equals F with its two directions exchanged and the
+channel axes of its weights reversed. So the rows can stay where they are if every other block is
+applied in this *mirrored* form (`Block.forward`), and a network with an odd number of blocks ends
+with one real flip. Without ``fused_add_norm`` nothing is swapped. Both forms are exactly
+equivariant, and they compute different functions of the same weights.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Direction(nn.Module):
         )
         self.x_proj = nn.Linear(d, rank + 2 * ssm.d_state, bias=False)
         self.dt_proj = nn.Linear(rank, d)
-        # A = -(1, 2, ..., N) for every channel: the S4D-Real initialisation.
+        # A = -(1, 2, ..., N) for every channel: the S4D-Real initialisation. The parameter is
+        # log(-A), so that A stays negative, and the recurrence stable, in training.
         self.A_log = nn.Parameter(torch.arange(1.0, ssm.d_state + 1).log().repeat(d, 1))
         self.D = nn.Parameter(torch.ones(d))
         self.out_proj = nn.Linear(d, config.d_model, bias=ssm.bias)
@@ -60,6 +61,7 @@ class Direction(nn.Module):
     @torch.no_grad()
     def _init_step_size(self, ssm: SSMConfig) -> None:
         """Starts step sizes log-uniform between dt_min and dt_max, as Mamba does."""
+        # This scale keeps the variance of the step sizes independent of the rank.
         std = self.dt_rank**-0.5 * ssm.dt_scale
         if ssm.dt_init == "constant":
             nn.init.constant_(self.dt_proj.weight, std)
@@ -87,10 +89,10 @@ class Direction(nn.Module):
 
 
 class BiMamba(nn.Module):
-    """Two directions of a mixer, combined.
+    """Combines a mixer that reads left to right with one that reads right to left.
 
-    Tied directions share their input and output projections. With the strategy "add" and no bias
-    those are linear in the sum, so they run once for both directions.
+    Tied directions share their input and output projections. With the strategy "add" and no output
+    bias, the output projection of the sum is the sum of the projections, so it runs once for both.
     """
 
     def __init__(self, config: CaduceusConfig) -> None:
@@ -109,6 +111,7 @@ class BiMamba(nn.Module):
             x: hidden states.
             mirrored: compute J mixer(J x) instead, where J flips length and channels.
         """
+        # J reverses the direction of reading, so `mirrored` exchanges the two directions.
         fwd, rev = self.mamba_fwd, self.mamba_rev
         forward = fwd.weights(reverse=mirrored)
         if rev is None:
@@ -140,8 +143,8 @@ def _mix(
 ) -> Tensor:
     """Runs the directions between one pair of projections.
 
-    Where channels are in reverse order (`mirrored`) the channel axes of the weights are reversed
-    instead of the activations: the weights are smaller.
+    If the channels are in reverse order (`mirrored`), the channel axes of the weights are reversed
+    rather than the activations, which are larger.
     """
     inwards, outwards = projections.in_proj, projections.out_proj
     in_weight: Tensor = inwards.weight
@@ -159,7 +162,7 @@ def _norm(config: CaduceusConfig) -> Norm:
 
 
 class Block(nn.Module):
-    """Add, norm, mix."""
+    """One residual block: adds to the residual stream, normalises, and mixes positions."""
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
@@ -213,6 +216,7 @@ class CaduceusMixer(nn.Module):
         states = self.strands(NetworkInput(input_ids))
         if not self.config.rcps:
             return states
+        # Here both strands are rows, each in its own direction; the published layout flips one.
         forward, reverse = states.chunk(2)
         return torch.cat([forward, reverse.flip(-2, -1)], -1)
 

@@ -25,7 +25,7 @@ class SSMConfig:
         dt_init_floor: lower limit of the starting step sizes.
         conv_bias: whether the convolution has a bias.
         bias: whether the input and output projections have a bias.
-        use_fast_path: of the published code, which computes the same either way.
+        use_fast_path: has no effect here; in the published code it selects a faster kernel.
     """
 
     d_state: int = 16
@@ -60,11 +60,12 @@ class CaduceusConfig:
         norm_epsilon: inside the root of each norm.
         fused_add_norm: in PS, true exchanges the strands at each block (see
             `dnadiff.backbones.caduceus`).
-        residual_in_fp32: of the published code; everything is float32 here.
+        residual_in_fp32: has no effect here, where the residual stream is always float32.
         pad_vocab_size_multiple: the embedding's rows are rounded up to a multiple of this.
         initializer_range: standard deviation of new embeddings.
     """
 
+    # The size of the MDLM paper's Caduceus: 470,702 parameters.
     d_model: int = 118
     n_layer: int = 4
     vocab_size: int = 12
@@ -94,6 +95,7 @@ class CaduceusConfig:
     @property
     def dt_rank(self) -> int:
         """Rank of the projection to step sizes."""
+        # Mamba's own rule for "auto".
         rank = self.ssm_cfg.dt_rank
         return math.ceil(self.d_model / 16) if rank == "auto" else rank
 
@@ -110,6 +112,7 @@ class CaduceusConfig:
 def complement_table(size: int) -> list[int]:
     """Returns the complement of each of `size` token ids.
 
-    Ids that are no nucleotide are their own.
+    A token that is not a nucleotide is its own complement.
     """
+    # Rows that only pad the embedding are never looked up, but the published table has them.
     return DNA.complement_ids + list(range(DNA.vocab_size, size))

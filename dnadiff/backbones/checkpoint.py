@@ -1,8 +1,8 @@
-"""What all checkpoint formats share: strict checks of fields and of weights, and the two files.
+"""Shared by all checkpoint formats: strict checks of fields and weights, and writing the files.
 
-A port that is silently wrong is worse than none. So every field must be known and have a value that
-is computed exactly, and every weight must be present under its name and in its shape, with no
-others.
+A network that loads but computes something else is worse than an error. So every field must be
+known and have a supported value. Every weight must be present with its name and shape, and no other
+weight may be.
 """
 
 from __future__ import annotations
@@ -51,11 +51,15 @@ def checked_fields(cls: type, values: Mapping[str, Any], path: Path, what: str) 
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON has the type `hint`; all numbers must be positive."""
+    """Returns whether a value from JSON has the type `hint`; integers must be positive.
+
+    A float must not be negative.
+    """
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_args(hint):
         return any(_fits(value, option) for option in get_args(hint))
+    # Some programs write 1.0 as 1 in JSON.
     if hint is float:
         return type(value) in (int, float) and value >= 0
     # `type(...) is`, not isinstance: True is an int to Python.
@@ -95,12 +99,14 @@ def copy_weights(
     Raises:
         InputError: naming `path` and the weight.
     """
+    # Each weight is removed from `left` when it is used; any that remain are unexpected.
     left = dict(tensors)
     for name, parameter in model.named_parameters():
         key, *tied_keys = keys(name)
         if key not in left:
             raise InputError(f"{path}: the weight {key} is missing")
         value = _checked_weight(left.pop(key), key, parameter, path)
+        # A file may contain a tied weight twice; if the copies differ, one of them is wrong.
         for tied in tied_keys:
             if tied in left and not torch.equal(left.pop(tied), value):
                 raise InputError(f"{path}: {tied} differs from {key}, to which the format ties it")

@@ -47,6 +47,7 @@ class CaduceusClassifier(nn.Module):
         Raises:
             ValueError: if PS is given a third axis.
         """
+        # The strands become rows of the batch: the sequences first, then the reverse complements.
         if input_ids.ndim == 2:
             strands = 2 if self.config.rcps else 1
         elif self.config.rcps:
@@ -83,6 +84,7 @@ def load_classifier(
             f"{weights}: not a classifier (it has no score.weight); "
             f"use dnadiff.backbones.load_pretrained"
         )
+    # The weights determine the number of classes; config.json need not name them.
     labels = _labels(folder / "config.json", len(tensors["score.weight"]))
     classifier = CaduceusClassifier(config, labels, pooling)
     load_weights(classifier, config, tensors, weights)
@@ -91,6 +93,7 @@ def load_classifier(
 
 def _labels(path: Path, count: int) -> list[str]:
     """Reads the class names in id2label; LABEL_0, LABEL_1, ... where there are none."""
+    # The names that the transformers library gives to classes without names.
     default = {str(i): f"LABEL_{i}" for i in range(count)}
     names = read_json(path).get("id2label") or default
     if not isinstance(names, dict) or set(names) != set(default):

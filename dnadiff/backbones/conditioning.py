@@ -1,9 +1,9 @@
 """Conditioning on the noise level and on a class (adaLN), the same for every backbone.
 
-Each normalised residual stream is scaled and shifted by values computed from the condition
-(adaptive layer norm, Peebles and Xie 2023, arXiv 2212.09748). The scales and shifts start at zero,
-and an unconditioned network has none: it is exactly the published one, and a conditioned network
-starts as the same function.
+The output of each norm is scaled and shifted by values computed from the noise level and the class
+(adaptive layer norm, Peebles and Xie 2023, arXiv 2212.09748). An unconditioned network has no such
+scales and shifts, and is exactly the published one. In a conditioned network they start at zero, so
+it first computes the same function.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-_WIDTH = 32  # of the condition's vector; a 118 x 4 Caduceus then has about 40,000 weights for it
+_WIDTH = 32  # of the conditioning vector; it adds about 40,000 weights to a 118 x 4 Caduceus
 _FREQUENCIES = 16
-_MAX_LOG_ODDS = 15.0  # of the noise, either way: mask rates from 3e-7 to 1 - 3e-7
+_MAX_LOG_ODDS = 15.0  # log-odds are clamped to +-15: mask rates from 3e-7 to 1 - 3e-7
 
 
 class Conditioning(nn.Module):
@@ -71,7 +71,7 @@ class Conditioning(nn.Module):
         return out.view(batch, self.norms, 2, self.d_model).permute(1, 2, 0, 3)
 
     def _checked_labels(self, label: Tensor | None, batch: int) -> Tensor:
-        """Classes (B,), with "no class" where none is given."""
+        """Returns the classes (B,), all of them "no class" if `label` is None."""
         if label is None:
             return torch.full((batch,), self.labels, device=self.scale_shift.bias.device)
         if label.numel() and not 0 <= int(label.min()) <= int(label.max()) <= self.labels:
@@ -81,15 +81,15 @@ class Conditioning(nn.Module):
         return label
 
     def add_labels_to(self, trained: Conditioning) -> None:
-        """Takes over the time conditioning of `trained`; the new classes start at zero."""
+        """Takes over the time conditioning of `trained`, and starts the new classes at zero."""
         assert self.label is not None
         self.time, self.scale_shift = trained.time, trained.scale_shift
         nn.init.zeros_(self.label.weight)
 
     def _features(self, sigma: Tensor) -> Tensor:
-        """Sines and cosines (B, 2 F) of the log-odds that a token is noise, log(e^sigma - 1).
+        """Returns sines and cosines (B, 2 F) of the log-odds of noise, log(e^sigma - 1).
 
-        In log-odds both ends of time are spread out; sigma itself crowds low noise near zero.
+        Log-odds resolve both ends of time, whereas on the scale of sigma all low noise is near 0.
         """
         sigma = sigma.float()
         # log(e^s - 1) = s + log(1 - e^-s), which does not overflow for large s.

@@ -1,4 +1,4 @@
-"""A language model as a denoiser: the one call that objectives and samplers make."""
+"""Wraps a language model as the denoiser that objectives and samplers call."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from dnadiff.backbones.ngram_memory import NgramMemory
 
 
 class LMDenoiser(nn.Module):
-    """Makes a language model answer the call of `dnadiff.diffusion.Denoiser`.
+    """Implements the interface `dnadiff.diffusion.Denoiser` with a language model.
 
-    A causal model is given the sequence shifted by one, after the token that begins a sequence, so
-    that its output at a position depends only on tokens before it. If it is recurrent too, `begin`
-    and `step` give the same outputs one after the other, each at the same small cost.
+    A causal model reads the sequence shifted right by one, with a start token in front, so that its
+    output at a position depends only on earlier tokens. If the model is also recurrent, `begin` and
+    `step` compute the same outputs position by position, each at the same small cost.
 
     Args:
         lm: the model.
-        needs_sigma: whether it is conditioned on the noise level. A masked sequence shows its own.
+        needs_sigma: whether it is conditioned on the noise level. Masked diffusion does not need
+            this, because the number of masks in a sequence already shows its noise level.
         labels: names of the classes that it can be conditioned on.
         outputs: 4 for the nucleotides, or 5 with the mask last.
         self_conditioned: whether `token_probs` has a second half, an earlier prediction; the
@@ -80,6 +81,7 @@ class LMDenoiser(nn.Module):
                 network that needs one.
         """
         modulation = self._modulation(sigma, label, len(tokens))
+        # Shifted, so that the network's output after token i - 1 is the prediction of token i.
         if self.causal:
             tokens = F.pad(tokens[:, :-1], (1, 0), value=DNA.bos_id)
             if token_probs is not None:
@@ -101,11 +103,13 @@ class LMDenoiser(nn.Module):
         Returns:
             (B, d_model).
         """
+        # Such a network reads one strand, so the other becomes further rows of the batch.
         if self.lm.strands == 1:
             tokens = torch.cat([tokens, DNA.reverse_complement(tokens)])
             sigma = None if sigma is None else sigma.repeat(2)
             if token_probs is not None:
                 token_probs = torch.cat([token_probs, complement_probs(token_probs).flip(1)])
+        # Without masks or noise in the input, the matching noise level is zero.
         if sigma is None and self.needs_sigma:
             sigma = torch.zeros(len(tokens), device=tokens.device)
 
@@ -148,10 +152,11 @@ class LMDenoiser(nn.Module):
     def _input(
         self, tokens: Tensor, token_probs: Tensor | None, modulation: Tensor | None
     ) -> NetworkInput:
-        """Gathers the input of one call; adds the memory's vectors of every strand."""
+        """Returns the input of one call, with the vectors of the memory for each strand."""
         self_cond = None if self.self_cond is None else self.self_cond.weight
         context = None
         if self.memory is not None:
+            # The memory reads the tokens, so the opposite strand has to be spelled out for it.
             strands = tokens
             if self.lm.strands == 2:
                 strands = torch.cat([tokens, DNA.reverse_complement(tokens)])
@@ -159,7 +164,7 @@ class LMDenoiser(nn.Module):
         return NetworkInput(tokens, token_probs, modulation, self_cond, context)
 
     def _modulation(self, sigma: Tensor | None, label: Tensor | None, batch: int) -> Tensor | None:
-        """Scales and shifts of all norms, or None for an unconditioned network."""
+        """Returns scales and shifts of all norms, or None for an unconditioned network."""
         if label is not None and not self.labels:
             raise ValueError("this network was trained without labels")
         return None if self.conditioning is None else self.conditioning(sigma, label, batch)

@@ -1,8 +1,8 @@
 """Models by name: ``hf:OWNER/NAME[@REVISION]``, through huggingface_hub (the extra ``hub``).
 
-The network is used only where the user wrote ``hf:``, and only for config.json and the weights,
-never for code. Files stay in huggingface_hub's own cache; with HF_HUB_OFFLINE=1 only the cache is
-used.
+The internet is used only where the user wrote ``hf:``, and only to download config.json and the
+weights, never code. Files stay in huggingface_hub's own cache; with HF_HUB_OFFLINE=1 only the cache
+is used.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def local_folder(path: str | Path) -> Path:
 
 def _fetch(text: str, repository: str, revision: str | None, names: Sequence[str]) -> Path:
     """Downloads the first of the files `names` that the repository has."""
+    # An optional dependency: everything else works without it.
     try:
         from huggingface_hub import errors as hub
         from huggingface_hub import hf_hub_download
@@ -64,6 +65,7 @@ def _fetch(text: str, repository: str, revision: str | None, names: Sequence[str
 def _check(weights: Path) -> None:
     """Compares a large file with its SHA-256, by which the cache names it."""
     name = weights.resolve().name
+    # The cache names small files by their git hash instead, which is not compared.
     if re.fullmatch(r"[0-9a-f]{64}", name) is None:
         return
     with weights.open("rb") as file:

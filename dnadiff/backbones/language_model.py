@@ -1,4 +1,4 @@
-"""What all backbones share: the calls that are made of each, norms, the tied head, saving."""
+"""Shared by all backbones: their interface, norms, the tied head, and saving."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ class LanguageModel(nn.Module, ABC):
         config, tensors = self.describe()
         if extra:
             config = config | {"dnadiff": dict(extra)}
+        # The published code reads from this field in which type to hold the weights.
         if "torch_dtype" in config:
             config["torch_dtype"] = str(dtype).removeprefix("torch.")
         tensors |= dict(own or {})
@@ -161,6 +162,7 @@ class Norm(nn.Module):
         Returns:
             The normalised sum and the sum itself, both (B, L, d_model).
         """
+        # Reversing the few weights is cheaper than reversing the channels of the activations.
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
         if mirrored:

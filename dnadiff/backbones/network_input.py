@@ -1,4 +1,4 @@
-"""What a network reads: token ids, and what may replace or accompany their embeddings."""
+"""The input of a network: token ids, and what replaces or is added to their embeddings."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def embed(given: NetworkInput, embedding: Tensor) -> Tensor:
 
     # N, padding and special tokens keep their own embedding: they are never noised.
     replaced = DNA.scorable(given.tokens) | (given.tokens == DNA.mask_id)
-    # Outside autocast: a one-hot row must equal the embedding exactly, and in bfloat16 a weight of
-    # 0.001 beside one of 0.999 would be lost.
+    # Outside autocast: a one-hot row must give the embedding exactly, and bfloat16 would round a
+    # pair of weights such as 0.001 and 0.999 too coarsely.
     with torch.autocast(x.device.type, enabled=False):
         return torch.where(replaced[..., None], probs.to(table.dtype) @ table, x)
 

@@ -1,17 +1,18 @@
-"""Hashed tables of n-grams that add to the embedding what the neighbouring nucleotides suggest.
+"""Hashed n-gram tables, whose rows for the neighbouring nucleotides are added to the embedding.
 
-A genome repeats itself, and a table looked up by the last eleven nucleotides remembers far more of
-that than the weights of a small network. For each strand as it is read, for each order n and for
-both sides, the n-gram that ends at a position (left context) or begins there (right context)
-selects a row of a table. The rows of all tables, side by side, pass through one linear map, and the
-result is added to the embedding of the position.
+Genomes contain many repeats, and tables indexed by up to eleven neighbouring nucleotides store far
+more of them than the weights of a small network. For each order n and each side, the n-gram that
+ends at a position (left context) or begins there (right context) selects a row of a table. The
+selected rows of all tables are concatenated and pass through one linear map, and the result is
+added to the embedding of the position.
 
-The digits of an n-gram are the four nucleotides and one for everything else, the mask above all: at
-high mask rates most long n-grams say "unknown" and the short ones carry what there is. Up to
-`MAX_ROWS` an n-gram has a row of its own; a longer one is hashed, and shares its row with others.
+The digits of an n-gram are the four nucleotides and a fifth for every other token, usually the
+mask. At high mask rates most long n-grams contain masks, and the short n-grams carry most of the
+information. If a table has a row for every n-gram of its order, no two share one. The n-grams of
+longer orders are hashed to `MAX_ROWS` rows, so that several share a row.
 
-Both strands use the same tables, so a network that treats both strands alike (Caduceus-PS) still
-does. Hashed n-gram tables beside an embedding: Huang et al. 2025 (arXiv 2501.16975).
+Both strands use the same tables, each read in its own direction, so Caduceus-PS remains equivariant
+to reverse complementation. Source: hashed n-gram embeddings, Huang et al. 2025 (arXiv 2501.16975).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _HASH = 0x9E3779B97F4A7C15 - 2**64
 class NgramMemory(nn.Module):
     """Tables of left and right n-grams, and a linear map from their rows to the embedding.
 
-    The map starts at zero, so a network with a new memory computes what it did without.
+    The map starts at zero, so a new memory does not change what the network computes.
 
     Args:
         d_model: channels of the embedding.
@@ -75,7 +76,10 @@ class NgramMemory(nn.Module):
 
 
 def _codes(digits: Tensor, n: int) -> Tensor:
-    """Numbers (B, L) of the n-grams that end at each position; before the start is "unknown"."""
+    """Returns the numbers (B, L) of the n-grams that end at each position.
+
+    Positions before the start count as unknown.
+    """
     padded = F.pad(digits, (n - 1, 0), value=_DIGITS - 1)
     length = digits.shape[1]
     code = torch.zeros_like(digits)
@@ -85,7 +89,7 @@ def _codes(digits: Tensor, n: int) -> Tensor:
 
 
 def _row(code: Tensor, n: int, rows: int) -> Tensor:
-    """Row of each n-gram in a table: its own number where all fit, else a hash of it."""
+    """Returns each n-gram's row in a table: its number if all of them fit, else a hash of it."""
     if _DIGITS**n <= rows:
         return code
     bits = int(math.log2(rows))

@@ -1,4 +1,4 @@
-"""Checkpoints of the backbones without a published format: our own, checked as strictly.
+"""dnadiff's own checkpoint format, for the backbones that have no published one.
 
 config.json holds `model_type` and every field of the architecture's configuration;
 model.safetensors holds its parameters under their own names (`StackLM.describe`). The head is tied

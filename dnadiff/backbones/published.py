@@ -1,7 +1,8 @@
 """Loads a language model from config.json and its weights.
 
-Caduceus, and Mamba as a Caduceus of one direction, in the published Caduceus format
-(`dnadiff.backbones.published_format`); other backbones in our own (`dnadiff.backbones.own_format`).
+Caduceus and Mamba (a Caduceus with one direction) are read in the published Caduceus format
+(`dnadiff.backbones.published_format`), other backbones in dnadiff's own format
+(`dnadiff.backbones.own_format`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def load_pretrained(folder: str | Path) -> LanguageModel:
     folder = local_folder(folder)
     path = folder / "config.json"
     raw = read_json(path)
+    # A published file may lack `model_type`, so anything but dnadiff's own names is a Caduceus.
     if isinstance(raw, dict) and str(raw.get("model_type")) in own_format.ARCHITECTURES:
         own_config = own_format.read_config(raw, path)
         check_limits(own_config, path)
@@ -44,6 +46,7 @@ def load_pretrained(folder: str | Path) -> LanguageModel:
         own_format.load_weights(network, read_tensors(weights), weights)
         return network
 
+    # The configuration is checked first: reading the weights can take much longer.
     config = read_config(path)
     weights = find_weights(folder)
     tensors = read_tensors(weights)
@@ -63,6 +66,7 @@ def _allocate(make: Callable[[], LanguageModel], config: Path, weights: Path) ->
     """
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in make().parameters())
+    # A weight takes at least one byte of the file, whatever its type.
     if parameters > weights.stat().st_size:
         raise InputError(
             f"{config}: describes {parameters:,} parameters, more than {weights.name} can hold "

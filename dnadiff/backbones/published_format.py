@@ -1,8 +1,8 @@
 """The published Caduceus format: the fields of config.json and the names of weights.
 
-Names are those of the published code (kuleshov-group/caduceus). Where it ties two weights, or
-stores a buffer that follows from the configuration, this module says so;
-`dnadiff.backbones.published` reads and `CaduceusLM.describe` writes by it.
+Names are those of the published code (kuleshov-group/caduceus). This module also lists the weights
+that the code ties and the buffers that it stores although they follow from the configuration.
+`dnadiff.backbones.published` reads this format and `CaduceusLM.describe` writes it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _IGNORED = {
     "initializer_cfg", "complement_map", "dnadiff",
 }  # fmt: skip
 _REQUIRED = ("d_model", "n_layer", "vocab_size")
-# What the published code assumes for an absent field, where our own default is another.
+# Defaults of the published code for absent fields, where ours differ.
 _DEFAULTS = {"rcps": False, "residual_in_fp32": True}
 _NULL_IS_DEFAULT = ("ssm_cfg", "bidirectional_strategy")
 # Well above any network that a file could hold; a hostile config.json must not exhaust memory.
@@ -87,8 +87,7 @@ def _check_vocabulary(config: CaduceusConfig, table: Any, path: Path) -> None:
     if table is None:
         return
 
-    # The keys are text, so their order in the file may be that of text ("10" before "2"): look each
-    # one up instead.
+    # The keys are text and may be sorted as text ("10" before "2"), so each one is looked up.
     wanted = enumerate(complement_table(config.padded_vocab))
     is_dna = isinstance(table, dict) and all(table.get(str(i), i) == other for i, other in wanted)
     if not is_dna:

@@ -1,4 +1,4 @@
-"""The pre-norm stack that Hyena and the Transformer share; they differ in what mixes positions.
+"""The pre-norm stack of Hyena and the Transformer, which differ in how they mix positions.
 
     x <- x + mixer(norm(x)),    x <- x + mlp(norm(x))
 
@@ -83,6 +83,7 @@ class Block(nn.Module):
             residual: the residual stream before it is added.
             modulation: of the two norms.
         """
+        # Each norm first adds its input to the residual stream, in one fused pass over memory.
         normed, residual = self.norm1(x, residual, modulation[0])
         normed, residual = self.norm2(self.mixer(normed), residual, modulation[1])
         return self.mlp(normed), residual
@@ -105,8 +106,10 @@ class Stack(nn.Module):
     def forward(self, given: NetworkInput) -> Tensor:
         """Computes the last hidden states."""
         x, residual = embed(given, self.embedding), None
+        # The vectors of an n-gram memory, if the network has one.
         if given.context is not None:
             x = x + given.context
+        # Two norms in each block, and the final one.
         modulation: Sequence[Tensor | None] = [None] * (2 * len(self.layers) + 1)
         if given.modulation is not None:
             modulation = list(given.modulation)
@@ -119,7 +122,7 @@ class StackLM(LanguageModel):
     """A stack with its language-model head.
 
     Each row of the batch is one strand. Unlike Caduceus-PS a stack is not equivariant to reverse
-    complementation; training on both strands brings its two answers closer.
+    complementation; training on both strands brings its predictions for them closer together.
     """
 
     def __init__(self, config: StackConfig, mixers: Sequence[nn.Module]) -> None:
@@ -151,5 +154,6 @@ class StackLM(LanguageModel):
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Returns config.json and the tensors of model.safetensors, in our own format."""
+        # The head is tied to the embedding, so the parameters are all that has to be stored.
         config = {"model_type": self.config.model_type, **asdict(self.config)}
         return config, {name: stored(parameter) for name, parameter in self.named_parameters()}

@@ -67,6 +67,7 @@ class Attention(nn.Module):
         split = self.in_proj(x).unflatten(-1, (3, self.heads, self.head_dim))
         q, k, v = split.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
+        # Rotations make the product of query and key a function of their distance.
         mixed = F.scaled_dot_product_attention(
             rotate(q, angles), rotate(k, angles), v, is_causal=self.causal
         )

@@ -1,8 +1,7 @@
 """Reads and writes files of named tensors: model.safetensors and pytorch_model.bin.
 
 Only tensors are read: no code in a file ever runs. A file written here states the SHA-256 of its
-    own
-tensors, so that damage is noticed. Published files state none, but the archive of a
+own tensors, so that damage is noticed. Published files state none, but the archive of a
 pytorch_model.bin has checksums.
 """
 

@@ -1,4 +1,4 @@
-"""Objectives: how to corrupt, what to minimise, and which bound on the likelihood they give."""
+"""Objectives: how each corrupts a sequence, its training loss, and its bound on the likelihood."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -31,8 +31,8 @@ def make_objective(name: str, options: Mapping[str, Any] | None = None) -> Objec
     """Makes an objective.
 
     Args:
-        name: in `OBJECTIVES`.
-        options: its arguments, by name.
+        name: a key of `OBJECTIVES`.
+        options: keyword arguments of the objective's class.
 
     Raises:
         UsageError: if the name, an option or its value is unknown.
@@ -59,15 +59,18 @@ def make_objective(name: str, options: Mapping[str, Any] | None = None) -> Objec
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Returns whether a value is of the type of an option; the objective checks its range."""
+    """Returns whether a value has the type of an option; the objective checks its range."""
+    # An option such as `int | None` accepts any of its types.
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return any(_is_a(value, kind) for kind in kinds)
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    """Returns whether a value is of a type; True is not a number here, though a bool is an int."""
+    """Returns whether a value has exactly a type, so that True does not count as an int."""
+    # The objective itself refuses an unknown choice, with a message that lists the known ones.
     if get_origin(kind) is Literal:
         return isinstance(value, str)
+    # A string is a Sequence in Python too, but not a valid value of such an option.
     if get_origin(kind) is Sequence:
         return isinstance(value, list | tuple)
     return type(value) is kind

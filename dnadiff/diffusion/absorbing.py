@@ -4,9 +4,9 @@ Write u for the mask rate and n for the number of scorable bases. Let c(u) be n 
 cross-entropy of a masked base while each other base is masked with probability u. Then the bound of
 masked diffusion is the integral of c(u) over u from 0 to 1.
 
-To mask one base for certain and each other with probability u (`forced_one`) estimates c(u) without
-a weight 1/u and without empty masks. If u is uniform too, the number of masked bases is uniform on
-1..n; so it can be drawn first (`exact_count`).
+Masking one base for certain and each other base with probability u (`forced_one`) estimates c(u)
+without a weight 1/u and without empty masks. If u is also uniform, then the number of masked bases
+is uniform on 1..n, so that number can be drawn first (`exact_count`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Hidden(NamedTuple):
     Attributes:
         mask: (B, L) bool, True where a base is masked.
         rate: (B,) float64, the mask rate u, for networks with time conditioning.
-        factor: (B,) float64, by which the sum of the cross-entropies of the masked bases is
-            multiplied to estimate the bound.
+        factor: (B,) float64; the estimate of the bound is this factor times the sum of the
+            cross-entropies of the masked bases.
     """
 
     mask: Bool[Tensor, "B L"]
@@ -38,10 +38,10 @@ def hide(
 ) -> Hidden:
     """Masks exactly `count` of the scorable positions of each row: those with the smallest keys.
 
-    The rate is the largest of their keys. Given the count k of n its distribution is
-    Beta(k, n - k + 1), independent of which positions are masked. It is therefore the right time
-    for a network with time conditioning: if t is uniform, one base is masked for certain and each
-    other with probability t, then t has this distribution given k.
+    The rate is the largest of their keys. For a count k out of n it follows Beta(k, n - k + 1) and
+    does not depend on which positions are masked. That is also the distribution of t given k when t
+    is uniform, one base is masked for certain and each other with probability t. So the rate is the
+    time to give to a network with time conditioning.
 
     Args:
         scorable: (B, L) bool.
@@ -78,7 +78,7 @@ def forced_one(
     keys: Float64[Tensor, "B L"],
     chosen: Float64[Tensor, " B"],
 ) -> Hidden:
-    """Masks one base for certain, and each other with probability `rate`: an estimate of c(rate).
+    """Masks one base for certain and each other with probability `rate`, to estimate c(rate).
 
     Args:
         scorable: (B, L) bool.

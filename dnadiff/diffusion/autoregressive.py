@@ -33,11 +33,11 @@ _LOWEST = -100.0  # log-probabilities are compared from here on: minus infinity 
 class Autoregressive(Objective):
     """Computes -log p(x) = sum of -log p(x_i | x_1 .. x_{i-1}), exactly.
 
-    The network is given clean tokens, and its output i must depend on tokens before i only. A
-    network that sees both sides has the same interface, but what it returns is a pseudo-likelihood,
-    which can be below the entropy. So `bound` probes the network and refuses one that looks ahead.
+    The network is given clean tokens, and its output i must depend only on tokens before i. A
+    bidirectional network has the same interface, but the result would be a pseudo-likelihood, which
+    can be below the entropy. So `bound` probes the network and refuses one that looks ahead.
 
-    An unknown base is context for what follows it and is not scored.
+    An unknown base (N) is not scored, but later bases are predicted given it.
     """
 
     time_conditioned = False
@@ -90,7 +90,7 @@ class Autoregressive(Objective):
         return Bound(nats, torch.zeros_like(nats), self.alphabet.scorable(tokens).sum(1), "exact")
 
     def _check_causal(self, denoiser: Denoiser, tokens: Tensor, seed: int) -> None:
-        """Probes a network once, and again when a sequence is longer than all before."""
+        """Probes a network once, and again for a sequence longer than all earlier ones."""
         network = denoiser.denoiser if isinstance(denoiser, Conditioned) else denoiser
         known = self._probed is not None and self._probed() is network
         length = tokens.shape[1]
@@ -106,24 +106,25 @@ class Autoregressive(Objective):
     def _probe(self, denoiser: Denoiser, tokens: Tensor, cuts: int, seed: int) -> None:
         """Changes everything from a cut on and compares the outputs up to it, at several cuts.
 
-        With all tokens from position c on changed at once, output c may move by its own token,
-        output c - 1 by any token at least 1 ahead, and so on down to output 0. So a network that
-        looks ahead by the same distance everywhere is caught by any single cut, for any distance
-        below the length, and so is one that sees to the end of a block. Several cuts are for a
-        network that looks ahead at some positions only.
+        All tokens from position c on are changed at once. Output c then changes if it depends on
+        its own token, output c - 1 if it depends on any token at least 1 ahead, and so on down to
+        output 0. So a single cut detects a network that looks ahead by the same distance
+        everywhere, whatever that distance is, and a network that sees to the end of a block.
+        Several cuts are needed for a network that looks ahead only at some positions.
 
         Args:
             denoiser: the network, of one row.
             tokens: (1, L).
             cuts: number of cuts, at random positions.
-            seed: of the positions and of the changed letters.
+            seed: of the positions of the cuts and of the substituted bases.
         """
         length, size = tokens.shape[1], len(self.alphabet)
         row = torch.zeros(1, dtype=torch.int64, device=tokens.device)
         shift = (uniform(seed, Stream.LETTER, row, length) * (size - 1)).long() + 1
         changed = (self.alphabet.letter_index(tokens) + shift) % size + self.alphabet.first_id
-        # One cut in each of the first parts of equal length. The last part always follows the cut,
-        # so that there are outputs that a causal network changes too: the scale of the comparison.
+        # The sequence is divided into equal parts, and every part but the last has one cut. The
+        # last part always follows the cut, so some outputs change in a causal network too; they
+        # give the scale with which the other changes are compared.
         chance = uniform(seed, Stream.PLACE, row, cuts)[0].tolist()
         places = [int((part + u) * length / (cuts + 1)) for part, u in enumerate(chance)]
 
@@ -140,7 +141,7 @@ class Autoregressive(Objective):
         if seen > _TOLERANCE * largest:
             raise UsageError(
                 "Autoregressive needs a network whose output i depends on tokens before i only:"
-                " this one's outputs move when a token at or after them is changed"
+                " the outputs of this one change when a token at or after them is changed"
             )
 
     def _log_p(self, denoiser: Denoiser, tokens: Tensor) -> Tensor:

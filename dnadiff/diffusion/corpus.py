@@ -1,9 +1,9 @@
 """Summarises a bound over windows: nats per base, with standard errors over windows and blocks.
 
-Neighbouring windows of a genome resemble each other: a repeat, an isochore or a gene family is easy
-or hard as a whole. The standard error over windows takes them for independent and is then too
-small, on real genomes by a factor of 1.5 to 3.6. The standard error over blocks of `BLOCK_BASES`
-bases assumes only that different blocks are independent.
+Neighbouring windows of a genome resemble each other: all windows of a repeat, an isochore or a gene
+family tend to be easy, or hard, to predict. The standard error over windows treats windows as
+independent and is then too small, on real genomes by a factor of 1.5 to 3.6. The standard error
+over blocks of `BLOCK_BASES` bases assumes only that different blocks are independent.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def block_numbers(locations: Sequence[tuple[Any, ...]]) -> Int64[Tensor, " W"]:
         locations: (genome, chrom, start, end) of each window, or longer tuples that begin so, start
             0-based; a block has `BLOCK_BASES` bases.
     """
+    # Equal chromosome names in two genomes are different blocks.
     blocks = [(genome, chrom, start // BLOCK_BASES) for genome, chrom, start, *_ in locations]
     number = {block: i for i, block in enumerate(dict.fromkeys(blocks))}
     return torch.tensor([number[block] for block in blocks], dtype=torch.int64)
@@ -138,6 +139,7 @@ def summarise(bound: Bound, locations: Sequence[tuple[Any, ...]] | None = None) 
 
     if len(locations) < len(known):
         raise ValueError(f"{len(known)} windows have only {len(locations)} locations")
+    # Blocks are numbered before the windows without a base are left out, as `locations` has them.
     groups = block_numbers(locations[: len(known)]).to(known.device)[known]
     se_blocks = ratio(nats, bases, groups)[1]
     return summary._replace(

@@ -1,8 +1,8 @@
 """Diffusion in T steps (D3PM, Austin et al. 2021, arXiv 2107.03006), absorbing or uniform.
 
-The bound is a sum over the steps of Kullback-Leibler divergences. Each is between the reverse step
-given the clean sequence and the same with the network's prediction in place of the clean sequence.
-The first step is the reconstruction.
+The bound is a sum of Kullback-Leibler divergences, one for each step. Each compares the reverse
+step given the clean sequence with the reverse step given the network's prediction of it. The first
+step is the reconstruction.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class D3PM(Objective):
         noise: bases turn into masks ("absorbing") or into other bases ("uniform").
         steps: T.
         zero_masking: with absorbing noise, the network never predicts the mask; as T grows this
-            becomes MDLM. Without it, as published, the network has a fifth output.
-        carry_over: with absorbing noise, a visible base is known. Without it the network must also
-            predict the visible bases, see `MDLM`.
+            becomes MDLM. False, as published, gives the network a fifth output, for the mask.
+        carry_over: with absorbing noise, visible bases are copied to the output. With False the
+            network must also predict the visible bases; see `MDLM`.
         alphabet: the letters.
 
     Raises:
-        ValueError: if an option is unknown, or if it is for the other noise.
+        ValueError: if an option is unknown, out of range, or not for this noise.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class D3PM(Objective):
         if self.masked is not None:
             return self.masked.per_token_nelbo(denoiser, tokens, draw)
 
-        # The step that contains the noise level which continuous time would draw: its distribution
-        # keeps the variance low here too.
+        # Takes the step that contains the noise level of the continuous-time objective. The
+        # density of that level is chosen for a low variance, which carries over to the steps.
         step = (time_of(draw.quantile)[0] * self.steps).floor()
         earlier, rate = step / self.steps, (step + 1.0) / self.steps
         redrawn = redraw(self.alphabet, tokens, rate, draw)

@@ -1,6 +1,6 @@
 """Masked language modelling (BERT, Devlin et al. 2019): stage A of the paper's pipeline.
 
-It is also a baseline of masked diffusion.
+It is also a baseline for masked diffusion.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from dnadiff.diffusion.objective import Bound, Denoiser, Draw, Objective
 from dnadiff.rng import Stream
 
 _CHOSEN = 0.15  # share of the bases that are predicted
-_MASKED, _REPLACED = 0.8, 0.9  # of which masked below the first quantile, replaced below the second
+# A chosen base is masked if its random number is below the first, replaced if below the second.
+_MASKED, _REPLACED = 0.8, 0.9
 
 
 class MaskedLM(Objective):
-    """Predicts 15 % of the bases: 80 % of those are masked, 10 % replaced at random, 10 % left.
+    """Predicts 15 % of the bases: 80 % of them masked, 10 % replaced at random, 10 % unchanged.
 
     The loss is not a bound. But a masked language model is a valid denoiser for masked diffusion,
     so `bound` is that of MDLM, an upper bound on -log p. `pseudo` is the pseudo-likelihood.
@@ -47,7 +48,7 @@ class MaskedLM(Objective):
     ) -> Float[Tensor, "B L"]:
         """Returns the cross-entropy (B, L) of the chosen bases, 0 elsewhere.
 
-        It is weighted so that the sum over the chosen bases estimates one over all bases.
+        It is weighted so that the sum over the chosen bases estimates the sum over all bases.
         """
         scorable = self.alphabet.scorable(tokens)
         # In float64: an integer tensor times a Python number would be float32.

@@ -1,7 +1,7 @@
 """Masked diffusion (MDLM, Sahoo et al. 2024, arXiv 2406.07524) and its ablations.
 
-Bases are masked at a rate u, and the network predicts each from what is left. In continuous time
-the NELBO is an integral over the mask rate,
+Bases are masked at a rate u, and the network predicts each of them from the visible ones. In
+continuous time the NELBO is an integral over the mask rate,
 
     NELBO = integral from 0 to 1 of (1/u) E[ sum over masked positions of -log mu(x) ] du,
 
@@ -51,16 +51,17 @@ class MDLM(Objective):
             "time" draws t uniformly, with the weight u'(t) / u(t) of the mask rate u. "published"
             is what the paper's code computes: t from 1e-3 to 1, mask rate (1 - 1e-3) t, weight 1/t.
             It is about 1e-3 nats per base too low, because of both ends of time.
-        carry_over: a visible base is known. Without it (an ablation) the network must also predict
-            the visible bases, which takes a second call and adds a pseudo-likelihood to the bound.
-        zero_masking: the network never predicts the mask. Without it (an ablation) it has a fifth
-            output.
-        complementary: use pairs of masks, the first k bases of a random order and the last
+        carry_over: visible bases are copied to the output. With False (an ablation) the network
+            must also predict them, which takes a second call and adds the cost of reconstructing
+            the clean sequence from itself to the bound.
+        zero_masking: the network never predicts the mask. False (an ablation) gives it a fifth
+            output, for the mask.
+        complementary: use pairs of masks: the first k bases of a random order, and the last
             n + 1 - k. That takes two calls, whose errors partly cancel.
         alphabet: the letters.
 
     Raises:
-        ValueError: if an option is unknown, or if two do not go together.
+        ValueError: if an option is unknown, or if two options contradict each other.
     """
 
     time_conditioned = False
@@ -168,7 +169,7 @@ class MDLM(Objective):
 
 
 def _check(steps: int | None, schedule: str, estimator: str) -> None:
-    """Raises a ValueError if an option is unknown, or if two do not go together."""
+    """Raises a ValueError if an option is unknown, or if two options contradict each other."""
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}; there are {', '.join(SCHEDULES)}")
     if estimator not in get_args(Estimator):

@@ -1,4 +1,4 @@
-"""The interface of all objectives: how to corrupt, what to minimise, and which bound it gives.
+"""The interface of all objectives: corruption of sequences, training loss, and likelihood bound.
 
 Read this file first, then `mdlm`, the simplest of the diffusion objectives. An `Objective` takes a
 `Denoiser` (any function from corrupted tokens to logits), clean tokens and a seed. It returns a
@@ -23,8 +23,8 @@ from dnadiff.rng import Stream, uniform
 
 BoundKind = Literal["upper", "exact", "pseudo"]
 
-# The fraction of the golden ratio, (sqrt(5) - 1) / 2, as a 64-bit fixed-point number. It is written
-# as the int64 with the same bits, as torch has no arithmetic for unsigned ones.
+# The fractional part of the golden ratio, (sqrt(5) - 1) / 2, as a 64-bit fixed-point number. It is
+# written as the int64 with the same bits, because torch has no arithmetic on unsigned integers.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
 # A float32 sigma = -log(1 - rate) must be finite, so the rate stays this far below 1.
@@ -34,9 +34,9 @@ _MIN_SIGNAL = 2.0**-30
 class Denoiser(Protocol):
     """A function from corrupted tokens to logits: a network, or the exact answer of a known source.
 
-    The logits (B, L, K) are, up to a constant, the log-probability of each letter at a position
-    given *everything but the noisy letter at that position* (leave-one-out). The objective adds
-    what that letter itself says.
+    The logits (B, L, K) are, up to a constant, the log-probability of each base at a position given
+    *everything but the noisy base at that position* (leave-one-out). The objective adds the
+    evidence of that noisy base.
 
     Attributes:
         causal: whether output i depends on tokens before i only.
@@ -175,7 +175,7 @@ class Draw:
         return torch.special.ndtri(self.uniform(stream, size))
 
     def opposite(self) -> Draw:
-        """Returns the antithetic draw: of the same distribution, low where this one is high."""
+        """Returns the antithetic draw: every random number u of this one replaced by 1 - u."""
         return replace(self, quantile=1.0 - self.quantile, antithetic=not self.antithetic)
 
 
@@ -193,9 +193,9 @@ class Objective(nn.Module, ABC):
         time_conditioned: whether networks for this objective have time conditioning by default.
         causal: whether the network must be causal.
         corruption: "absorbing", "uniform", "gaussian" or "none"; it decides which samplers fit.
-        normalised: whether logits have a meaning only up to a constant for each position. False for
+        normalised: whether a constant added to all logits of a position changes nothing. False for
             SEDD, whose scores are not normalised.
-        options: as given; enough to make the objective again.
+        options: the options as given, from which `make_objective` can make the objective again.
     """
 
     time_conditioned: ClassVar[bool] = True
@@ -263,8 +263,8 @@ class Objective(nn.Module, ABC):
             index: (B,) int64, the number of each row within the run; 0..B-1 by default.
             weight: (B, L) of each base in the loss; 1 by default. `nats_per_base` is not weighted.
             total: divisor of the loss; by default the sum of the weights of the scorable bases of
-                this batch. If a step is cut into micro-batches it is the mean of theirs, so that
-                the mean of their losses is the loss of the whole step.
+                this batch. If a step is split into micro-batches, pass the mean of these sums over
+                the micro-batches: the mean of their losses is then the loss of the whole step.
 
         Raises:
             UsageError: if the denoiser does not fit this objective.
@@ -278,8 +278,8 @@ class Objective(nn.Module, ABC):
             raise ValueError("no sequence of this batch has a scorable base")
 
         # One random shift for the step, plus a multiple of the golden ratio for each row. So every
-        # quantile is uniform by itself, and any run of rows is spread evenly, whatever the number
-        # of micro-batches and devices into which the step is cut.
+        # quantile is uniform by itself, and the quantiles of any consecutive rows are spread
+        # evenly, however the step is split over micro-batches and devices.
         shift = uniform(seed, Stream.COUNT, index.new_zeros(1), 1, step=step)[0]
         quantile = (shift + golden_multiples(index)) % 1.0
         nats = self.per_token_loss(denoiser, tokens, Draw(quantile, seed, step, index))
@@ -312,13 +312,14 @@ class Objective(nn.Module, ABC):
         Args:
             denoiser: the network, in evaluation mode.
             tokens: (B, L) int64 clean token ids.
-            draws: number of draws; each is one network call, or as many as the objective says.
+            draws: number of draws; each takes the network calls that the objective states, usually
+                one.
             seed: of the estimate.
             index: (B,) int64, the number of each sequence in its data set, which determines its
                 random numbers; 0..B-1 by default.
 
         Raises:
-            UsageError: if the denoiser does not fit this objective, or if draws is below 1.
+            UsageError: if the denoiser does not suit this objective, or if draws is below 1.
         """
         self.check(denoiser)
         return self._averaged(self.per_token_nelbo, denoiser, tokens, draws, seed, index, "upper")
@@ -363,7 +364,7 @@ class Objective(nn.Module, ABC):
         if self.causal and not denoiser.causal:
             raise UsageError(
                 f"{name} needs a network that sees only what lies to the left (a causal backbone:"
-                " mamba, hyena or transformer); this one sees both sides, so what it gives is a"
+                " mamba, hyena or transformer); this one sees both sides, so its result would be a"
                 " pseudo-likelihood"
             )
         if denoiser.outputs != self.outputs:
@@ -404,12 +405,12 @@ class Objective(nn.Module, ABC):
 def golden_multiples(index: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
     """Returns the fractional parts, float64 in [0, 1), of int64 `index` times the golden ratio.
 
-    Those of any run of consecutive indices are spread evenly over the interval. The product is one
-    of integers modulo 2^64, so its fraction is exact for every index. In floating point the integer
-    part would take the digits of the fraction as the index grows: in float32 all rows have the same
-    fraction from 2^24 on.
+    The results for consecutive indices are spread evenly over the interval. The product is computed
+    in integers modulo 2^64, so its fraction is exact for every index. In floating point, a large
+    integer part would leave no digits for the fraction: in float32 all rows have the same fraction
+    from index 2^24 on.
     """
-    # The high 52 of the 64 bits of the fraction are as many as a float64 holds.
+    # A float64 holds 52 bits of a fraction exactly, so the high 52 of the 64 bits are used.
     fraction = ((index * _GOLDEN) >> 12) & ((1 << 52) - 1)
     return fraction.double() * 2.0**-52
 

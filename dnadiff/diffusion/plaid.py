@@ -1,13 +1,13 @@
 """Plaid (Gulrajani and Hashimoto 2023, arXiv 2305.18619): Gaussian noise on learned embeddings.
 
 Write gamma for the log noise-to-signal ratio, alpha^2 = sigmoid(-gamma) and s^2 = sigmoid(gamma). A
-base x with the embedding E[x], of norm 1, is observed as z = alpha E[x] + s eps. All that z says
-about x is its *evidence*
+base x with the embedding E[x], of norm 1, is observed as z = alpha E[x] + s eps. All information in
+z about x is in its *evidence*, the log-likelihood of each base b:
 
     e_b = log q(z | x = b) + constant = (alpha / s^2) z.E_b.
 
-So the network gets softmax(e) and nothing else of z. That is one-hot where a base is known and 1/K
-where nothing is known, at any noise level. The network predicts leave-one-out logits l. With
+So the network is given softmax(e) and not z itself. At any noise level softmax(e) is one-hot where
+a base is known and 1/K where nothing is known. The network predicts leave-one-out logits l. With
 P = softmax(l + e), where e is Plaid's output prior, and x^ = P E, the bound on -log p(x) is
 
     E[-log P(x | z_0)]                                               reconstruction
@@ -22,10 +22,10 @@ integral is E[-log P0(x | z_1)] - E[-log P0(x | z_0)] for every base x, by de Br
 reconstruction and diffusion are estimated for the difference to this network only, and
 -log P0(x | z_1) is added.
 
-*Schedule.* The course of gamma between its ends changes the variance and not the bound. A uniform t
-draws gamma from a density p. The estimate f / p of an integral has a second moment whose gradient
-is -E[(f / p)^2 grad log p]. So fitting p to the noise levels that were drawn, each with the weight
-(f / p)^2, lowers the variance without a derivative of the network (`LearnedSchedule`).
+*Schedule.* How gamma rises between its ends changes the variance and not the bound. A uniform t
+draws gamma from a density p. The estimate f / p of the integral of f has a second moment with the
+gradient -E[(f / p)^2 grad log p]. So fitting p to the noise levels that were drawn, each with the
+weight (f / p)^2, lowers the variance without a derivative of the network (`LearnedSchedule`).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Level(NamedTuple):
     Attributes:
         gamma: (B,) float64, log noise-to-signal ratio.
         slope: (B,) float64, its derivative by t.
-        log_share: (B,) float64, log of the probability with which a uniform t falls into the bin of
-            this level; the schedule learns through it.
+        log_share: (B,) float64, log of the probability that a uniform t falls into the bin of this
+            level; the gradient of the schedule flows through it.
     """
 
     gamma: Tensor
@@ -67,8 +67,8 @@ class LearnedSchedule(nn.Module):
     """gamma(t), rising from `low` at t = 0 to `high` at t = 1, in float64.
 
     The range from low to high is divided into bins of equal width. A uniform t falls into each with
-    a learned probability, and uniformly within it. The ends have the gradient of the bound. The
-    probabilities have only that of `Level.log_share`, which lowers the variance.
+    a learned probability, and uniformly within it. The ends receive the gradient of the bound. The
+    probabilities receive only the gradient of `Level.log_share`, which lowers the variance.
 
     Args:
         low: initial gamma(0).
@@ -101,6 +101,7 @@ class LearnedSchedule(nn.Module):
     def forward(self, t: Tensor) -> Level:
         """Returns the noise levels at times t (B,) float64 in [0, 1]."""
         log_share = self.shares.double().log_softmax(0)
+        # Detached, because a gradient of the bound through gamma must not reach the probabilities.
         share = log_share.detach().exp()
         above = share.cumsum(0)
         # The sum of the shares may be a little below 1 by rounding, and t above it.
@@ -121,10 +122,10 @@ class Plaid(Objective):
 
     Args:
         gamma: initial log noise-to-signal ratio at both ends of time.
-        dimension: D of the embeddings. All that z says about the bases is z E^T, so any dimension
-            of at least K gives the same process.
-        self_conditioning: the network gets its own first prediction for the same z; in training for
-            a quarter of the rows.
+        dimension: D of the embeddings. The evidence depends on z only through z E^T, so every
+            dimension of at least K gives the same process.
+        self_conditioning: the network is also given its own first prediction for the same z; in
+            training, for a quarter of the rows.
         alphabet: the letters.
 
     Raises:
@@ -325,9 +326,8 @@ def _is_self_conditioned(denoiser: Denoiser) -> bool:
 def second_moment_gradient(nats: Tensor, scorable: Tensor, log_share: Tensor) -> Tensor:
     """Returns zeros (B, L) whose gradient is that of the second moment of a row's nats per base.
 
-    A whole row counts as much as one base. The steps of AdamW do not depend on the size of this
-    gradient, but the norm by which all gradients are clipped does, and the network should determine
-    that.
+    A whole row has the weight of one base. AdamW's steps do not depend on the size of this
+    gradient, but the norm used for clipping does, and that norm should come from the network.
 
     Args:
         nats: (B, L) integrand, of which only the values are used.

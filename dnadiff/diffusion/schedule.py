@@ -25,9 +25,9 @@ class Schedule(NamedTuple):
     Attributes:
         rate: returns the mask rate u = 1 - alpha (...) at times (...).
         slope: returns the derivative du/dt (...) at times (...).
-        left: alpha at time 1, the share of the bases that are still visible then. If it is not 0, a
-            bound needs a prior term. Under the prior of a uniform base with probability `left` and
-            a mask otherwise, that term is `left` log K nats per base.
+        left: alpha at time 1, the share of the bases that are still visible then. If it is not 0,
+            the bound needs a prior term. With a prior that is a uniform base with probability
+            `left` and a mask otherwise, the term is `left` log K nats per base.
     """
 
     rate: Callable[[Tensor], Tensor]

@@ -6,9 +6,9 @@ score entropy becomes
 
     sigma' / (e^sigma - 1) * [ -log softmax(l)_x0 + (W - 1 - log W) ],    W = sum of w.
 
-That is MDLM's integrand for the normalised network plus a penalty that is never negative. Nothing
-in it is large at either end of time. So normalising a trained SEDD never worsens its bound, and
-with W = 1 the two objectives agree term by term.
+That is MDLM's integrand for the normalised network plus a penalty W - 1 - log W >= 0. It stays
+finite at both ends of time. So normalising a trained SEDD never worsens its bound, and with W = 1
+the two objectives agree term by term.
 
 For uniform noise the scores are ratios s_y = (alpha w_y + u/K) / (alpha w_z + u/K), u = 1 - alpha,
 of the probabilities of noisy bases. With W = 1 the score entropy is UDLM's integrand.
@@ -56,6 +56,7 @@ class SEDD(Objective):
         self, denoiser: Denoiser, tokens: Int64[Tensor, "B L"], draw: Draw
     ) -> Float[Tensor, "B L"]:
         """Returns a one-sample estimate of the terms (B, L) of the bound, in nats; one call."""
+        # With masks the integral over time has a closed form, so each noise has its own estimator.
         if self.corruption == "absorbing":
             return self._absorbing(denoiser, tokens, draw)
         return self._uniform(denoiser, tokens, draw)
@@ -78,4 +79,5 @@ class SEDD(Objective):
         rate, factor = time_of(draw.quantile)
         redrawn = redraw(self.alphabet, tokens, rate, draw)
         logits = self.call_denoiser(denoiser, redrawn.tokens, rate, redrawn.token_probs)
+        # The logits are not normalised: the score entropy also penalises a wrong total.
         return beyond_chance(lambda log_w: rate_cost(log_w, redrawn), logits, redrawn, factor)

@@ -16,8 +16,7 @@ class UDLM(Objective):
 
     The bound is that of SEDD with uniform noise for a normalised network. The ends of time add
     nothing to it: at 0 there is no noise, and at 1 no signal. (The published code adds the
-        network's
-    reconstruction at time 0, which only loosens the bound.)
+    network's reconstruction at time 0, which only loosens the bound.)
 
     Args:
         alphabet: the letters.

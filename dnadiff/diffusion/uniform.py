@@ -6,15 +6,16 @@ evidence of the position, which the network always gets (`token_probs`). Where a
 evidence is one-hot, so the network can tell known bases from noisy ones.
 
 The network predicts mu, the distribution of each base given the evidence of all *other* positions.
-Published formulas with x_theta are tight for this mu, and far from tight for the posterior
+The published bounds are tight if x_theta is this mu, and far from tight if it is the posterior
 p(x_l | z). Let nu = alpha mu + u/K be the distribution of the noisy base. Every cost here is a
 divergence between nu and q(. | x): of jump rates in continuous time (UDLM, Schiff et al. 2024,
 arXiv 2412.10193; SEDD, Lou et al. 2024), of reverse steps in discrete time (D3PM).
 
-Two things keep the variance low. A network without information (mu = 1/K) has a bound of exactly
-log K per base, as a single base has no gap. So its cost for the same noise is subtracted and log K
-added, a control variate without parameters. The standard deviation of what remains is roughly
-proportional to (1 - u)/sqrt(u), and u is drawn from a density of this shape.
+Two things keep the variance low. First, a control variate without parameters: a network without
+information (mu = 1/K) has a bound of exactly log K per base, because the bound is exact for
+independent bases. So its cost under the same noise is subtracted, and log K is added. Second, the
+standard deviation of the remainder is roughly proportional to (1 - u)/sqrt(u), and u is drawn from
+a density of this shape.
 """
 
 from __future__ import annotations

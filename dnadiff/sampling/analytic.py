@@ -15,7 +15,8 @@ def analytic(state: SamplingState, config: SamplerConfig) -> Tensor:
 
     Args:
         state: what to draw.
-        config: `steps` is T, at least 1; a call each, as the rate is not known without the network.
+        config: `steps` is T, at least 1. Each step takes a call, because the unmasking rate depends
+            on the network.
     """
     assert config.steps is not None
     tokens = state.template
@@ -30,10 +31,11 @@ def analytic(state: SamplingState, config: SamplerConfig) -> Tensor:
 def analytic_step(state: SamplingState, tokens: Tensor, step: int, steps: int) -> Tensor:
     """Takes one step of discrete Tweedie denoising. Returns new tokens (B, L).
 
-    With scores s_b = w_b alpha / (1 - alpha) of a mask, the step from t to s gives letter b the
-    probability w_b (alpha_s - alpha_t) / (1 - alpha_t), and the mask what is left: nothing in it is
-    large at t = 1. Where W, the sum of w, is 1, as for every normalised network, this is the
-    ancestral step; otherwise it changes the rate by W. The last step lifts whatever is left.
+    With scores s_b = w_b alpha / (1 - alpha) of a mask, the step from t to s draws base b with
+    probability w_b (alpha_s - alpha_t) / (1 - alpha_t), which stays finite at t = 1, and keeps the
+    mask otherwise. Where W, the sum of w, is 1, as for every normalised network, this is the
+    ancestral step; otherwise the unmasking rate is multiplied by W. The last step lifts all
+    remaining masks.
 
     Args:
         state: what is drawn, with which network.

@@ -11,10 +11,10 @@ from dnadiff.sampling.state import SamplingState
 
 
 def ancestral(state: SamplingState, config: SamplerConfig) -> Tensor:
-    """Draws the letters of each time step independently. Returns tokens (B, L).
+    """Draws the bases of each time step independently. Returns tokens (B, L).
 
-    The error is of order 1/T. Of n free letters, T (1 - (1 - 1/T)^n) steps lift at least one on
-    average, and the network is called for no others. One step is `reveal_step`, with the plan
+    The error is of order 1/T. With n free positions, T (1 - (1 - 1/T)^n) steps on average unmask
+    at least one, and the network is called only for these. One step is `reveal_step`, with the plan
     `on_grid(unmask_times(state), T)`.
 
     Args:
@@ -26,13 +26,13 @@ def ancestral(state: SamplingState, config: SamplerConfig) -> Tensor:
 
 
 def on_grid(times: Tensor, steps: int) -> Plan:
-    """Groups letters by the step that they fall into, on the grid t = 1, 1 - 1/T, ..., 1/T.
+    """Groups positions by the step in which they are unmasked: t = 1, 1 - 1/T, ..., 1/T.
 
-    A mask at t is lifted with probability 1/(T t), that is, if its own time, uniform on (0, 1),
-    falls into the step. The last step lifts whatever is left.
+    A mask at t is lifted with probability 1/(T t): that is the probability that its own time,
+    uniform on (0, t), falls into the step. The last step lifts all remaining masks.
 
     Args:
-        times: (B, L), when each hidden letter is due; see `unmask_times`.
+        times: (B, L), when each masked position is drawn; see `unmask_times`.
         steps: T, at least 1.
     """
     # A time just above 0 rounds up to T, which is not a step.

@@ -1,9 +1,8 @@
-"""Left-to-right sampling: each letter from a causal network's law of it given all letters before.
+"""Left-to-right sampling: each base from a causal network's prediction given all earlier bases.
 
-The samples of a network that was trained so are exact, and there is no grid of times. A recurrent
-network (Mamba) is run letter by letter with a state of constant size, at a cost per letter that
-does not depend on the length; any other causal network is called on the whole prefix for each
-letter.
+The samples follow the network's distribution exactly, without a grid of times. A recurrent network
+(Mamba) is run base by base with a state of constant size, at a cost per base that does not depend
+on the length; any other causal network is called on the whole prefix for each base.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from dnadiff.sampling.constraints.constrained_batch import REDRAWS, redraw_radiu
 from dnadiff.sampling.sampler_config import SamplerConfig
 from dnadiff.sampling.state import SamplingState, pick, repetitions
 
-_MAX_REDRAWN = 32  # letters that are drawn again at most where a constraint leaves no letter
+_MAX_REDRAWN = 32  # bases that are drawn again at most where a constraint leaves no possible base
 
 
 def autoregressive(state: SamplingState, config: SamplerConfig) -> Tensor:
     """Draws the free end of each row. Returns tokens (B, L).
 
-    Where letters are restricted the restriction holds, but letters before it are drawn without
-    regard to it: that is not the exact conditional distribution. Neither is what comes of
-    constraints: letters that would break one are masked, and where none is left the letters before
-    it are drawn again, over a distance that grows.
+    Restricted letters are respected, but the letters before them are drawn without regard to them,
+    so the distribution is not the exact conditional one. It is not exact under constraints either:
+    letters that would violate one are excluded, and where no letter is left the letters before it
+    are drawn again, over a distance that grows with each attempt.
 
     Args:
         state: what to draw.
@@ -103,8 +102,8 @@ class CausalNetwork:
     Args:
         denoiser: the network.
         label: (B,) class labels, or None for no class.
-        remembers: over how many positions one may go back without running a recurrent network from
-            the start.
+        remembers: how many positions a caller can go back without a recurrent network being run
+            from the start again.
     """
 
     def __init__(self, denoiser: Any, label: Tensor | None, remembers: int = 0) -> None:
@@ -147,14 +146,14 @@ class CausalNetwork:
 
     def _label(self, repeats: int) -> Tensor | None:
         """Returns the labels of repeated rows."""
-        # Few rows would be rounded in another way than many, so they are repeated.
+        # Matrix products of few rows are rounded differently, so few rows are repeated.
         return None if self.label is None else self.label.repeat(repeats)
 
 
 class _DeadEnds:
     """Goes back from positions where no letter fits.
 
-    All rows go back together, but only the stuck ones draw anew.
+    All rows go back together, but only rows at a dead end draw letters again.
     """
 
     def __init__(self, batch: ConstrainedBatch, tokens: Tensor) -> None:
@@ -163,7 +162,7 @@ class _DeadEnds:
         self.tries = torch.zeros_like(tokens[:, 0])
 
     def back(self, tokens: Tensor, quantile: Tensor, stuck: Tensor, place: int) -> int:
-        """Hides the last letters of stuck rows. Returns the position to go on from.
+        """Masks the last letters of rows at a dead end. Returns the position to continue from.
 
         Args:
             tokens: (B, L) token ids, changed in place.
@@ -172,7 +171,7 @@ class _DeadEnds:
             place: where no letter fits.
         """
         rows = stuck.nonzero()[:, 0]
-        # A row that is well past its last dead end starts to count anew.
+        # A row that has got well past its last dead end has its attempts counted from 0 again.
         self.tries[rows[self.furthest[rows] < place - _MAX_REDRAWN]] = 0
         self.furthest[rows] = self.furthest[rows].clamp(min=place)
 

@@ -45,7 +45,7 @@ def resumable_fasta(
     """Yields how many records are there already, and a function that writes the next sequence.
 
     Records are appended to `path`.part, which becomes `path` if the block ends without an error. A
-    part that is found must begin with the same headers; a record that was not finished is cut off.
+    An existing part must begin with the same headers; an incomplete record at its end is cut off.
 
     Args:
         path: of the file, or "-" for stdout.
@@ -60,7 +60,7 @@ def resumable_fasta(
     if str(path) == "-":
         yield 0, _record_writer(sys.stdout.write, header_of, 0)
         return
-    # Everything goes to a part, so that a file of the final name is always whole.
+    # Records go to `path`.part first, so a file with the final name is always complete.
     part = Path(f"{path}.part")
     with _locked(part) as file:
         done = _whole_records(part, file, header_of)
@@ -117,7 +117,7 @@ def _record_writer(
     def write(sequence: str) -> None:
         """Writes one sequence under the next header."""
         nonlocal done
-        # One call for a record: what is cut off is at most the record that was being written.
+        # One write for each record, so a kill loses at most the record that was being written.
         lines = "\n".join(sequence[i : i + _WIDTH] for i in range(0, len(sequence), _WIDTH))
         put(f">{header_of(done)} length={len(sequence)}\n{lines}\n")
         done += 1
@@ -140,8 +140,8 @@ def _whole_records(part: Path, file: BinaryIO, header_of: HeaderOf) -> int:
                 )
             rows = -(-int(length) // _WIDTH)
             text = b"".join(reader.readline() for _ in range(rows))
-            # A whole record has its letters and a line end for each row. The length in the header
-            # tells a record that was cut at the end of a row from a whole one.
+            # A complete record has its bases and one newline per line. Without the length in the
+            # header, a record cut at the end of a line would look complete.
             if len(text) != int(length) + rows:
                 break
             done, end = done + 1, reader.tell()

@@ -10,7 +10,7 @@ from dnadiff.sampling.state import SamplingState
 
 
 def first_hitting(state: SamplingState, config: SamplerConfig) -> Tensor:
-    """Draws one letter from each network call, without a grid of times. Returns tokens (B, L).
+    """Draws one base from each network call, without a grid of times. Returns tokens (B, L).
 
     With the exact denoiser the samples have exactly its distribution. One step is `reveal_step`,
     with the plan `one_by_one(unmask_times(state))`.
@@ -26,7 +26,7 @@ def one_by_one(times: Tensor) -> Plan:
     """Makes each letter a group of its own, in the order of their times.
 
     Args:
-        times: (B, L), when each hidden letter is due; see `unmask_times`.
+        times: (B, L), when each masked position is drawn; see `unmask_times`.
     """
     order = times.argsort(dim=1, descending=True)
     # The inverse of the order is the rank of each position.

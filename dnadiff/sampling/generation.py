@@ -1,4 +1,4 @@
-"""Sequences that a user asks a model for: validated and resolved once, then drawn in batches."""
+"""A request for sequences of a model: validated and resolved once, then drawn in batches."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ class Generation:
             file of such, or templates from `read_templates`.
         seed: sequence i of a template and a seed is the same whatever `num` and `batch_size`. Two
             models with the same seed share their random numbers.
-        batch_size: sequences drawn together; by default as many as show the network 32,768 letters
-            at once, or fewer where memory is scarce.
-        constraints: what every sequence keeps to.
+        batch_size: sequences drawn together; by default so that one network call has 32,768
+            letters, or fewer if memory is short.
+        constraints: what every sequence must satisfy.
         label: the class to draw sequences of, by name, for a model with labels or a guide; None for
             no class. The string "null" is a name like any other.
-        guidance: weight of the class; 1, the default, is the class as it was learned, more
+        guidance: weight of the class; 1, the default, is the class as it was learned, and more
             exaggerates it. See `dnadiff.sampling.guidance`.
-        guide: a classifier that leads to the class, instead of the model's labels; see
-            `dnadiff.training.guide.fit_guide`.
+        guide: a classifier that guides sampling to the class, instead of the model's own labels;
+            see `dnadiff.training.guide.fit_guide`.
         settings: of the sampler (sampler, steps, remask, eta, window, stride, temperature, top_p);
             see `SamplerConfig`.
 
@@ -177,7 +177,7 @@ class Generation:
                 yield template, i
 
     def _draw(self, templates: Sequence[Template], numbers: Sequence[int]) -> list[str]:
-        """Draws one batch: a sequence for each template, with its number among those of it."""
+        """Draws one batch: for each template the sequence with the given number."""
         device = next(self._network.parameters()).device
         # Templates of one file do not share their random numbers.
         index = [t.number << 32 | i for t, i in zip(templates, numbers, strict=True)]
@@ -200,7 +200,7 @@ class Generation:
         except InputError as error:
             if len(self.templates) == 1 or isinstance(error, UsageError):
                 raise
-            # One of several templates is to blame; a batch does not say which.
+            # The error does not say which template of the batch caused it, so name the range.
             names = " to ".join(dict.fromkeys((templates[0].name, templates[-1].name)))
             raise InputError(f"template {names}: {error}") from error
         return [self.alphabet.decode(row) for row in drawn]

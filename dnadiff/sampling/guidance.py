@@ -1,4 +1,4 @@
-"""Guides a sampler towards a class, by a denoiser that wraps the network's.
+"""Guides a sampler towards a class, with a denoiser that wraps the network.
 
 Guidance with weight w draws from p(. | class)^w p(.)^(1 - w), normalised. The distributions that
 are combined are those from which a step of the sampler draws:
@@ -13,8 +13,8 @@ are combined are those from which a step of the sampler draws:
 Under absorbing noise any sampler can use the wrapped denoiser as it is: guidance changes which base
 is drawn and never when, and the unmasking rate is that of the conditional network. (The published
 classifier guidance normalises over bases and mask together, which inflates the unmasking rate.)
-Samplers for the other noises call each network by itself (`guidance_terms`) and combine the
-kernels.
+Samplers for the other noises call the conditional and the unconditional network separately
+(`guidance_terms`) and combine the kernels.
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ class ClassifierFree(_Guided):
     def begin(
         self, batch: int, sigma: Tensor | None = None, label: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """Starts a recurrent network as `LMDenoiser.begin`; the state has a part for each call."""
+        """Starts a recurrent network as `LMDenoiser.begin`.
+
+        The state is a pair: that of the conditional and that of the unconditional network.
+        """
         network: Any = self.denoiser
         conditional = network.begin(batch, sigma, label)
         unconditional = network.begin(batch, sigma)
@@ -284,6 +287,7 @@ def _with_letters(log_p: Tensor, logits: Tensor) -> Tensor:
 def _each_letter(classifier: ClassLogProb, tokens: Tensor, alphabet: Alphabet) -> Tensor:
     """Returns log p(class | tokens with letter b at position l) (B, L, K) for masked l, else 0."""
     hidden = (tokens == alphabet.mask_id).nonzero()
+    # Zero at the positions that are not masked: guidance must not change their bases.
     gain = torch.zeros(*tokens.shape, len(alphabet), dtype=torch.float64, device=tokens.device)
     for k, letter in enumerate(alphabet.ids):
         # One copy of its row for each masked position, with this letter there.
@@ -294,11 +298,11 @@ def _each_letter(classifier: ClassLogProb, tokens: Tensor, alphabet: Alphabet) -
 
 
 def _first_order(classifier: ClassLogProb, tokens: Tensor, alphabet: Alphabet) -> Tensor:
-    """Returns the same to first order (B, L, K), up to a constant for each position.
+    """Returns what `_each_letter` does, to first order and up to a constant for each position.
 
     The expansion is about the present input, in which a masked position has weight 1 on the mask.
-    To replace it by a letter changes log p by the letter's derivative minus that of the mask; the
-    latter is equal for all letters and drops out.
+    Replacing it by a base changes log p by the derivative of that base minus that of the mask; the
+    latter is the same for all bases and drops out.
     """
     masked = tokens == alphabet.mask_id
     # The caller may run without gradients, as sampling does; the classifier's are needed here.

@@ -19,8 +19,8 @@ from dnadiff.sampling.reveal import unmask_times
 from dnadiff.sampling.sampler_config import SamplerConfig
 from dnadiff.sampling.state import SamplingState
 
-# The embeddings become letters in this number of groups, in a random order, so that what a
-# constraint enforces is not all at the end of a sequence.
+# The embeddings become bases in this number of groups, in a random order, so that the bases that a
+# constraint changes are not all at the end of a sequence.
 _GROUPS = 32
 
 
@@ -41,18 +41,18 @@ class Latent(NamedTuple):
 def plaid(state: SamplingState, config: SamplerConfig) -> Tensor:
     """Goes from Gaussian noise to embeddings to letters. Returns tokens (B, L).
 
-    A template is evidence like any other: minus infinity for every letter that it rules out. With
-    the exact denoiser the error is of order 1 / `steps` and the limit is the exact conditional
-    distribution, for fixed letters and for restricted ones. Constraints are kept when the
-    embeddings become letters.
+    The template enters as evidence, which is minus infinity for every letter that it rules out.
+    With the exact denoiser the error is of order 1 / `steps`, and the limit is the exact
+    conditional distribution, for fixed and for restricted letters. Constraints are enforced when
+    the embeddings become letters.
 
     Args:
         state: what to draw, with a network that was trained with `Plaid`.
-        config: `steps` from gamma(1) to gamma(0); a call each and one more, and with guidance twice
-            as many.
+        config: `steps` from gamma(1) to gamma(0); one call for each and one more, and with guidance
+            twice as many.
 
     Raises:
-        UsageError: if the objective is not known, which has the embedding and the schedule.
+        UsageError: if the state has no `Plaid` objective, whose embedding and schedule are needed.
     """
     assert config.steps is not None
     latent = None
@@ -65,9 +65,9 @@ def plaid(state: SamplingState, config: SamplerConfig) -> Tensor:
 def plaid_step(state: SamplingState, latent: Latent | None, step: int, steps: int) -> Latent:
     """Lowers the noise of the embeddings by one step, and predicts the letters.
 
-    Towards a class (`guidance`) the laws of z_s are mixed, which is to mix the estimates x^ = P E
-    with the weights w and 1 - w. A self-conditioned network is shown its own prediction of the step
-    before.
+    With guidance the conditional and unconditional distributions of z_s are combined, which amounts
+    to averaging the estimates x^ = P E with the weights w and 1 - w. A self-conditioned network is
+    given its own prediction of the previous step.
 
     Args:
         state: what is drawn, with which network.
@@ -97,12 +97,12 @@ def plaid_step(state: SamplingState, latent: Latent | None, step: int, steps: in
         before = _level(objective, state, step - 1, steps)
         z = transition(latent.z, denoised, before, gamma, normal)
 
-    # What the template rules out has no evidence, whatever the noise says.
+    # A letter that the template rules out is impossible, whatever the noisy embedding is.
     evidence = objective.evidence(z, gamma).masked_fill(~possible, -torch.inf)
     laws, predictions = [], []
     for term, earlier in zip(terms, earlier_predictions, strict=True):
         law = _law(objective, term, evidence, gamma, earlier)
-        # What is not drawn is predicted to be any letter that it may be.
+        # A position that is not drawn is predicted uniformly over the letters it may be.
         prediction = possible.double() / possible.sum(-1, keepdim=True)
         prediction[state.free] = law.exp()
         laws.append(law)

@@ -21,10 +21,10 @@ class Provenance:
     Attributes:
         model: digest of the model's weights.
         seed: of the run. Sequence i of two models with one seed has the same random numbers.
-        constraints: what the sequences keep to.
+        constraints: what the sequences satisfy.
         label: the class by name, or None for no class.
         guidance: weight of the class; None for 1.
-        guide: name of the classifier that leads to the class, if there is one.
+        guide: name of the classifier that guides sampling to the class, if there is one.
     """
 
     model: str
@@ -62,7 +62,7 @@ class Provenance:
             words.append(f"letters={drawn}")
         if template.window is not None:
             words.append(f"within={template.window}")
-        # A file that goes on from a part must have been asked for the same letters.
+        # A file is continued only under equal headers, so these must show a changed template.
         words.append(f"design={_design(template, self.constraints)}")
         return " ".join(word for word in words if word)
 
@@ -95,13 +95,13 @@ def letters_drawn(
     """Returns how letters that a template or a motif restricts are drawn.
 
     "exact", "resampled" (from a population) or "approximate"; None where no letter is restricted.
-    In windows they are always called approximate: a network that sees a window does not say what
-    lies beyond it.
+    In windows they are always called approximate, because a network that sees one window takes no
+    account of letters outside it.
 
     Args:
         template: one template.
         config: as `resolve_sampler` returns it.
-        constraints: what the sequences keep to.
+        constraints: what the sequences satisfy.
     """
     counts = _allowed_counts(template, constraints)
     if not counts:
@@ -130,12 +130,12 @@ def _allowed_counts(template: Template, constraints: Constraints) -> list[int]:
 
 
 def _design(template: Template, constraints: Constraints) -> str:
-    """Returns a digest of what the letters must be: a file may change while its name does not."""
+    """Returns a digest of the letters that are asked for, since a file can change its content."""
     asked = repr((constraints.avoid, constraints.require, constraints.approximate)).encode()
     allowed = b"" if template.allowed is None else template.allowed.numpy().tobytes()
     return _digest(asked + template.tokens.numpy().tobytes() + allowed)
 
 
 def _digest(data: bytes) -> str:
-    """Returns eight hexadecimal digits that stand for some data."""
+    """Returns the first eight hexadecimal digits of the SHA-256 of some data."""
     return hashlib.sha256(data).hexdigest()[:8]

@@ -12,8 +12,8 @@ from dnadiff.rng import Stream
 from dnadiff.sampling.sampler_config import SamplerConfig
 from dnadiff.sampling.state import SamplingState
 
-# The loop lowers the mask rate to a tenth, holds it there while letters are redrawn, then ends.
-# These are the paper's values.
+# The strategy "loop" lowers the mask rate to a tenth, holds it there while bases are redrawn, then
+# lowers it to 0. These are the paper's values: shares of the steps, and mask rates.
 _LOOP_STEPS, _LOOP_RATES = (0.0, 0.45, 0.95, 1.0), (1.0, 0.1, 0.1, 0.0)
 
 
@@ -43,8 +43,9 @@ def remasking(state: SamplingState, config: SamplerConfig) -> Tensor:
                     that softmax, so it hides less than one letter in a step.)
         loop        as cap, and only while the mask rate is held at 0.1
 
-    With eta of order 1/T the samples of an exact denoiser converge to its distribution as 1/T; with
-    a constant eta slowly, if at all; by confidence they need not. Fixed letters are never hidden.
+    With eta of order 1/T the samples of an exact denoiser converge to its distribution with an
+    error of order 1/T. With a constant eta they converge slowly, if at all. With "confidence" they
+    need not converge. Fixed letters are never hidden.
 
     Args:
         state: what to draw.

@@ -1,4 +1,4 @@
-"""Draws the letters that a template restricts before all others, so that those fit them."""
+"""Draws the letters that a template restricts before all others, which then depend on them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from dnadiff.sampling.reveal import reveal, unmask_times
 from dnadiff.sampling.state import SamplingState
 
 MAX_COMBINATIONS = 4096
-"""Up to this number of combinations, their distribution is summed over all of them."""
+"""Largest number of combinations whose probabilities are all computed."""
 
-_POPULATION = 1024  # stands for more combinations than that
+_POPULATION = 1024  # combinations that are kept where there are more than that
 _TOKENS_PER_CALL = 32_768
 
 
 def draw_restricted(state: SamplingState, allowed: Tensor) -> SamplingState:
-    """Draws every restricted letter from their joint distribution. Returns the state that is left.
+    """Draws the restricted letters from their joint distribution; returns a state with them fixed.
 
     Restricting letters while they are drawn one by one is not the exact conditional distribution:
     each draw has to be weighted by the total probability of the letters that were allowed. Here the
     weights are summed rather than sampled: every combination of allowed letters has the product of
     the network's probabilities from left to right, each given those before it, and one combination
-    is drawn from the normalised products. So nothing is rejected, and up to `MAX_COMBINATIONS`
-    there is no error of a finite number of particles. Of more, a population is kept, resampled
-    where it outgrows 4,096 (sequential importance resampling, Gordon et al. 1993), whose error
-    falls with its size.
+    is drawn from the normalised products. So nothing is rejected, and up to `MAX_COMBINATIONS` the
+    result is exact. Whenever there are more, they are resampled to a population of 1,024
+    (sequential importance resampling, Gordon et al. 1993), whose error falls with its size.
 
-    Rows with the same template share the calls, one for each beginning of a combination.
+    Rows with the same template share the network calls, one for each prefix of a combination.
 
     Args:
         state: of a network for absorbing noise.
@@ -100,7 +99,7 @@ def _combinations(
 
 
 def _log_mu(state: SamplingState, filled: Tensor, row: int, place: int) -> Tensor:
-    """Returns the unrestricted law (n, K) of a position given each of n beginnings (n, L)."""
+    """Returns the unrestricted log-probabilities (n, K) of a position given n prefixes (n, L)."""
     laws = []
     for part in filled.split(max(1, _TOKENS_PER_CALL // filled.shape[1])):
         here = torch.zeros_like(part, dtype=torch.bool)
@@ -132,10 +131,10 @@ def restricted_one_by_one(
     Args:
         state: of a network for absorbing noise.
         allowed: (B, L, K) bool, its `allowed`.
-        steps: calls at most; None for one a letter.
+        steps: calls at most; None for one call per letter.
 
     Returns:
-        The state that is left.
+        The state with these letters fixed.
     """
     restricted = replace(state, free=state.free & ~allowed.all(-1))
     times = unmask_times(restricted)

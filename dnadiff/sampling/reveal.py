@@ -1,10 +1,10 @@
-"""Reveals hidden letters in an order that is drawn before the network is called.
+"""Unmasks positions in an order that is drawn before the network is called.
 
-Under masked diffusion every hidden letter becomes visible at a time of its own, uniform on (0, 1)
+Under masked diffusion every masked position is unmasked at its own time, which is uniform on (0, 1)
 and independent of everything else (log-linear schedule, time running from 1 down to 0). Those times
-can therefore be drawn first. A sampler is then a way to group them (a `Plan`): the letters of one
-group are drawn together, from one call that sees all earlier groups. Rows in which nothing happens
-at a step are not given to the network, so a row takes as many calls as it has non-empty groups,
+can therefore be drawn first. A sampler is then a way to group them (a `Plan`): the bases of one
+group are drawn together, from one call that sees all earlier groups. A row without a base to draw
+at a step is not passed to the network, so a row takes as many calls as it has non-empty groups,
 with time conditioning or without.
 """
 
@@ -56,5 +56,5 @@ def reveal_step(state: SamplingState, tokens: Tensor, plan: Plan, step: int) -> 
     now = state.free & (plan.group == step)
     if not now.any():
         return tokens
-    # A letter is drawn once, so one number for each position serves it whenever its turn comes.
+    # A letter is drawn once, so one random number per position is enough, whatever the step.
     return state.draw(tokens, now, plan.time[:, step], state.quantile)

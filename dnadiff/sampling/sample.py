@@ -1,4 +1,4 @@
-"""The one call that draws sequences, whatever the sampler."""
+"""Draws sequences with any sampler: the entry points `sample` and `draw_sequences`."""
 
 from __future__ import annotations
 
@@ -74,18 +74,19 @@ def sample(
         index: (B,) sample numbers, 0..B-1 by default. A sample is determined by (seed, number),
             whatever its batch.
         alphabet: the letters.
-        objective: what the denoiser was trained for; one that hides letters by default.
-        constraints: what the sequences must keep to.
+        objective: what the denoiser was trained for; absorbing noise (masks) by default.
+        constraints: what the sequences must satisfy.
         settings: top_p, remask, eta, window and stride; see `SamplerConfig`.
 
     Returns:
         (B, L) token ids; fixed letters are kept, drawn ones are letters of the alphabet.
 
     Raises:
-        UsageError: if a setting is not valid, the sampler cannot be right for this denoiser, or no
-            letter is allowed at a position.
-        InputError: naming a constraint that cannot be kept.
+        UsageError: if a setting is not valid, the sampler does not suit this denoiser, or no letter
+            is allowed at a position.
+        InputError: naming a constraint that cannot be satisfied.
     """
+    # Invalid or contradictory settings are refused here, before anything is computed.
     config = make_config(sampler, steps=steps, temperature=temperature, **settings)
     config = resolve_sampler(
         config, denoiser, template.shape[1], objective=objective, alphabet=alphabet
@@ -121,8 +122,9 @@ def draw_sequences(
     """Draws as `sample` does, with a configuration that `resolve_sampler` has returned.
 
     Raises:
-        UsageError: if no letter is allowed at a position, or the sampler cannot do what is asked.
-        InputError: naming a constraint that cannot be kept.
+        UsageError: if no letter is allowed at a position, or the sampler cannot respect a
+            restriction or a required motif.
+        InputError: naming a constraint that cannot be satisfied.
     """
     # What cannot be drawn is refused before the network is called.
     _check_allowed(allowed)
@@ -140,6 +142,7 @@ def draw_sequences(
     if constraints.enforced:
         batch = ConstrainedBatch(template, allowed, constraints, seed=seed, index=index)
         batch.check()
+    # A network with another number of outputs would be read without an error, and wrongly.
     if objective is not None:
         objective.check(denoiser)
 
@@ -157,12 +160,13 @@ def draw_sequences(
         alphabet=alphabet,
         constrained=batch,
     )
+    # A copy, because callers may change the result and still need their template.
     if not state.free.any():
         return template.clone()
     draw = partial(_draw, config=config, exact=constraints.exact)
     if config.window is None or config.stride is None:
         return draw(state)
-    # With masks a window may leave letters hidden; other kinds of noise have no hidden letters.
+    # Only masks can be left in a window for a later one; other noises draw every position.
     masks = SAMPLERS[config.sampler].corruption == "absorbing"
     return semi_autoregressive(state, config.window, config.stride, draw, whole=not masks)
 
@@ -187,7 +191,8 @@ def _check_allowed(allowed: Tensor | None) -> None:
 
 
 def _check_left_to_right(constraints: Constraints, restricts: bool) -> None:
-    """Refuses whatever letters on the left would have to know of letters on the right."""
+    """Refuses requests for which letters on the left must depend on letters to their right."""
+    # A motif becomes fixed letters of the template, with free letters to its left.
     if constraints.require:
         raise UsageError(
             "from left to right, the letters before a motif are drawn without regard to it: leave "

@@ -16,11 +16,11 @@ Strategy = Literal["cap", "rescale", "confidence", "loop"]
 
 
 class SamplerKind(NamedTuple):
-    """Facts about a sampler.
+    """The noise that a sampler is for, and the settings that it takes.
 
     Attributes:
         corruption: the kind of noise that it removes (`Objective.corruption`).
-        settings: names of the settings that are its own.
+        settings: names of the settings that only some samplers take.
     """
 
     corruption: str
@@ -71,7 +71,7 @@ class SamplerConfig:
 
     Attributes:
         sampler: a name in `SAMPLERS`. "auto" is the objective's own: "ancestral" for absorbing
-            noise ("analytic" for a network that may answer "mask"), "uniform" for uniform noise,
+            noise ("analytic" for a network that can predict the mask), "uniform" for uniform noise,
             "plaid", and "autoregressive" for causal networks that take no noise level.
             "semi_autoregressive" is the same, and needs a window.
         steps: T, the number of network calls at most, for each window; 128 by default.
@@ -154,7 +154,7 @@ def resolve_sampler(
         config: what the caller asked for.
         denoiser: the network.
         length: L of the sequences, in letters.
-        objective: what the network was trained for; one that hides letters by default.
+        objective: what the network was trained for; absorbing noise (masks) by default.
         trained_window: the length that the network was trained on. "auto" draws a longer sequence
             in windows of that length.
         alphabet: the letters.
@@ -165,12 +165,12 @@ def resolve_sampler(
 
     Raises:
         UsageError: if a setting belongs to another sampler than the one that "auto" takes, or the
-            sampler cannot be right for this denoiser.
+            sampler does not suit this denoiser.
     """
     own = _own_sampler(denoiser, objective, alphabet)
     name, window = config.sampler, config.window
     if name == "semi_autoregressive" or (name == "auto" and own != "autoregressive"):
-        # A longer window than in training would be a guess, so it must be asked for.
+        # How a network behaves beyond its training length is unknown, so "auto" does not exceed it.
         window = trained_window if window is None else window
         if name == "semi_autoregressive" and window is None:
             raise UsageError(
@@ -202,14 +202,14 @@ def _defaults(config: SamplerConfig, name: str) -> dict[str, Any]:
 
 
 def _own_sampler(denoiser: Denoiser, objective: Objective | None, alphabet: Alphabet) -> str:
-    """Returns the sampler of "auto": the one that needs no compromise."""
+    """Returns the sampler that "auto" stands for: the default of the objective and network."""
     corruption = "absorbing" if objective is None else objective.corruption
-    # A network that sees only what is to the left is exact in that order, masks or not.
+    # A causal network samples its distribution exactly from left to right, masks or not.
     blind_to_the_right = denoiser.causal and not denoiser.needs_sigma
     if corruption == "none" or (corruption == "absorbing" and blind_to_the_right):
         return "autoregressive"
     if corruption == "absorbing":
-        # A network that may answer "mask" says itself how fast masks are to be lifted.
+        # The unmasking rate of a network that can predict the mask depends on its outputs.
         return "analytic" if denoiser.outputs > len(alphabet) else "ancestral"
     # There is one sampler for each of the other kinds of noise.
     return next(name for name, kind in SAMPLERS.items() if kind.corruption == corruption)

@@ -1,4 +1,4 @@
-"""Sequences of any length, a window at a time, in an order that keeps fixed letters in sight.
+"""Draws sequences of any length window by window, in an order that keeps fixed letters in view.
 
 Semi-autoregressive decoding (MDLM, Sahoo et al. 2024, section 3.3) slides a window over a sequence.
 A network that sees only the window draws letters without regard to a fixed letter beyond it. So the
@@ -7,7 +7,7 @@ order is planned from the template, before anything is drawn:
 1. Restricted letters first, each in a window with its nearest fixed and restricted neighbours.
 2. Gaps between two known letters, from left to right. Where both ends fit into one window, the
    middle of the gap is drawn, given both ends, then the two halves in windows of their own. A gap
-   that is longer than a window is first drawn from its left end, until that is so.
+   that is longer than a window is first drawn from its left end, until the rest fits.
 3. What follows the last known letter, from left to right.
 4. What precedes the first known letter, from right to left.
 
@@ -15,14 +15,14 @@ A window draws `stride` letters at most, except at the ends of a sequence. The o
 that it shows are its look-ahead, and are drawn in later windows.
 
 For a stationary source of order 1, a Markov chain, a letter depends on the nearest known letters on
-both sides only. So the samples have exactly the distribution of the source, given a template of
-fixed letters, if no gap between two neighbours among them has more than window - 2 letters; what
-precedes the first and follows the last may have any length. In a longer gap, letters are drawn
-without regard to its right end while that is more than window - 2 letters away: the error is the
-dependence that is left over such a distance. For a source of order m the same holds with gaps of
-window - 2m letters, each end of which is m fixed letters, and a stride from m to window - m.
-Restricted letters are exact too if each run of neighbouring ones fits into one window with the
-fixed letters next to it.
+both sides only. So, given a template of fixed letters, the samples have exactly the distribution of
+the source if no gap between neighbouring fixed letters is longer than window - 2. The parts before
+the first and after the last fixed letter may have any length. In a longer gap, letters are drawn
+without regard to its right end as long as that is more than window - 2 letters away; the error is
+the dependence that remains over such a distance. For a source of order m the same holds for gaps of
+window - 2m letters, if each end is m fixed letters and the stride is from m to window - m.
+Restricted letters are exact too if each run of neighbouring ones fits into one window together with
+the fixed letters next to it.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class WindowPlanner:
     def _rightward(self, first: int) -> Iterator[Window]:
         """Yields windows from `first` to the end of the sequence, each after what is known."""
         while first < self.length:
-            # The window is as far to the left as possible, to show what was drawn before. At the
-            # beginning of a sequence that leaves more than `stride` letters to draw.
+            # The window lies as far to the left as possible, to show letters drawn before. At the
+            # beginning of a sequence it cannot move left, so it draws more than `stride` letters.
             count = min(max(self.stride, self.window - first), self.length - first)
             yield self._window(first + count - self.window, first, first + count)
             first += count
@@ -167,7 +167,7 @@ def semi_autoregressive(
     *,
     whole: bool = False,
 ) -> Tensor:
-    """Draws window after window, each given all else in it. Returns tokens (B, L).
+    """Draws window after window, each given the letters known in it. Returns tokens (B, L).
 
     Args:
         state: what to draw; L is more than `window`.
@@ -268,7 +268,7 @@ class _Part:
 
 
 class _ConstrainedPart:
-    """Draws letters of windows so that the whole sequences break no constraint.
+    """Draws letters of windows so that the whole sequences violate no constraint.
 
     Args:
         batch: the whole sequences.
@@ -293,7 +293,7 @@ class _ConstrainedPart:
             # because it may have their logits already.
             if where is now_whole:
                 return logits(now)
-            # The network is to see the letters as they are now.
+            # Constraints may have removed letters, so the network needs the current ones.
             tokens.copy_(self.tokens[self.rows, self.columns])
             return logits(where[self.rows, self.columns])
 

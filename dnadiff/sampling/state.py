@@ -1,9 +1,9 @@
 """State of a sampling run; every sampler draws letters here, from the network's logits.
 
-A letter is drawn by inversion in float64 from mu, the network's law of that letter given
-everything except the letter's own noise. (A race of float32 exponentials, as in the Gumbel trick,
-loses the events that are rarer than about 1e-7.) Every random number is a pure function of (seed,
-sample, step, position), so a sample is the same in any batch.
+A letter is drawn by inversion in float64 from mu, the network's distribution of that letter given
+everything except the letter's own noise. (Float32 Gumbel noise would lose events that are rarer
+than about 1e-7.) Every random number is a pure function of (seed, sample, step, position), so a
+sample is the same in any batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dnadiff.alphabet import Alphabet
 from dnadiff.diffusion import Denoiser, Objective
 from dnadiff.rng import Stream, uniform
 
-# Common CPU libraries round matrix products of fewer rows than this in another way.
+# Common CPU libraries round matrix products differently if they have fewer rows than this.
 _MIN_TOKENS = 16
 
 
@@ -31,8 +31,8 @@ class Prediction(NamedTuple):
         log_mu: (M, K) float64, log-probabilities of the letters, after temperature, nucleus and
             restrictions.
         log_total_score: (M,) float64, log W, the logarithm of the total of the letters' scores. The
-            network lifts a mask W times as fast as the schedule. 0, except for unnormalised scores
-            (SEDD) and for a network that may answer "mask".
+            network unmasks W times as fast as the schedule. 0, except for unnormalised scores
+            (SEDD) and for a network that can predict the mask.
     """
 
     log_mu: Tensor
@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
 
 
 class LetterDrawer(Protocol):
-    """Draws letters that together break no constraint, as `ConstrainedBatch.draw` does."""
+    """Draws letters that together violate no constraint, as `ConstrainedBatch.draw` does."""
 
     def draw(
         self, tokens: Tensor, now: Tensor, quantile: Tensor, logits: LogitsOf, within: Tensor
@@ -74,7 +74,7 @@ class SamplingState:
         temperature: divides log mu.
         top_p: letters are drawn from the likeliest ones whose total probability reaches this.
         alphabet: the letters.
-        constrained: draws the letters where sequences must keep to constraints; None otherwise.
+        constrained: draws the letters if sequences must satisfy constraints; None otherwise.
         first: (B,) int64, where each row begins in its sequence, if it is a window of one.
     """
 
@@ -126,8 +126,8 @@ class SamplingState:
     ) -> Tensor:
         """Draws letters, independently of each other, and returns the tokens (B, L) with them.
 
-        Under constraints they are drawn so that together they break none. Letters that were drawn
-        before may then be drawn again, anywhere in the row.
+        Under constraints they are drawn so that together they violate none. Letters that were drawn
+        earlier may then be drawn again, anywhere in the row.
 
         Args:
             tokens: (B, L) int64 token ids as the network sees them.
@@ -141,7 +141,7 @@ class SamplingState:
 
         def law_of(where: Tensor) -> Tensor:
             """Returns log mu (M, K) of some positions."""
-            # Only the first call is about the positions whose law the caller already has.
+            # Only the first call is for the positions whose distribution the caller already has.
             if log_mu is not None and where is now:
                 return log_mu
             return self.predict(drawn, where, time).log_mu
@@ -153,7 +153,7 @@ class SamplingState:
         return tokens.masked_scatter(now, letters)
 
     def draw_from(self, tokens: Tensor, now: Tensor, quantile: Tensor, log_p: Tensor) -> Tensor:
-        """Draws letters from laws (B, L, K) that do not depend on what is drawn.
+        """Draws letters from log-probabilities (B, L, K) that do not depend on the other letters.
 
         Under constraints, only `free` letters are drawn again. Returns tokens (B, L).
         """
@@ -175,12 +175,13 @@ class SamplingState:
             time: (B,) float64, 1 - alpha, the share of the signal that is lost.
             token_probs: (B, L, K) weights on the letters' embeddings, or None.
         """
+        # Rows without a position to predict are left out, which saves most of a late step's cost.
         rows = where.any(1).nonzero()[:, 0]
         logits = self._call(rows, tokens, time, token_probs)[where[rows]]
         return self.read(logits, where, time)
 
     def read(self, logits: Tensor, where: Tensor, time: Tensor) -> Prediction:
-        """Returns the prediction that logits (M, outputs) of the positions `where` (B, L) mean."""
+        """Returns the prediction for logits (M, outputs) of the positions `where` (B, L)."""
         logits = logits.double()
         log_total_score = self._log_total_score(logits, where, time)
 
@@ -219,9 +220,9 @@ class SamplingState:
     def _log_total_score(self, logits: Tensor, where: Tensor, time: Tensor) -> Tensor:
         """Returns log W (M,) of logits (M, outputs) of the positions `where` at mask rates (B,).
 
-        A network that answers "mask" with probability x_m unmasks at the rate of scores with the
-        total W = t (1 - x_m) / (t + (1 - t) x_m)  (D3PM, Austin et al. 2021, with x_theta plugged
-        in).
+        A network that predicts the mask with probability x_m unmasks at the rate of scores with the
+        total W = t (1 - x_m) / (t + (1 - t) x_m)  (D3PM, Austin et al. 2021, with the network's
+        prediction as x_theta).
         """
         if logits.shape[1] > len(self.alphabet):
             log_x, t = logits.log_softmax(-1), time[where.nonzero()[:, 0]]

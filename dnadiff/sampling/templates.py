@@ -61,7 +61,7 @@ def parse_template(text: str, alphabet: Alphabet = DNA) -> tuple[Tensor, Tensor 
     tokens = tokens.masked_fill(tokens == alphabet.unknown_id, alphabet.mask_id)
     if set(text) <= {*alphabet.letters, alphabet.unknown}:
         return tokens, None
-    # Fixed letters allow themselves only, which no sampler looks at.
+    # A fixed letter allows only itself; samplers do not read `allowed` at fixed positions.
     choices = [alphabet.ambiguity.get(code, code) for code in text]
     rows = [[letter in some for letter in alphabet.letters] for some in choices]
     return tokens, torch.tensor(rows)
@@ -86,8 +86,7 @@ def read_templates(
             record; with `genome`, a BED file of the intervals to redesign; None for a template that
             is all free.
         length: bases of a free template, or of the window of an interval; 1,024 by default.
-        genome: around the intervals of a BED file. Its N are unknown letters, which stay as they
-            are.
+        genome: the sequence around the intervals of a BED file. An N in it stays an N.
         alphabet: the letters.
 
     Raises:
@@ -130,6 +129,7 @@ def _from_fasta(path: str, alphabet: Alphabet) -> list[Template]:
     records = parse_fasta(Path(path), "".join(lines(Path(path), "FASTA")))
     for number, (name, text) in enumerate(records):
         try:
+            # The number keeps the random numbers of two records of one file apart.
             templates.append(Template(*parse_template(text, alphabet), name, number=number))
         except InputError as error:
             raise InputError(f"{path}, record {name}: {error}") from error

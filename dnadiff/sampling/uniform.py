@@ -18,13 +18,13 @@ from dnadiff.sampling.state import SamplingState, pick
 def uniform(state: SamplingState, config: SamplerConfig) -> Tensor:
     """Samples ancestrally from uniform letters, each redrawn in every step. Returns tokens (B, L).
 
-    A noisy letter looks like a clean one. So the network is always given each position's evidence,
-    q(z | x) for every letter x, and that is also how it learns what is certain: the evidence is
-    one-hot where a letter is fixed, and 0 for the letters that a restriction excludes. With the
-    exact denoiser, fixed and restricted letters are therefore both exact conditionals.
+    The token of a noisy letter is the same as that of a clean one. So the network is always given
+    the evidence of each position, q(z | x) for every letter x: it is one-hot where a letter is
+    fixed, and 0 for the letters that a restriction excludes. With the exact denoiser the samples
+    therefore follow the exact conditional distribution, for fixed and for restricted letters.
 
-    Under constraints every state keeps to them, the first too: a letter that would break one by
-    turning into another is drawn among those that do not.
+    Every state satisfies the constraints, including the first: a letter that would violate one by
+    changing is drawn among those that do not.
 
     Args:
         state: what to draw.
@@ -45,15 +45,16 @@ def uniform_start(state: SamplingState) -> Tensor:
 
 
 def uniform_step(state: SamplingState, tokens: Tensor, step: int, steps: int) -> Tensor:
-    """Draws each free letter anew. Returns new tokens (B, L).
+    """Draws every free letter again. Returns new tokens (B, L).
 
     The step from t to s (noise levels, 1 - alpha) draws from
 
         p(z_s | z_t) ~ [ a (z_s = z_t) + (1 - a)/K ] [ alpha_s mu(z_s) + (1 - alpha_s)/K ],
 
-    with a = alpha_t / alpha_s, where mu is the law of the clean letter given the noisy ones of all
-    *other* positions; the error is of order 1/T. Towards a class (`guidance`) these laws of z_s are
-    mixed, as p(z_s | z_t, class)^w p(z_s | z_t)^(1 - w). Mixing mu instead is another chain.
+    with a = alpha_t / alpha_s, where mu is the distribution of the clean letter given the noisy
+    letters at all *other* positions; the error is of order 1/T. With guidance the distributions of
+    z_s are combined as p(z_s | z_t, class)^w p(z_s | z_t)^(1 - w). Combining mu instead would
+    define a different chain.
 
     Args:
         state: what is drawn, with which network.
@@ -86,18 +87,18 @@ def uniform_step(state: SamplingState, tokens: Tensor, step: int, steps: int) ->
 
 
 def _move(state: SamplingState, tokens: Tensor, quantile: Tensor, log_p: Tensor) -> Tensor:
-    """Draws every free letter from laws (B, L, K). Returns new tokens (B, L).
+    """Draws every free letter from log-probabilities (B, L, K). Returns new tokens (B, L).
 
-    Under constraints the letters that stay as they are come first, so that those that change are
-    drawn to fit them.
+    Under constraints the letters that do not change are kept, and the others are drawn to be
+    compatible with them.
     """
     drawn = pick(log_p[state.free], quantile[state.free]) + state.alphabet.first_id
     changing = tokens != tokens.masked_scatter(state.free, drawn)
-    # A mask constrains nothing, so the letters that change do not stand in each other's way.
+    # A mask violates nothing, so the letters about to change do not restrict each other.
     hidden = tokens.masked_fill(changing, state.alphabet.mask_id)
     return state.draw_from(hidden, changing, quantile, log_p)
 
 
 def _noised(law: Tensor, rate: float) -> Tensor:
-    """Returns the law (..., K) of letters of which each was redrawn with probability `rate`."""
+    """Returns the distribution (..., K) of letters that are redrawn with probability `rate`."""
     return (1 - rate) * law + rate / law.shape[-1]

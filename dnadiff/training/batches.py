@@ -23,9 +23,9 @@ class Batch(NamedTuple):
         weight: (B, L) weight of each base in the loss, or None if all are 1. Bounds are never
             weighted.
         label: (B,) the class of each window, or None.
-        total: what the loss of these windows is divided by: the weighted number of scorable bases
-            of a micro-batch, on average over all micro-batches of the step on all devices. None for
-            the bases of these windows.
+        total: divisor of the loss of these windows: the weighted number of scorable bases of a
+            micro-batch, averaged over all micro-batches of the step on all devices. None for the
+            number of bases of these windows.
     """
 
     tokens: Tensor
@@ -42,10 +42,11 @@ class Steps(Dataset[Batch]):
     Window number i of a run does not depend on the number of devices, workers or interruptions.
     Step s takes the windows s * G ... (s + 1) * G - 1, where G = batch_size * accumulate * world.
     Each micro-batch takes batch_size * world of them in order, and device r every world-th of
-    those, from number r on.
+    those, starting with number r.
 
     Every device draws all windows of a step, because the loss is divided by the bases of all of
-    them: so a step does not depend on how it is cut. The time is small beside the network's.
+    them. So a step does not depend on how it is split. This takes little time compared with the
+    network.
 
     Args:
         draw: returns windows by their numbers.
@@ -82,8 +83,8 @@ class Steps(Dataset[Batch]):
         step, part = self.first + i // self.accumulate, i % self.accumulate
         drawn = self._drawn(step)
         across = self.batch_size * self.world
-        # Neighbouring rows have mask rates that are spread evenly; dealing them in turn gives every
-        # device the same spread.
+        # The mask rates of consecutive rows are spread evenly. Assigning rows to the devices in
+        # turn gives every device the same spread.
         mine = torch.arange(part * across + self.rank, (part + 1) * across, self.world)
         weight = None if drawn.weight is None else drawn.weight[mine]
         label = None if drawn.label is None else drawn.label[mine]

@@ -15,7 +15,7 @@ class Budget:
     Attributes:
         max_steps: number of steps, or None.
         max_seconds: seconds of training, or None.
-        spent: seconds before the clock was started last.
+        spent: seconds of training before the clock was last started.
     """
 
     def __init__(self, max_steps: int | None, max_seconds: float | None) -> None:
@@ -27,7 +27,7 @@ class Budget:
 
     def start(self) -> None:
         """Starts the clock, or continues it."""
-        # Not the time of day, whose corrections would end a run early or late.
+        # Not the time of day: if that were corrected, the run would end too early or too late.
         self._started = time.monotonic()
 
     def pause(self) -> None:
@@ -55,13 +55,13 @@ def learning_rate(
 
     It rises linearly to `peak` over the first `warmup` of the run, and then follows a cosine down
     to `final`. With a `cooldown` it stays at `peak` instead, and falls linearly to `final` over
-    this last share of the run. The rate before the fall does not depend on the end of the run, so
-    the end may be moved.
+    this last share of the run. Before the fall the rate does not depend on when the run ends, so
+    the end can still be changed.
     """
     if progress < warmup:
         return peak * progress / warmup
     if cooldown is not None:
         return final + (peak - final) * min(1.0, (1.0 - progress) / cooldown)
-    # The cosine runs over what is left after the warm-up.
+    # The cosine spans the rest of the run after the warm-up.
     along = (progress - warmup) / (1.0 - warmup)
     return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * along))

@@ -32,7 +32,8 @@ class Ema(WeightAveraging):
         super().__init__(use_buffers=False, avg_fn=ema)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Ends with the average, also where a run is resumed after its last step and takes none."""
+        """Replaces the weights by their average, also in a resumed run that takes no more steps."""
+        # Lightning does this in `on_train_end`, which is not called if there are no steps left.
         self._copy_average_to_current(pl_module)
 
 
@@ -43,7 +44,7 @@ def ema(average: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
 
 
 class Clock(Callback):
-    """Runs the clock of the budget and ends training when its time is over."""
+    """Runs the clock of the budget and ends training when the time is used up."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -55,7 +56,7 @@ class Clock(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Ends training once the time is over, on all devices together."""
+        """Ends training when the time is used up, on all devices together."""
         if self.budget.max_seconds is not None:
             trainer.should_stop |= trainer.strategy.broadcast(
                 self.budget.elapsed >= self.budget.max_seconds
@@ -211,8 +212,8 @@ class Checkpoints(Checkpoint):
         if trainer.world_size > 1:
             self._check_agreement(trainer)
         self._written = time.monotonic()
-        # Lightning has set its own handlers meanwhile, which use collective operations at any
-        # moment and so can hang several devices.
+        # Lightning has set its own handlers by now. They start collective operations at arbitrary
+        # moments, which can make several devices wait for each other for ever.
         self.interruption.handle()
         self.interruption.deferred = True
 
@@ -225,8 +226,8 @@ class Checkpoints(Checkpoint):
         due = time.monotonic() - self._written >= self._interval
         ends, due = self._any(trainer, self.interruption.signum is not None, due)
         step = trainer.global_step
-        # After these steps comes a small bound, and then a checkpoint. To stop before it would
-        # make a resumed run differ, which would not compute it.
+        # After these steps a small bound follows, and then a checkpoint. If the run stopped before
+        # it, the resumed run would not compute that bound and so would differ.
         bound_follows = (
             step % self.recipe.checkpoint_every == 0
             or step == self.recipe.max_steps
@@ -265,7 +266,7 @@ class Checkpoints(Checkpoint):
         self.best = state_dict["best"]
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Adds what the run is made of."""
+        """Adds the identity of the run: its settings and the digests of its data."""
         checkpoint["run"] = self.identity | {"devices": trainer.world_size}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -60,10 +60,11 @@ average.
 |---|---|---|---|---|---|---|---|---|
 {chr(10).join(bounds)}
 
-The errors (se) are standard errors. That over windows takes windows for independent. Neighbouring
-ones are not, so as an error of a property of the genome it is too small; that over blocks of 1 Mb
-allows for it, and is uncertain itself with fewer than 20 blocks. "upper" says that the true value
-is at or below the figure. No choice was made by looking at the test split.
+The errors (se) are standard errors. The error over windows treats windows as independent.
+Neighbouring windows are not, so it is too small as an error of a property of the genome. The error
+over blocks of 1 Mb accounts for this; with fewer than 20 blocks it is itself uncertain. "upper"
+means that the true value is at or below the figure. No choice was made by looking at the test
+split.
 
 ## Limits
 

@@ -1,8 +1,8 @@
-"""Writes checkpoints that survive kills and power failures, and reads back the newest sound one.
+"""Writes checkpoints that survive kills and power failures, and reads the newest intact one.
 
-A checkpoint is a file as `torch.save` writes it, a zip archive, whose comment states the SHA-256 of
-all bytes before it. It is written next to its place, flushed to disk and renamed. The last two and
-the one with the best small valid bound are kept.
+A checkpoint is a zip archive as `torch.save` writes it, with the SHA-256 of all earlier bytes in
+the comment of the archive. It is written under a temporary name, flushed to disk and renamed. The
+last two checkpoints and the one with the best small bound on valid windows are kept.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class SealedCheckpoints(CheckpointIO):
                 torch.save(checkpoint, temporary)
                 _seal(temporary)
                 flush_to_disk(temporary)
-                # A kill between this move and the next leaves the previous one as the newest.
+                # If the process is killed between this move and the next, the checkpoint that was
+                # just moved is still there, as the previous one.
                 if path.exists():
                     path.replace(path.with_name(PREVIOUS))
             flush_to_disk(path.parent)
@@ -87,15 +88,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         if isinstance(error, InputError):
             raise
-        # A file with a right digest which torch cannot read: written by another version, say.
+        # The digest is right but torch cannot read it; another version may have written it.
         raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
     return content
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Returns the newest sound checkpoint of a run, and its content.
+    """Returns the newest intact checkpoint of a run, and its content.
 
-    A damaged one is passed over for an earlier one, with a warning that names it.
+    If the newest is damaged, an earlier one is used, with a warning that names the damaged file.
 
     Args:
         folder: where the checkpoints are.
@@ -104,11 +105,11 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         None if there is no checkpoint at all.
 
     Raises:
-        InputError: if there are some, but none of them is sound.
+        InputError: if all checkpoints are damaged.
     """
     sound: list[tuple[Path, dict[str, Any]]] = []
     faults: list[str] = []
-    # The best one may be a copy of the last, and so newer than the previous one.
+    # The best checkpoint may be a copy of the last one, and so newer than the previous one.
     for name in (LAST, PREVIOUS, BEST):
         path = folder / name
         if not path.exists():
@@ -131,7 +132,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def keep_best(folder: Path) -> None:
-    """Copies the last checkpoint to the best one; damage to one then spares the other."""
+    """Copies the last checkpoint to the best one; a link would share any damage with it."""
     with atomic_path(folder / BEST) as temporary:
         shutil.copyfile(folder / LAST, temporary)
         flush_to_disk(temporary)
@@ -139,12 +140,12 @@ def keep_best(folder: Path) -> None:
 
 
 def clear_leftovers(folder: Path, used: Path | None) -> None:
-    """Removes parts that a killed process left, and sets a damaged last checkpoint aside.
+    """Removes temporary files of a killed process, and renames a damaged last checkpoint.
 
     Args:
         folder: where the checkpoints are.
-        used: the checkpoint that the run goes on from. If it is not the last one, then that one is
-            damaged. It must not become the previous one, in place of one that is sound.
+        used: the checkpoint from which the run continues. If it is not the last one, then the last
+            one is damaged; it is renamed, so that it does not replace an intact previous one.
     """
     for part in folder.glob(".*.part*"):
         part.unlink(missing_ok=True)

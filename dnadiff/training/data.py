@@ -80,7 +80,7 @@ def read_data(recipe: Recipe, log: Log, quiet: bool) -> Data:
     if recipe.labels is not None:
         return _labelled(recipe, sources, log)
 
-    # Training windows are drawn by their number; held-out ones are a fixed sample.
+    # Training windows are a function of their number; the held-out ones are a fixed sample.
     train = Windows(
         sources,
         split="train",
@@ -151,6 +151,7 @@ def classes_of(sample: HeldOut | LabelledWindows, rows: Tensor | slice) -> Tenso
 def _labelled(recipe: Recipe, sources: list[tuple[Genome, Splits]], log: Log) -> Data:
     """Returns the windows of a labelled table: all for training, a sample of the held-out ones."""
     assert recipe.labels is not None
+    # Without a genome the sequences are in the table itself; the recipe allows one at most.
     source = sources[0] if sources else None
     table = read_labelled(
         recipe.labels,

@@ -1,4 +1,4 @@
-"""Ends a run: final bounds on held-out windows, the model folder and summary.json."""
+"""Completes a run: final bounds on held-out windows, the model folder and summary.json."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SIGNS = {"upper": "<=", "exact": "=", "pseudo": "~"}
 def finish(
     module: Pretraining, data: Data, folder: Path, *, steps: int, world: int, log: Log, quiet: bool
 ) -> dict[str, Any]:
-    """Evaluates the trained model and writes what a finished run folder holds.
+    """Evaluates the trained model and writes the files of a finished run folder.
 
     Args:
         module: with the final weights.
@@ -69,14 +69,14 @@ def finish(
     write_text(folder / "bounds.csv", _table(data, bounds))
     model.save(folder / "model")
     write_text(folder / "model" / "README.md", card)
-    # The summary comes last: where it is, the rest is.
+    # The summary comes last, because a folder with a summary counts as finished.
     write_json(folder / "summary.json", result)
     log(f"model written to {folder / 'model'}")
     return result
 
 
 def _check_finite(bounds: dict[str, Bound], recipe: Recipe, skipped: int) -> None:
-    """Refuses a model that gives bounds that are no numbers, before anything is written.
+    """Refuses a model whose bounds are not finite, before anything is written.
 
     Raises:
         InputError: naming the split.
@@ -100,6 +100,7 @@ def _figures(
     _say(log, split, summary, sample)
     figures = summary.to_dict()
 
+    # Masked language models are usually judged by their pseudo-likelihood, so it is given too.
     if isinstance(model.objective, MaskedLM):
         scores = _bound(model, sample, recipe, split, quiet, model.objective.pseudo)
         pseudo = summarise(scores, places)
@@ -131,7 +132,7 @@ def _bound(
     *,
     with_labels: bool = True,
 ) -> Bound:
-    """Returns the bound of each window of a sample, of its first ones if the time is short.
+    """Returns the bound of each window of a sample, or of the first windows if time runs out.
 
     Args:
         model: the trained model.
@@ -179,7 +180,8 @@ def _label_gain(
     conditional: Bound, unconditional: Bound, places: list[Any] | None
 ) -> dict[str, Any]:
     """Returns by how many nats per base the classes lower the bound, with paired errors."""
-    # Either may have been cut short by the time limit; the first windows are in both.
+    # The time limit may have ended either evaluation early; the first windows are in both. The
+    # error is that of paired differences, in which most of the variation between windows cancels.
     count = min(len(conditional.nats), len(unconditional.nats))
     saved = unconditional.nats[:count] - conditional.nats[:count]
     bases = conditional.bases[:count]
@@ -196,6 +198,7 @@ def _label_gain(
 
 def _say(log: Log, split: str, bound: CorpusBound, sample: HeldOut | LabelledWindows) -> None:
     """Logs a bound with its errors and the number of windows."""
+    # The error over blocks is known only where windows have positions in a genome.
     error = f"+- {bound.se:.4f}"
     if bound.se_blocks is not None:
         error += f" (over windows; {bound.se_blocks:.4f} over {bound.blocks:,} blocks of 1 Mb)"
@@ -207,8 +210,8 @@ def _say(log: Log, split: str, bound: CorpusBound, sample: HeldOut | LabelledWin
 
 
 def _warn_if_not_learned(test: dict[str, Any], letters: int, log: Log) -> None:
-    """Says so if the model is worse than drawing every base with equal probability."""
-    # Two standard errors, so that a bound which is as good as uniform does not warn by chance.
+    """Logs a warning if the model is worse than drawing every base with equal probability."""
+    # Two standard errors, so that a model as good as uniform bases rarely causes a warning.
     if test["nats_per_base"] > math.log(letters) + 2 * (test["se"] or 0.0):
         log(
             f"WARNING: the test bound {test['nats_per_base']:.4f} is worse than that of uniform "
@@ -230,7 +233,8 @@ def _table(data: Data, bounds: dict[str, Bound]) -> str:
 
 
 def _about(recipe: Recipe, data: Data, steps: int) -> dict[str, Any]:
-    """Returns what config.json says of the training."""
+    """Returns the section of config.json about the training."""
+    # By name and digest only: paths on this machine are of no use to others.
     about: dict[str, Any] = {
         "window": recipe.window,
         "steps": steps,

@@ -25,7 +25,7 @@ from dnadiff.training.recipe import Recipe
 
 _WATCHED = 64  # valid windows of the small bound at each checkpoint
 
-# Lightning's remarks on choices that are made here on purpose.
+# Warnings of Lightning about choices that are intended here.
 _ON_PURPOSE = (
     ".*does not have many workers.*",
     ".*The number of training batches.*smaller than the logging interval.*",
@@ -54,9 +54,9 @@ def fit(
         module: changed in place; it ends with the averaged weights.
         data: of the run.
         folder: of the run.
-        checkpoint: to go on from, or None.
+        checkpoint: to resume from, or None.
         identity: of the run, kept in its checkpoints.
-        interruption: that may end it.
+        interruption: records the signals that may end the run.
         quiet: no progress bar.
 
     Returns:
@@ -75,7 +75,8 @@ def fit(
             num_nodes=recipe.num_nodes,
             precision=identity["precision"],
             max_steps=-1 if recipe.max_steps is None else recipe.max_steps,
-            # Steps or the clock end a run. Each epoch has other steps, and so a new loader.
+            # Steps or the clock end a run, not epochs. Each epoch has its own steps, so its own
+            # loader.
             max_epochs=-1,
             reload_dataloaders_every_n_epochs=1,
             gradient_clip_val=recipe.clip,
@@ -83,7 +84,7 @@ def fit(
             # `Steps` gives each device its windows.
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            # In this order: what is logged and saved is the state after averaging.
+            # The order matters: what is logged and saved is the state after averaging.
             callbacks=[
                 Ema(),
                 Clock(budget),
@@ -137,8 +138,8 @@ def _launched_devices() -> int:
 class _Loaders(lightning.LightningDataModule):
     """Gives Lightning the batches, in epochs that end where a small bound is due.
 
-    The epochs end at multiples of `checkpoint_every`, also in a run that was resumed in between, so
-    that a resumed run does the same as an uninterrupted one.
+    The epochs end at multiples of `checkpoint_every`. This also holds for a run that was resumed
+    between two of them, so a resumed run does the same as an uninterrupted one.
     """
 
     def __init__(self, module: Pretraining, data: Data) -> None:
@@ -182,7 +183,7 @@ class _Loaders(lightning.LightningDataModule):
 
 @contextmanager
 def _lightning_quiet() -> Iterator[None]:
-    """Silences Lightning's log and its remarks on what is done on purpose."""
+    """Silences Lightning's log and its warnings about intended choices."""
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

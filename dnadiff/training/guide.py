@@ -1,8 +1,8 @@
 """Fits a classifier of masked sequences for guidance, on a model's own hidden states.
 
 It guides a model that was trained without labels. The head is a multinomial logistic regression on
-hidden states, averaged over positions and strands, of sequences masked at every rate from 0 to 1:
-during sampling most of what it sees is masked.
+hidden states, averaged over positions and strands. It is fitted to sequences masked at rates from 0
+to 1, because during sampling it sees sequences at every mask rate.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Skill(NamedTuple):
         accuracy: share of the sequences whose most probable class is right.
         majority: share of the most frequent class.
         nats: log-loss, the mean of -log p(class).
-        shares: log-loss of the class shares of these very sequences, the best that is possible
+        shares: log-loss of the class shares of the same sequences, the lowest that is possible
             without looking at a sequence.
         se: standard error of the difference of the two.
         sequences: number of sequences.
@@ -168,8 +168,7 @@ def fit_guide(
             f"{table}: the class {names[int(counts.argmin())]!r} is too rare to fit a guide to"
         )
 
-    # Guidance takes gradients with respect to the input; without those of the weights it is
-    # cheaper.
+    # Guidance needs gradients with respect to the input only; those of the weights cost time.
     denoiser = copy.deepcopy(model.denoiser).requires_grad_(False)
     todo = train.windows * _NOISINGS + (valid.windows + test.windows) * len(RATES)
     states = _HiddenStates(denoiser, seed, model.device, todo, progress)
@@ -245,7 +244,7 @@ class _HiddenStates:
         Args:
             windows: n of them.
             rate: mask rates (n,), or one for all.
-            step: number of the masking; its masks are independent of those of other numbers.
+                step: number of the masking; masks of different numbers are independent.
         """
         tokens = windows.tokens(slice(None))
         chance = uniform(
@@ -255,8 +254,8 @@ class _HiddenStates:
         hidden = DNA.scorable(tokens) & (chance < rates[:, None])
         shown = tokens.masked_fill(hidden, DNA.mask_id)
 
-        # Sequences of one length share a batch without padding: sampled sequences have none, so a
-        # head must not learn from it.
+        # Only sequences of one length share a batch, so none is padded. Sampled sequences have no
+        # padding either, so the head must not learn from it.
         sizes = (tokens != DNA.pad_id).sum(1)
         out = np.empty((len(tokens), self.denoiser.lm.config.d_model))
         for size in sizes.unique().tolist():
@@ -301,7 +300,7 @@ def _fit(
     weight = best.coef_ / scaler.scale_
     bias = best.intercept_ - best.coef_ @ (scaler.mean_ / scaler.scale_)
     if len(weight) == 1:
-        # Of two classes scikit-learn gives the log-odds of the second alone.
+        # For two classes scikit-learn only gives the log-odds of the second one.
         return np.concatenate([np.zeros_like(weight), weight]), np.append(0.0, bias)
     return weight, bias
 

@@ -1,4 +1,4 @@
-"""Records what a run is made of, so that it is resumed with the same data and settings only."""
+"""Records the data and settings of a run, so that it is only resumed with the same ones."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _DIGITS = 12  # of a SHA-256 in a message
 
 
 def identity(recipe: Recipe, genomes: list[Genome], *, precision: str) -> dict[str, Any]:
-    """Returns what a run is made of, in types that a checkpoint and JSON can hold.
+    """Returns the data and settings of a run, in types that a checkpoint and JSON can hold.
 
     Args:
         recipe: of the run.
         genomes: its genomes, opened.
-        precision: that it is trained in, where the recipe says auto.
+        precision: the precision that it is trained in, which resolves "auto".
 
     Returns:
         A dict with the recipe, the precision, and for each file the parameter that names it, its
@@ -68,7 +68,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> 
     """
     changes = _changed_files(before["files"], now["files"])
     for name, value in now["recipe"].items():
-        # A parameter that this version has added cannot have been another.
+        # A parameter that the checkpoint's version did not have cannot have differed.
         known = before["recipe"].get(name, value)
         if name not in CHANGEABLE and name not in _FILES and value != known:
             changes.append(f"{name} was {known!r} and is {value!r} now")
@@ -82,7 +82,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], run: Path) -> 
 def check_end(
     recipe: Recipe, before: Mapping[str, Any], step: int, spent: float, run: Path
 ) -> None:
-    """Checks that a run which is resumed with another end has not passed it.
+    """Checks that a run is not resumed with an end that it has already passed.
 
     Args:
         recipe: that it is resumed with.
@@ -97,7 +97,7 @@ def check_end(
     if recipe.max_steps is not None and step > recipe.max_steps:
         raise InputError(f"{run}: is at step {step:,} already, past max_steps {recipe.max_steps:,}")
     changed = recipe.max_time != before["recipe"].get("max_time")
-    # A run that ended by its own time limit has always passed it by a part of a step.
+    # A run that ended by its own time limit has always passed that limit by a part of a step.
     if changed and recipe.max_seconds is not None and spent > recipe.max_seconds:
         raise InputError(
             f"{run}: has trained for {spent:,.0f} seconds already, past max_time {recipe.max_time}"
@@ -110,7 +110,7 @@ def _changed_files(before: list[list[str]], now: list[list[str]]) -> list[str]:
     for name in _FILES:
         known = [(path, digest) for parameter, path, digest in before if parameter == name]
         given = [(path, digest) for parameter, path, digest in now if parameter == name]
-        # Genomes are compared in order, on which the numbers of windows depend.
+        # Genomes are compared in order, because window numbers depend on their order.
         if len(known) != len(given):
             first, then = (", ".join(path for path, _ in side) or "none" for side in (known, given))
             changes.append(f"{name} was {first} and is {then} now")

@@ -16,12 +16,12 @@ from dnadiff.training.checkpoints import LAST
 class Interruption:
     """Handles signals inside a ``with`` block; restores the handlers that were there after it.
 
-    While steps are taken, a signal is only noted, and the run ends at the next step with a
+    During training steps a signal is only recorded, and the run ends after the step with a
     checkpoint. At all other times, and at the second signal, it ends at once with `Interrupted`.
 
     Attributes:
-        signum: the signal that was noted, or None.
-        deferred: whether signals are only noted.
+        signum: the signal that was recorded, or None.
+        deferred: whether signals are only recorded.
     """
 
     def __init__(self, run: Path) -> None:
@@ -31,7 +31,7 @@ class Interruption:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        # Python only lets the main thread set handlers; elsewhere the program's own stay.
+        # Python lets only the main thread set handlers; in other threads the existing ones stay.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in _signals()}
             self.handle()
@@ -64,7 +64,8 @@ class Interruption:
         return Interrupted(what, 128 + signum)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        """Notes a signal, or raises."""
+        """Records a signal, or raises."""
+        # A user who presses Ctrl-C twice does not want to wait for the step to end.
         second = self.signum is not None
         self.signum = signum
         if not self.deferred or second:
@@ -73,5 +74,6 @@ class Interruption:
 
 def _signals() -> tuple[int, ...]:
     """Returns the signals that end a run; SLURM sends SIGUSR1 ahead of its time limit if asked."""
+    # Outside SLURM, SIGUSR1 keeps the meaning that the user's own program gives to it.
     usual = (signal.SIGINT, signal.SIGTERM)
     return (*usual, signal.SIGUSR1) if "SLURM_JOB_ID" in os.environ else usual

@@ -22,7 +22,7 @@ from dnadiff.training.recipe import Recipe
 MAX_SKIPPED = 10
 """Steps in a row that may be skipped because their gradient is not finite."""
 
-_UNCONDITIONAL = 0.1  # share of the rows of a run with labels that are shown without their class
+_UNCONDITIONAL = 0.1  # share of the rows that are unconditional in a run with labels
 _logger = logging.getLogger("dnadiff")
 
 
@@ -34,7 +34,7 @@ class Pretraining(lightning.LightningModule):
         valid_nats: nats and bases of the valid batches since the last small bound.
         valid_bound: the last small bound, in nats per base.
         skipped: steps of the run that were skipped because their gradient was not finite.
-        skipped_in_a_row: those since the last step that was taken.
+        skipped_in_a_row: steps that were skipped since the last step that was taken.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Pretraining(lightning.LightningModule):
         self.valid_nats.append(torch.stack([bound.nats.sum(), bound.bases.sum()]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Returns AdamW as Caduceus had it: betas (0.9, 0.95), weight decay on matrices only."""
+        """Returns AdamW with the settings of Caduceus: betas (0.9, 0.95), decay of matrices."""
         decayed, free = decay_groups(self)
         groups = [
             {"params": decayed, "weight_decay": self.recipe.weight_decay},
@@ -104,7 +104,7 @@ class Pretraining(lightning.LightningModule):
             self._skip(optimizer)
         elapsed = self.budget.elapsed
         if self.budget.max_seconds is not None:
-            # Clocks differ a little between devices, and their rates must not.
+            # Clocks differ slightly between devices, but their learning rates must not.
             elapsed = self.trainer.strategy.broadcast(elapsed)
         rate = learning_rate(
             self.budget.progress(self.global_step + 1, elapsed),
@@ -123,8 +123,8 @@ class Pretraining(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues from a checkpoint of any step.
 
-        Batches are a function of the step, so nothing else of Lightning's position in its loops is
-        needed. It would only be right at the end of an epoch.
+        Batches are a function of the step, so Lightning's own position in its loops is not needed.
+        It would be right only at the end of an epoch.
         """
         self.skipped, self.skipped_in_a_row = checkpoint["skipped"]
         checkpoint.pop("loops", None)
@@ -134,7 +134,7 @@ class Pretraining(lightning.LightningModule):
         total.ready = total.completed = checkpoint["global_step"]
 
     def _is_finite(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Tells whether the loss and all gradients are finite, on all devices."""
+        """Returns whether the loss and all gradients are finite on all devices."""
         gradients = [
             p.grad
             for group in optimizer.param_groups

@@ -19,9 +19,9 @@ def build(recipe: Recipe, objective: Objective, labels: tuple[str, ...] = ()) ->
     """Returns the network: new, with weights that the seed determines, or started from `init`.
 
     A conditioning that the model of `recipe.init` lacks starts at zero, so that the network first
-    computes what it did before. A conditioning that both have is taken over, and so are the weights
-    of the objective if it is the same one. If the classes differ from those of the model, they are
-    learned anew.
+    computes what it did before. A conditioning that both have is copied, and so are the weights of
+    the objective if type and options are the same. If the classes differ from those of the model,
+    the whole conditioning starts from zero.
 
     Args:
         recipe: of the run.
@@ -32,7 +32,7 @@ def build(recipe: Recipe, objective: Objective, labels: tuple[str, ...] = ()) ->
         The network on the CPU, in training mode.
 
     Raises:
-        UsageError: if it cannot carry the objective.
+        UsageError: if the network does not suit the objective.
     """
     # Initial weights are drawn from PyTorch's global generator; nothing else of a run is.
     torch.manual_seed(recipe.seed)
@@ -72,6 +72,7 @@ def _continued(
 
     if before.self_conditioned == denoiser.self_conditioned:
         denoiser.self_cond = before.self_cond
+    # A learned noise schedule or embedding is valid only for the objective it was learned with.
     same_type = type(model.objective) is type(objective)
     if same_type and model.objective.options == objective.options:
         objective.load_state_dict(model.objective.state_dict())
@@ -97,7 +98,7 @@ def _denoiser(
 
 
 def _new_network(recipe: Recipe, *, causal: bool) -> LanguageModel:
-    """Returns a new backbone; `causal` is for the one that can be either."""
+    """Returns a new backbone; `causal` applies to the Transformer, which can be either."""
     d_model, n_layer = recipe.d_model, recipe.n_layer
     if recipe.backbone == "hyena":
         return HyenaLM(HyenaConfig(d_model=d_model, n_layer=n_layer, l_max=recipe.window))

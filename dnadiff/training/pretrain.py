@@ -1,4 +1,4 @@
-"""Runs a whole pretraining: data, training, final bounds, model folder."""
+"""Runs pretraining from start to end: data, training, final bounds, model folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dnadiff.training.run_folder import (
     state_of,
 )
 
-_AUDITED = 256  # windows of each held-out split whose k-mers are looked for in the others
+_AUDITED = 256  # windows of each held-out split whose k-mers are searched for in other splits
 
 
 def pretrain(
@@ -48,10 +48,10 @@ def pretrain(
     Args:
         recipe: everything that determines the run.
         out: the run folder; empty or absent, or with `resume` that of an interrupted run.
-        resume: go on from the last sound checkpoint in `out`, with the same data and settings; only
-            the end of the run, its evaluation, its checkpoints and its log may be changed (see
-            `dnadiff.training.identity.CHANGEABLE`). "auto" goes on if there is a checkpoint and
-            starts otherwise, and so can be given again and again.
+        resume: continue from the last intact checkpoint in `out`, with the same data and settings;
+            only the end of the run, its evaluation, its checkpoints and its log may be changed (see
+            `dnadiff.training.identity.CHANGEABLE`). "auto" continues if there is a checkpoint and
+            starts a run otherwise, so a requeued job can repeat the same call.
         quiet: no progress bar and no log.
 
     Returns:
@@ -60,13 +60,13 @@ def pretrain(
 
     Raises:
         InputError: if the data, the folder or a checkpoint cannot be used.
-        Interrupted: if a signal ended the run, saying how to go on.
+        Interrupted: if a signal ended the run; the message says how to resume it.
     """
     keep_freed_memory()
     folder = Path(out)
-    # config.yaml has to hold wherever the run is resumed from.
+    # The run may be resumed from another working directory, so config.yaml has absolute paths.
     recipe = recipe.with_absolute_paths()
-    # Settled before Lightning starts, because only the first process may make the folder.
+    # Determined before Lightning starts, because only the first process may make the folder.
     if rank_of_this_process(recipe) > 0:
         return _follow(recipe, folder, resume)
 
@@ -89,8 +89,8 @@ def _lead(
 ) -> dict[str, Any]:
     """Runs the first process, which logs and writes; returns the summary."""
     with ExitStack() as stack:
-        # A resumed run is locked before it is read; a new one when its data are known to be good,
-        # so that bad data leave no folder behind.
+        # A resumed run is locked before it is read. A new one is locked only after its data have
+        # been read without an error, so that faulty data leave no folder.
         if goes_on:
             stack.enter_context(locked(folder))
             # Another process may have finished it before we had the lock.
@@ -133,15 +133,15 @@ def _follow(recipe: Recipe, folder: Path, resume: bool | Literal["auto"]) -> dic
             module = _module(recipe, data)
             fit(module, data, folder, checkpoint, made_of, interruption, quiet=True)
         except Interrupted:
-            pass  # the first process says so, and its exit code counts
+            pass  # the first process reports it and sets the exit status of the run
     return {}
 
 
 def _goes_on(folder: Path, resume: bool | Literal["auto"]) -> bool | None:
-    """Tells whether a run is resumed; None if it is finished and nothing is to be done.
+    """Returns whether a run is resumed; None if it is finished and nothing is to be done.
 
     Raises:
-        InputError: if the state of the folder does not fit to `resume`.
+        InputError: if the state of the folder contradicts `resume`.
     """
     if resume == "auto":
         state = state_of(folder)
@@ -164,10 +164,10 @@ def _check_unchanged(folder: Path) -> None:
 
 
 def _checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Returns the checkpoint to go on from, and its content.
+    """Returns the checkpoint to resume from, and its content.
 
     Raises:
-        InputError: if there is none, or none is sound.
+        InputError: if there is none, or if all are damaged.
     """
     found = newest_checkpoint(folder / "checkpoints")
     if found is None:
@@ -178,12 +178,12 @@ def _checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
 def _identity(
     recipe: Recipe, folder: Path, known: dict[str, Any] | None, quiet: bool
 ) -> dict[str, Any]:
-    """Returns what the run is made of, checked against a checkpoint that it goes on from."""
+    """Returns the run's data and settings, checked against those of the checkpoint, if any."""
     genomes = open_genomes(recipe, quiet)
     if known is None:
         return identity(recipe, genomes, precision=precision_of(recipe))
     before = known["run"]
-    # The arithmetic of a run stays the same, also on a machine on which auto chooses another.
+    # A resumed run keeps its precision, also on a machine where "auto" would choose another.
     now = identity(recipe, genomes, precision=before["precision"])
     check_same(before, now, folder)
     spent = known["callbacks"]["Clock"]["elapsed"]
@@ -199,7 +199,7 @@ def _module(recipe: Recipe, data: Data) -> Pretraining:
 
 
 def _plan(recipe: Recipe, denoiser: LMDenoiser, precision: str) -> str:
-    """Returns a line on what will be trained, and for how long."""
+    """Returns a line that says what will be trained, and for how long."""
     size = sum(p.numel() for p in denoiser.parameters())
     ends = [f"{recipe.max_steps:,} steps"] if recipe.max_steps else []
     ends += [f"{recipe.max_time} of training"] if recipe.max_time else []

@@ -27,37 +27,38 @@ class Recipe:
 
     Attributes:
         genome: FASTA files (plain or bgzipped); several are drawn from in proportion to their size.
-        labels: table with columns label and sequence, or with one genome label, chrom, start and
-            end; a column split is optional. The model learns its sequences given their class.
+        labels: table (CSV, TSV or Parquet) with the columns label and sequence, or, together with
+            one genome, label, chrom, start and end; the columns split and strand are optional. The
+            model learns sequences given their class.
         genome_weight: a weight for each genome, in proportion to which windows are drawn from it,
             instead of its size.
         intervals: BED with a split column (train, valid, test, or folds) and an optional column of
             weights; by default whole chromosomes are held out.
         test_fold: the test fold, where the intervals have folds; the next one is valid.
-        split: legacy extends the intervals to 2^20 bases as the published loaders do, which LEAKS;
-            to compare only.
+        split: legacy extends the intervals to 2^20 bases as the published loaders do, which LEAKS
+            test bases into training; only for comparison with published figures.
         blacklist: BED of bases that no window may touch.
         objective: what is minimised.
         objective_options: arguments of the objective, as its class in `dnadiff.diffusion` takes
             them: {"steps": 1000}.
         backbone: caduceus-ps treats both strands alike, caduceus-ph is a plain bidirectional stack,
-            mamba and hyena read from left to right, transformer does so for the objective
-            autoregressive and is bidirectional for all others.
+            mamba and hyena read from left to right, transformer is causal for the objective
+            autoregressive and bidirectional for all others.
         time_conditioning: whether the network is conditioned on the noise level; by default as the
             objective was published.
         d_model: channels of the backbone. The paper has 118 x 4 for caduceus (470,702 parameters),
             128 x 4 for mamba (468,608) and 128 x 2 for hyena (436,096); a transformer of 118 x 4
             has 471,884.
         n_layer: blocks of the backbone.
-        memory: add a hashed table of n-grams to the embedding (2.7 million more parameters, 8 %
-            slower); such a network is not the published one and cannot be exported.
+        memory: add the rows of hashed n-gram tables to the embedding (2.6 million more parameters,
+            8 % slower); such a network is not the published one and cannot be exported.
         init: start from this run, model folder, published Caduceus or hf:OWNER/NAME; it gives the
             backbone's shape.
         window: bases of each training window.
         tiled: cut the training intervals into windows and take each once, in random order, then all
             of them again in another order; by default windows begin anywhere.
         jitter: with tiled, move each window by at most this number of bases to either side.
-        min_scorable: least share of A, C, G, T in a window; held-out windows have half in any case.
+        min_scorable: smallest share of A, C, G, T in a window; for held-out windows at least half.
         soft_mask_weight: weight of bases in lower case (repeats) in the training loss; bounds are
             not weighted.
         batch_size: windows of each step on each device.
@@ -76,13 +77,13 @@ class Recipe:
         reverse_complement: show either strand of a training window with equal probability.
         eval_windows: held-out windows of each of the final bounds; a fixed seeded sample.
         eval_draws: network calls for each of them.
-        eval_max_time: the final bounds use fewer windows where this machine needs longer than this
-            for both of them.
+        eval_max_time: time limit of the final bounds of both splits together; if it is reached,
+            they use fewer windows.
         checkpoint_every: steps between checkpoints, each with a small bound on valid windows.
         checkpoint_time: also write a checkpoint whenever this time has passed since the last one.
         log_every: steps between rows of metrics.csv.
         seed: determines weights, windows, masks and evaluation.
-        precision: auto chooses what is faster on this machine, bf16-mixed or 32-true.
+        precision: auto chooses bf16-mixed or 32-true, by a short measurement on a CPU.
         devices: number of devices on each node, or "auto".
         num_nodes: machines that train together.
 
@@ -142,7 +143,7 @@ class Recipe:
         self._check_end()
 
     def _read_paths(self) -> None:
-        """Turns paths into strings, which YAML can hold, and refuses a list that is none."""
+        """Turns paths into strings, which YAML can hold, and refuses a list that is not a list."""
         for name in ("genome", "genome_weight"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple):
@@ -223,6 +224,7 @@ class Recipe:
         if self.split == "legacy" and self.intervals is None:
             raise UsageError("split legacy goes with intervals")
 
+        # Weights replace the sizes of the genomes, so each genome needs one.
         weights = self.genome_weight
         numbers = all(_is_number(weight) and weight > 0 for weight in weights)
         if weights and (len(weights) != len(self.genome) or not numbers):
@@ -242,6 +244,7 @@ class Recipe:
         """Refuses what is for windows of a genome, where the windows are those of a table."""
         if len(self.genome) > 1:
             raise UsageError("labels goes with one genome, or with none")
+        # Windows of a table are its rows, so nothing that chooses windows in a genome applies.
         given = {
             "split legacy": self.split == "legacy",
             "tiled": self.tiled,
@@ -337,7 +340,7 @@ def _named_seconds(name: str, value: Any) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    """Tells whether a value is a finite number; YAML reads 1e-3, without a dot, as text."""
+    """Returns whether a value is a finite number; YAML reads 1e-3, without a dot, as text."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its state, and the lock that only one process at a time holds."""
+"""The folder of a run: its state, and the lock that lets only one process write it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOCK = ".lock"
 
 
 class RunState(Enum):
-    """How far the run in a folder is."""
+    """How far the run in a folder has got."""
 
     NEW = "new"
     """There is no folder, or it is empty."""
@@ -68,7 +68,7 @@ def check_startable(folder: Path) -> None:
     if state is not RunState.NEW:
         raise not_empty(folder)
 
-    # Long work comes before the folder is made, so look now whether it can be.
+    # The folder is made only after long work, so check now that it can be made.
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: cannot be written, because of {parent}; choose another folder")
@@ -78,7 +78,7 @@ def check_resumable(folder: Path) -> None:
     """Checks that there is an interrupted run in a folder.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no interrupted run.
     """
     state = state_of(folder)
     if state is RunState.FINISHED:
@@ -94,10 +94,10 @@ def check_resumable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Makes the folder, and excludes all other processes from the run in it inside the block.
+    """Makes the folder, and lets no other process write the run in it during the block.
 
-    The system frees the lock of a process that dies. Where a file system has no locks, there is
-    none.
+    The operating system frees the lock of a process that dies. On a file system without locks the
+    folder is not protected.
 
     Raises:
         InputError: if another process holds it, or the folder cannot be written.
@@ -119,11 +119,11 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed while it is held. A process that opened it before has then locked a file without
-        # a name; it finds what this one has written all the same.
+        # The file is removed while it is held. A process that opened it earlier then locks a file
+        # that has no name any more, but it still finds the files of this run.
         with contextlib.suppress(OSError):
             Path(lock.lock_file).unlink()
         lock.release()
-        # Nothing was written: leave nothing behind.
+        # If nothing was written, the empty folder is removed; otherwise this fails, harmlessly.
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -105,7 +105,7 @@ def test_rounding_is_not_taken_for_looking_ahead():
 def test_a_network_that_only_claims_to_be_causal_is_found_out(name):
     denoiser = network(name)
     denoiser.causal = True  # which also shifts its input: it still sees what comes after
-    with pytest.raises(UsageError, match="outputs move when a token at or after them is changed"):
+    with pytest.raises(UsageError, match="change when a token at or after them is changed"):
         Autoregressive().bound(denoiser, letters())
 
 

@@ -176,7 +176,7 @@ class ConstrainedBatch:
             rows = now.any(1).nonzero()[:, 0]
             if len(rows) == 0:
                 return
-            # With the same random numbers a row could run into the same dead end for ever.
+            # With the same random numbers a row could reach the same dead end again and again.
             quantile = torch.zeros_like(quantile)
             quantile[rows] = self.numbers_again(rows)
         self.give_up(int(rows[0]), int(dead_ends[rows[0]]))
@@ -315,7 +315,7 @@ def _load_row(state: Any, row: int) -> int:
             if _fitting(state, row, place) == 0:
                 return place
             _set(state, row, place, state.choices[row, place])
-    # The fixed letters agree with each other; they may still leave an open position no letter.
+    # The fixed letters violate nothing, but they may still leave an open position without a letter.
     for place in range(state.sets.shape[1]):
         if state.free[row, place] and _fitting(state, row, place) == 0:
             return place
@@ -349,7 +349,7 @@ def _draw_row(state: Any, row: int, todo: Any, ids: Any, again: Any) -> int:
     dead_end, removed = -1, -1
     for m in range(todo.first[row], todo.first[row + 1]):
         place = todo.places[m]
-        # Right of a dead end the next positions wait until what is left of it has been redrawn.
+        # Positions just right of a dead end wait until those on its left side have been redrawn.
         if place <= removed:
             again[place] = True
             continue

@@ -15,7 +15,7 @@ from dnadiff.sampling.constraints.kmers import largest_kmer
 from dnadiff.sampling.constraints.sites import Site, homopolymers, read_sites
 
 Items = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
-"""A list of sites, files or ranges; a single one may stand without a list, and None is empty."""
+"""A list of sites, files or ranges; a single one needs no list, and None is an empty list."""
 
 
 class Constraints:
@@ -67,6 +67,7 @@ class Constraints:
             "require": _items("require", require, '"TATAWAAG"'),
             "gc": _items("gc", gc, '"0.4:0.6" or "0.4:0.6:50"'),
         }
+        # Numbers are checked before files are read, so that a typing error is reported at once.
         if max_homopolymer is not None:
             _check_number("max_homopolymer", max_homopolymer)
         if unique_kmer is not None:
@@ -81,6 +82,7 @@ class Constraints:
         self.approximate = approximate
         self.alphabet = alphabet
 
+        # As the user wrote them, for the headers of the sequences.
         self._words = [f"{name}={','.join(values)}" for name, values in lists.items() if values]
         numbers = {"max_homopolymer": max_homopolymer, "unique_kmer": unique_kmer}
         self._words += [f"{name}={value}" for name, value in numbers.items() if value is not None]
@@ -102,11 +104,12 @@ class Constraints:
 def _items(name: str, value: Any, example: str) -> list[str]:
     """Returns a list-valued argument as a list; a single string or path is one item.
 
-    A string is itself a sequence of strings, its letters, each of which could be a site. No one
-    means those, so it is taken whole.
+    A string is itself a sequence of strings, its letters, each of which would be a valid site. So a
+    string is always taken as one item.
     """
     if value is None:
         return []
+    # What is not iterable is refused below, by its type, like a wrong item of a list.
     single = isinstance(value, str | os.PathLike)
     items: list[Any] = [value] if single or not isinstance(value, Iterable) else list(value)
     for item in items:
@@ -124,7 +127,7 @@ def _text(item: str | os.PathLike[str]) -> str:
 
 def _check_number(name: str, value: Any, largest: int | None = None) -> None:
     """Refuses a number that is not whole, or not between 1 and `largest`."""
-    # True counts as an integer in Python, but nobody means 1 base by it.
+    # True is an int in Python, and would pass for 1 base.
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise UsageError(f"{name} must be a whole number, not {value!r}")
     if largest is None and value < 1:

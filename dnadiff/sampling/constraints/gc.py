@@ -115,7 +115,7 @@ def forbidden(shares: Any, row: int, letters: int, place: int) -> int:
 @njit
 def change(shares: Any, row: int, place: int, before: int, after: int) -> None:
     """Updates the counts when the set of letters at `place` changes."""
-    # A position adds to the least count if only G and C are left, to the most if either is.
+    # A position counts towards `least` if only G and C are left, towards `most` if either is.
     least = int(after & shares.others == 0) - int(before & shares.others == 0)
     most = int(after & shares.gc != 0) - int(before & shares.gc != 0)
     if least == 0 and most == 0:
@@ -139,6 +139,7 @@ def violated(
         letters: the letters that are still open at `place`.
         place: the position.
     """
+    # The kernel reports the letters that any range forbids, so it is called with one at a time.
     for g, name in enumerate(names):
         one = shares._replace(
             sizes=shares.sizes[g : g + 1],

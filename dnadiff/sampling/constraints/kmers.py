@@ -47,6 +47,7 @@ class Kmers(NamedTuple):
 def largest_kmer(alphabet: Alphabet) -> int:
     """Returns the longest k for which every k-mer is a 63-bit number."""
     size = 1
+    # The kernels compute with int64, which has 63 bits besides the sign.
     while len(alphabet) ** (size + 1) < 1 << 63:
         size += 1
     return size
@@ -199,6 +200,7 @@ def _chain(kmers: Any, kmer: int) -> int:
 @njit
 def _is_there(kmers: Any, row: int, kmer: int) -> bool:
     """Returns whether a k-mer is in the table."""
+    # Different k-mers may share a chain, so the numbers themselves are compared.
     i = kmers.head[row, _chain(kmers, kmer)]
     while i >= 0:
         if _number(kmers, row, i) == kmer:

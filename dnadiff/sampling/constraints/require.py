@@ -15,7 +15,7 @@ from dnadiff.sampling.constraints.constrained_batch import ConstrainedBatch, ope
 from dnadiff.sampling.constraints.constraints import Constraints
 from dnadiff.sampling.constraints.sites import compile_sites, letter_sets
 
-_TRIES = 200  # of all motifs of a row together, before the combination is an error
+_TRIES = 200  # attempts to place all motifs of a row before that is an error
 
 
 def place_motifs(
@@ -105,6 +105,7 @@ def _with_motifs(
         InputError: naming a motif for which the template itself has no room.
     """
     narrowed = sets.copy()
+    # One motif after another, because each narrows the positions that are left to the next.
     for motif, chance in zip(constraints.require, chances, strict=True):
         letters = letter_sets(motif.letters, constraints.alphabet)
         starts = _starts(narrowed, free, letters)
@@ -122,7 +123,8 @@ def _with_motifs(
 def _starts(sets: np.ndarray, free: np.ndarray, motif: np.ndarray) -> np.ndarray:
     """Returns where a motif (m,) can begin in a row (L,).
 
-    Those are the positions where it stands already, or else all where the open positions allow it.
+    Those are the positions where the template already spells it out. If there are none, they are
+    all positions that the template allows.
     """
     if len(motif) > len(sets):
         return np.empty(0, np.int64)
@@ -141,5 +143,6 @@ def _to_template(
     alphabet = constraints.alphabet
     letters = torch.from_numpy(sets).to(template.device)
     allowed = letters[..., None] >> torch.arange(len(alphabet), device=template.device) & 1 == 1
+    # A network must see such a position as fixed, not as a mask that has one possible letter.
     single = (template == alphabet.mask_id) & (allowed.sum(-1) == 1)
     return torch.where(single, allowed.int().argmax(-1) + alphabet.first_id, template), allowed

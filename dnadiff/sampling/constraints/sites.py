@@ -46,7 +46,7 @@ def read_sites(option: str, text: str, alphabet: Alphabet) -> list[Site]:
     if "." not in text and "/" not in text:
         return [_site(option, text, alphabet)]
 
-    # Records begin with ">" in FASTA, and so does no site or enzyme.
+    # FASTA begins with ">", and no site or enzyme does.
     content = "".join(lines(Path(text), "text"))
     if content.startswith(">"):
         records = parse_fasta(Path(text), content)
@@ -84,6 +84,7 @@ def compile_sites(sites: Sequence[Site], alphabet: Alphabet) -> tuple[Sites, lis
         if alphabet.complement is not None:
             patterns.setdefault(tuple(_other_strand(sets, alphabet).tolist()), site.name)
 
+    # The kernels need one rectangular array, so shorter patterns are filled up with zeros.
     table = np.zeros((len(patterns), max(map(len, patterns), default=1)), np.int64)
     for row, letters in zip(table, patterns, strict=True):
         row[: len(letters)] = letters
@@ -105,7 +106,7 @@ def forbidden(sites: Any, sets: Any, place: int) -> int:
 
 @njit
 def completes(sites: Any, p: int, sets: Any, start: int, place: int) -> bool:
-    """Returns whether pattern `p` certainly stands at `start`, leaving `place` out of account."""
+    """Returns whether pattern `p` certainly occurs at `start`, whatever is drawn at `place`."""
     for i in range(sites.sizes[p]):
         # A set with a letter outside the pattern's may still turn into something else.
         if start + i != place and sets[start + i] & ~sites.patterns[p, i]:
@@ -160,6 +161,7 @@ def _named(option: str, name: str, letters: str, alphabet: Alphabet) -> Site:
 
 def _other_strand(sets: np.ndarray, alphabet: Alphabet) -> np.ndarray:
     """Returns the sets of the reverse complement of sets (L,) of letters."""
+    # Each bit moves to the place of the complementary letter, and the positions are reversed.
     other = [alphabet.letters.index(letter) for letter in alphabet.complement or alphabet.letters]
     bits = sets[:, None] >> np.arange(len(other)) & 1
     return (bits << np.array(other)).sum(1)[::-1]
