@@ -127,7 +127,7 @@ def precision_of(recipe: Recipe) -> Literal["32-true", "bf16-mixed"]:
     if recipe.precision != "auto":
         return recipe.precision
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return "bf16-mixed" if prefers_bf16(device) else "32-true"
+    return "bf16-mixed" if prefers_bf16(device, d_model=recipe.d_model) else "32-true"
 
 
 def _launched_devices() -> int:

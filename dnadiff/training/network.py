@@ -59,6 +59,8 @@ def _continued(
 ) -> LMDenoiser:
     """Returns the network of a trained model for this objective, with all weights that fit."""
     before = model.denoiser
+    # Like the backbone's shape, a memory is given by the model to start from; one may be added.
+    memory = memory or before.memory is not None
     denoiser = _denoiser(before.lm, objective, needs_sigma, labels, memory)
     if before.memory is not None:
         denoiser.memory = before.memory
