@@ -80,7 +80,7 @@ def evaluate(model: Model, recipe: Recipe, run: Path) -> tuple[dict[str, Any], s
     gap = bound.nats - torch.tensor(before.nats.to_numpy())
     value, error = ratio(gap, bound.bases)
     blocks = ratio(gap, bound.bases, block_numbers(places))[1]
-    return summarise(bound, places).to_dict(), f"{value:+.5f} ± {error:.5f} ({blocks:.5f})"
+    return summarise(bound, places).to_dict(), f"{value:+.1e} ± {error:.1e} ({blocks:.1e})"
 
 
 def card(
