@@ -97,7 +97,7 @@ def test_rounding_is_not_taken_for_looking_ahead():
         assert Autoregressive().bound(network, letters()).kind == "exact"
         # The probe is in float32, the bound as it is asked for.
         assert not any(network.autocast[:-1]) and network.autocast[-1]
-        with pytest.raises(UsageError, match="outputs move"):
+        with pytest.raises(UsageError, match="outputs of this one change"):
             Autoregressive().bound(Rounded(1e-2), letters())
 
 

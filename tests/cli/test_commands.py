@@ -300,9 +300,9 @@ def test_an_interval_of_a_genome_is_redesigned(here, tmp_path):
         (["--sampler", "first_hitting", "--steps", "4"], 2, "leave steps out"),
         (["--sampler", "uniform"], 2, "trained with absorbing noise"),
         (["--eta", "0.1"], 2, "ancestral has no such setting: leave eta out"),
-        (["--top-p", "0"], 2, "top_p must be above 0"),
+        (["--top-p", "0"], 2, "--top-p must be above 0"),
         (["--window", "8", "--stride", "8"], 2, "stride must be from 1 to 7"),
-        (["--batch-size", "0"], 2, "batch_size must be at least 1"),
+        (["--batch-size", "0"], 2, "--batch-size must be at least 1"),
         (
             ["--template", "NNGGTCTCNN", "--avoid", "BsaI"],
             1,

@@ -99,14 +99,11 @@ def test_what_is_not_there_is_one_line_and_not_done(capsys, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_run_generate_says_how_to_make_one(capsys, tmp_path, monkeypatch):
+def test_without_a_run_generate_uses_the_shipped_model_and_says_so(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, "generate")
-    assert code == 1 and out == ""
-    assert err == (
-        "dnadiff: no model under ./runs: make one with dnadiff pretrain --genome FILE, or give "
-        "--checkpoint\n"
-    )
+    code, out, err = run(capsys, "generate", "--length", "20", "--steps", "4")
+    assert code == 0 and set(out.splitlines()[1]) <= set("ACGT") and len(out.splitlines()[1]) == 20
+    assert "model: default (shipped with dnadiff, as there is no run under ./runs" in err
 
 
 def test_debug_shows_the_traceback(capsys, tmp_path):

@@ -11,6 +11,7 @@ from dnadiff.cli import pretrain as verb
 from dnadiff.cli.main import main
 from dnadiff.cli.runs import chosen_model, is_unfinished, newest_run
 from dnadiff.errors import InputError, UsageError
+from dnadiff.model import shipped_model
 from dnadiff.training.recipe import Recipe
 
 RECIPE = Recipe(genome=["some/tiny.fa.gz"], max_steps=1)
@@ -68,6 +69,18 @@ def test_unfinished_runs_are_named_with_what_to_type(words, capsys):
 def test_a_named_model_is_not_looked_into():
     assert chosen_model("hf:owner/name") == Path("hf:owner/name")
     assert chosen_model("nowhere") == Path("nowhere")
+
+
+def test_where_there_is_no_run_the_shipped_model_is_taken(here, capsys):
+    assert chosen_model(None) == shipped_model()
+    assert "model: default (shipped with dnadiff" in capsys.readouterr().err
+
+
+def test_a_copy_without_the_shipped_model_says_how_to_make_one(here, monkeypatch):
+    def missing():
+        raise InputError("default: no such file")
+
+    monkeypatch.setattr("dnadiff.model.shipped_model", missing)
     with pytest.raises(InputError, match=r"no model under \./runs: make one"):
         chosen_model(None)
 

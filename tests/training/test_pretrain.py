@@ -228,7 +228,7 @@ def test_bfloat16_is_another_arithmetic_for_the_same_run(genome, tmp_path):
 
 @pytest.mark.parametrize(("pays", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_precision_is_that_of_the_machine(monkeypatch, genome, pays, expected):
-    monkeypatch.setattr("dnadiff.training.fit.prefers_bf16", lambda device: pays)
+    monkeypatch.setattr("dnadiff.training.fit.prefers_bf16", lambda device, d_model: pays)
     assert precision_of(tiny_recipe(genome)) == expected
     assert precision_of(tiny_recipe(genome, precision="32-true")) == "32-true"
 
