@@ -111,7 +111,7 @@ class Lookup:
         return np.where(total, shared / np.maximum(total, 1), self._otherwise)
 
     def _shared(self, places: np.ndarray) -> np.ndarray:
-        """(m, K) bases that each place shares with the training items of each class."""
+        """Returns the bases (m, K) that each place shares with the training items of each class."""
         # Items are sorted by start: one that overlaps a place starts before its end, and at most
         # the longest item's length before its start.
         shared = np.zeros((len(places), self._one_hot.shape[1]))

@@ -48,7 +48,7 @@ def table_names(root: Path) -> set[str]:
 
 
 def _paths(root: Path, name: str) -> dict[str, Path]:
-    """Split -> its table."""
+    """Returns the table of each split that has one."""
     if not root.is_dir():
         return {}
     paths: dict[str, Path] = {}
@@ -67,7 +67,7 @@ def _paths(root: Path, name: str) -> dict[str, Path]:
 
 
 def _read(path: Path, task: Task, genome: Genome | None, dropped: Counter[str]) -> pd.DataFrame:
-    """The class and sequence of each row of one table, and its place if cut from a genome."""
+    """Reads the class and sequence of each row of a table, and its place if cut from a genome."""
     table = read_table(path)
     labels = table.labels()
     # The sequence column comes first: a table may have both, and what it spells out needs no

@@ -53,7 +53,7 @@ def groups(sequences: Sequence[str], k: int = 31) -> np.ndarray:
 
 
 def _first_copies(sequences: Sequence[str], which: np.ndarray) -> np.ndarray:
-    """For each of the sequences `which`, the first of them that equals it on either strand."""
+    """Returns, for each of the sequences `which`, the first that equals it on either strand."""
     first: dict[bytes, int] = {}
     found = []
     for i in which.tolist():
@@ -118,5 +118,5 @@ def spread(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _chances(count: int, seed: int, draw: Draw) -> np.ndarray:
-    """(count,) uniform random numbers."""
+    """Returns uniform random numbers (count,)."""
     return uniform(seed, Stream.FOLD, torch.arange(count), 1, step=draw)[:, 0].numpy()

@@ -140,7 +140,7 @@ def _lost(task: Task, dropped: Counter[str], classes: tuple[str, ...]) -> str:
 
 
 def _known(frame: pd.DataFrame, dropped: Counter[str]) -> pd.DataFrame:
-    """The rows that have a known base; the others are counted."""
+    """Returns the rows that have a known base, and counts the others in `dropped`."""
     known = np.array([_BASE.search(sequence) is not None for sequence in frame["sequence"]], bool)
     if not known.all():
         dropped["without a known base"] += int((~known).sum())
@@ -148,7 +148,7 @@ def _known(frame: pd.DataFrame, dropped: Counter[str]) -> pd.DataFrame:
 
 
 def _items(frame: pd.DataFrame, classes: tuple[str, ...]) -> Items:
-    """The items of one split."""
+    """Returns the items of one split."""
     labels = pd.Categorical(frame["class"], categories=list(classes)).codes.astype(np.int64)
     places = frame[PLACE].reset_index(drop=True) if "chrom" in frame else None
     return Items(frame["sequence"].tolist(), labels, places)

@@ -58,7 +58,10 @@ def _batches(sequences: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
 
 
 def _windows(digits: np.ndarray, k: int) -> np.ndarray:
-    """The number that each window of k digits spells, (n - k + 1,) uint64, in log2(k) passes."""
+    """Returns the number (n - k + 1,) uint64 that each window of k digits spells.
+
+    It takes log2(k) passes over the digits.
+    """
     if k == 1:
         return digits.astype(np.uint64)
     half = k // 2
@@ -71,6 +74,6 @@ def _windows(digits: np.ndarray, k: int) -> np.ndarray:
 
 
 def _windows_known(known: np.ndarray, k: int) -> np.ndarray:
-    """Whether all of each window of k letters are bases, (n - k + 1,) bool."""
+    """Returns whether all letters of each window of k are bases, (n - k + 1,) bool."""
     unknown = np.concatenate(([0], np.cumsum(~known)))
     return unknown[k:] == unknown[:-k]

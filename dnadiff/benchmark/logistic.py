@@ -53,12 +53,12 @@ def fit_logistic(
 
 
 def _model(strength: float) -> Pipeline:
-    """A scaler and a classifier, not fitted yet."""
+    """Returns a scaler and a classifier, not fitted yet."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS))
 
 
 def _strength(features: np.ndarray, labels: np.ndarray, components: np.ndarray, seed: int) -> float:
-    """The best of STRENGTHS over the inner folds; without any, 1, scikit-learn's default."""
+    """Returns the best of STRENGTHS over the inner folds; 1, scikit-learn's default, without."""
     folds = _inner_folds(labels, components, seed)
     if not folds:
         return 1.0

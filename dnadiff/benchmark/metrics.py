@@ -108,7 +108,7 @@ class _Evidence:
 def _evidence(
     labels: np.ndarray, answers: np.ndarray, components: np.ndarray
 ) -> dict[str, _Evidence]:
-    """Metric -> what its interval rests on."""
+    """Returns, for each metric, what its interval rests on."""
     count = components.max() + 1
     wrong = len(np.unique(components[answers != labels]))
     right = len(np.unique(components[answers == labels]))
@@ -126,14 +126,14 @@ def _evidence(
 
 
 def _kish(sizes: np.ndarray) -> float:
-    """The effective number of components of these sizes."""
+    """Returns the effective number of components of these sizes."""
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def _interval(
     value: float, drawn: np.ndarray, lowest: float, evidence: _Evidence
 ) -> tuple[float, float]:
-    """The 95 % interval of a metric from its values (b,) over resampled components."""
+    """Returns the 95 % interval of a metric from its values (b,) over resampled components."""
     # A resample that lacks a class has no area under the curve.
     drawn = drawn[~np.isnan(drawn)]
     if np.isnan(value) or len(drawn) < 2 or evidence.components < MIN_COMPONENTS:
@@ -151,7 +151,7 @@ def _interval(
 
 
 def _effective_size(share: float, variance: float, evidence: _Evidence, *, at_end: bool) -> float:
-    """How many independent items have the interval that these components should have."""
+    """Returns how many independent items would have the interval that these components need."""
     if at_end:
         return evidence.effective
     bessel = evidence.components / (evidence.components - 1)
@@ -170,7 +170,7 @@ def _effective_size(share: float, variance: float, evidence: _Evidence, *, at_en
 
 
 def _clopper_pearson(share: float, size: float) -> tuple[float, float]:
-    """The exact interval of a proportion `share` of `size` items, which need not be an integer."""
+    """Returns the exact interval of a proportion of `size` items, which need not be an integer."""
     right, wrong = share * size, (1 - share) * size
     low = betaincinv(right, wrong + 1, _TAIL) if share > _ROUNDING else 0.0
     high = betaincinv(right + 1, wrong, 1 - _TAIL) if share < 1 - _ROUNDING else 1.0
@@ -178,7 +178,7 @@ def _clopper_pearson(share: float, size: float) -> tuple[float, float]:
 
 
 def _resamples(components: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """How often each item counts when components are resampled: blocks of weights (n, b)."""
+    """Yields blocks (n, b): how often each item counts in b resamples of the components."""
     count = components.max() + 1
     block = max(1, _BLOCK // len(components))
     for first in range(0, resamples, block):
@@ -188,13 +188,13 @@ def _resamples(components: np.ndarray, seed: int, resamples: int) -> Iterator[np
 
 
 def _drawn(count: int, key: tuple[int, ...]) -> np.ndarray:
-    """How often each of `count` components is drawn, (count,), as a pure function of `key`."""
+    """Returns how often each component is drawn, (count,), as a pure function of `key`."""
     drawn = np.random.default_rng(key).integers(count, size=count)
     return np.bincount(drawn, minlength=count).astype(float)
 
 
 def _metrics(weights: np.ndarray, confused: np.ndarray, rankings: list[_Ranking]) -> np.ndarray:
-    """(b, 3): the metrics of items that count `weights` (n, b)."""
+    """Returns the metrics (b, 3) of items that count `weights` (n, b) times."""
     table = np.einsum("nij,nb->bij", confused, weights, optimize=True)
     accuracy = table.trace(axis1=1, axis2=2) / table.sum((1, 2))
     area = _mean([_auroc(weights, ranking) for ranking in rankings])
@@ -202,7 +202,7 @@ def _metrics(weights: np.ndarray, confused: np.ndarray, rankings: list[_Ranking]
 
 
 def _confused(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """(n, K, K): one at an item's class and its most probable class."""
+    """Returns (n, K, K): 1 at an item's class and its most probable class, 0 elsewhere."""
     classes = probabilities.shape[1]
     confused = np.zeros((len(labels), classes, classes))
     confused[np.arange(len(labels)), labels, probabilities.argmax(1)] = 1
@@ -210,7 +210,7 @@ def _confused(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def _mcc(table: np.ndarray) -> np.ndarray:
-    """(b,) from confusion matrices (b, K, K)."""
+    """Returns the Matthews correlations (b,) of confusion matrices (b, K, K)."""
     total, right = table.sum((1, 2)), table.trace(axis1=1, axis2=2)
     true, predicted = table.sum(2), table.sum(1)
     covariance = right * total - (true * predicted).sum(1)
@@ -222,7 +222,7 @@ def _mcc(table: np.ndarray) -> np.ndarray:
 
 
 def _mean(areas: list[np.ndarray]) -> np.ndarray:
-    """(b,): the mean over those of several (b,) that are not NaN, and NaN if all are."""
+    """Returns the mean (b,) over the areas that are not NaN, and NaN where all are."""
     table = np.ma.masked_invalid(np.stack(areas))
     return table.mean(0).filled(np.nan)
 
@@ -254,7 +254,7 @@ def _ranking(member: np.ndarray, scores: np.ndarray, folds: np.ndarray) -> _Rank
 
 
 def _auroc(weights: np.ndarray, ranking: _Ranking) -> np.ndarray:
-    """(b,): the share of pairs of a member and a non-member in a fold that are in order."""
+    """Returns the share (b,) of pairs of a member and a non-member in a fold that are in order."""
     ordered = weights[ranking.order]
     members = np.add.reduceat(np.where(ranking.member, ordered, 0), ranking.ties)
     others = np.add.reduceat(np.where(ranking.member, 0, ordered), ranking.ties)

@@ -102,7 +102,7 @@ def make_plan(
 
 
 def _places(splits: Mapping[str, Items], kept: Mapping[str, np.ndarray]) -> pd.DataFrame | None:
-    """The places of the kept items of all splits, or None if those of one split are not known."""
+    """Returns the places of the kept items of all splits, or None if a split has none."""
     parts = []
     for name, items in splits.items():
         # A baseline on places must know those of all items, to fit on and to score.
@@ -113,7 +113,7 @@ def _places(splits: Mapping[str, Items], kept: Mapping[str, np.ndarray]) -> pd.D
 
 
 def _state(task: Task, splits: Mapping[str, Items], kept: Mapping[str, np.ndarray]) -> str:
-    """How the splits compare with the published ones, in a word."""
+    """Returns one word on how the splits compare with the published ones."""
     # A sample of a complete split is not the benchmark either.
     if any(len(kept[name]) < len(items) for name, items in splits.items()):
         return "sampled"
@@ -126,7 +126,7 @@ def _state(task: Task, splits: Mapping[str, Items], kept: Mapping[str, np.ndarra
 def _counts(
     task: Task, data: TaskData, splits: Mapping[str, Items], kept: Mapping[str, np.ndarray]
 ) -> Iterator[str]:
-    """Notes on sequences that are not there, not used or not usable."""
+    """Yields notes on sequences that are missing, left out of a sample, or dropped."""
     for name, items in splits.items():
         published = task.published_rows(name) or len(items)
         if len(items) != published:
@@ -138,7 +138,7 @@ def _counts(
 
 
 def _overlap(components: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> Iterator[str]:
-    """Notes on what shared 31-mers mean for these folds."""
+    """Yields notes on what shared 31-mers mean for these folds."""
     # Components are those of `groups`: 0, 1, ... without gaps.
     largest = np.bincount(components).max() / len(components)
     yield f"the largest group of sequences that share 31-mers holds {largest:.1%} of them"

@@ -47,7 +47,7 @@ def embeddings(
 
 
 def _checked(values: np.ndarray, count: int) -> np.ndarray:
-    """The embeddings of `count` sequences, refused if they are not one finite row for each."""
+    """Returns the embeddings of `count` sequences; refuses all but one finite row for each."""
     values = np.asarray(values)
     if values.ndim != 2 or len(values) != count or not np.isfinite(values).all():
         raise ValueError(f"embeddings of {count} sequences: shape {values.shape}, or not finite")

@@ -127,7 +127,7 @@ def run(
 
 
 def _planned(task: Task, data: Path | None, genome: Genome | None, options: Options) -> Plan:
-    """The items of a task and their folds; an InputError if there are none."""
+    """Returns the items of a task and their folds; raises InputError if there are none."""
     found = find(task, data, genome)
     if found is None:
         raise InputError(_NOT_FOUND)
@@ -140,7 +140,7 @@ def _planned(task: Task, data: Path | None, genome: Genome | None, options: Opti
 def _usable_baselines(
     task: str, plan: Plan, models: Mapping[str, Embed], baselines: Sequence[str]
 ) -> list[str]:
-    """The baselines that can be fitted to a task; an InputError if that leaves nothing to run."""
+    """Returns the baselines that fit a task; raises InputError if nothing is left to run."""
     usable = []
     for name in baselines:
         if plan.places is not None or not BASELINES[name].needs_places:
@@ -176,7 +176,7 @@ def _evaluated(
     options: Options,
     progress: Progress,
 ) -> Iterator[pd.DataFrame]:
-    """The rows of every model, then of every baseline."""
+    """Yields the rows of every model, then of every baseline."""
     protocol, seed = PROTOCOLS[options.protocol], options.seed
     # Models first: if one of them fails, no time was spent on baselines.
     for name, model in models.items():
@@ -195,7 +195,7 @@ def _evaluated(
 
 
 def _scored(plan: Plan, probabilities: np.ndarray, seed: int) -> pd.DataFrame:
-    """A row for each metric, with everything except the names."""
+    """Returns a row for each metric, with all columns except the names."""
     scored = plan.scored
     rows = score(
         plan.labels[scored],

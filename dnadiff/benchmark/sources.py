@@ -70,7 +70,7 @@ def own_names(data: Path | None) -> list[str]:
 
 
 def _root(data: Path | None) -> Path:
-    """The folder that holds tasks."""
+    """Returns the folder that holds tasks."""
     if data is None:
         return Path.home() / ".genomic_benchmarks"
     if not data.is_dir():
@@ -80,6 +80,6 @@ def _root(data: Path | None) -> Path:
 
 
 def _folder(root: Path, name: str) -> Path:
-    """The folder of the task `name`: inside `root`, or `root` itself."""
+    """Returns the folder of the task `name`: inside `root`, or `root` itself."""
     inside = root / name
     return root if root.resolve().name == name and not inside.is_dir() else inside

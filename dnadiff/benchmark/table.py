@@ -101,7 +101,7 @@ def heading(task: Task, split: str) -> str:
 
 
 def _section(task: Task, rows: pd.DataFrame) -> Iterator[str]:
-    """The part of the page on one task."""
+    """Yields the part of the page on one task."""
     # All rows of a task share split, counts and notes.
     first = rows.iloc[0]
     yield f"## {escape.markdown(heading(task, first['split']))}\n"
@@ -131,13 +131,13 @@ def _section(task: Task, rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _baselines(rows: pd.DataFrame) -> list[str]:
-    """What each baseline in a table is."""
+    """Describes each baseline in a table."""
     present = set(rows.loc[rows["protocol"] == BASELINE, "model"])
     return [f"{name}: {BASELINES[name].description}" for name in BASELINES if name in present]
 
 
 def _bullets(title: str, items: Sequence[str]) -> Iterator[str]:
-    """A titled list, or nothing if it would be empty."""
+    """Yields a titled list, or nothing if it would be empty."""
     lines = [f"* {item}" for item in items if item]
     if lines:
         yield f"{title}:\n"
@@ -145,7 +145,7 @@ def _bullets(title: str, items: Sequence[str]) -> Iterator[str]:
 
 
 def _lines(rows: pd.DataFrame) -> Iterator[str]:
-    """The table: a line for each model and baseline, a column for each metric."""
+    """Yields the table: a line for each model and baseline, a column for each metric."""
     titles = " | ".join(_TITLES[metric] for metric in METRICS)
     yield f"| model | protocol | {titles} |"
     yield "|---" * (2 + len(METRICS)) + "|"
@@ -157,7 +157,7 @@ def _lines(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _cell(value: float, low: float, high: float) -> str:
-    """A metric and its interval."""
+    """Returns a metric and its interval as text."""
     if pd.isna(value):
         return "undefined"
     if pd.isna(low):

@@ -112,7 +112,7 @@ def resolve(names: Iterable[str], own: Iterable[str] = ()) -> list[Task]:
 
 
 def _matches(name: str, known: list[str]) -> list[str]:
-    """The known names that `name` stands for. A task's full name is never taken as a beginning."""
+    """Returns the known names that `name` stands for; a full name stands for itself alone."""
     if name in known:
         return [name]
     if name == "all":

@@ -30,7 +30,7 @@ def read_text_folders(folder: Path) -> Reading | None:
 
 
 def _class_folders(split: Path) -> list[Path]:
-    """The folders of classes in the folder of a split, sorted by name."""
+    """Returns the folders of classes in the folder of a split, sorted by name."""
     if not split.is_dir():
         return []
     folders = [path for path in split.iterdir() if path.is_dir()]
@@ -39,7 +39,7 @@ def _class_folders(split: Path) -> list[Path]:
 
 
 def _read_class(folder: Path) -> pd.DataFrame:
-    """Class and sequence of each file of one class."""
+    """Reads the class and sequence of each file of one class."""
     files = sorted(folder.glob("*.txt"))
     if not files:
         raise InputError(

@@ -1,4 +1,4 @@
-"""``dnadiff benchmark``: models and baselines on classification tasks, in one table."""
+"""``dnadiff benchmark``: compares models and baselines on classification tasks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def benchmark(
     """Probes models on classification tasks, and compares them with baselines that use no model.
 
     Args:
-        task: a task, the beginning of several tasks' names, or all; may be given several times.
+        task: a task, a prefix of several tasks' names, or all; may be given several times.
         checkpoint: run or model folders, or hf:OWNER/NAME; by default the newest run under ./runs,
             or no model if baselines are named.
         baselines: all, or some of majority, length, gc, kmer, and for coordinates chromosome and
@@ -38,11 +38,11 @@ def benchmark(
         protocol: linear fits a logistic regression on frozen embeddings.
         data: folder of tasks as TASK/{train,test}/CLASS/*.txt,
             TASK.{train,test}.{tsv,csv,parquet}[.gz], or coordinates.
-        genome: FASTA that tasks given as coordinates are cut from.
-        folds: where a task has one split only, number of folds inside it, grouped by shared
-            31-mers.
+        genome: FASTA file from which sequences are cut for tasks given as coordinates.
+        folds: number of cross-validation folds, grouped by shared 31-mers, for a task with only one
+            split.
         max_items: use a random sample of about this many items of each split.
-        seed: of folds, samples and intervals.
+        seed: seed of folds, samples and intervals.
         out: folder for results.csv, results.md and results.png, new or empty; by default
             benchmark-DATE.
         quiet: no progress bar and no log.
@@ -54,11 +54,11 @@ def benchmark(
     from dnadiff.model import load
     from dnadiff.progress import bars
 
-    # An empty list is the flag without a value.
+    # An empty list: --baselines was given without a value.
     every = not baselines or "all" in baselines
     chosen = tuple(BASELINES) if every or baselines is None else tuple(baselines)
     options = Options(protocol, chosen, folds, max_items, seed)
-    # Whoever names baselines and no checkpoint wants the baselines alone.
+    # A user who names baselines and no checkpoint wants only the baselines.
     if checkpoint:
         paths = [Path(chosen_model(path)) for path in checkpoint]
     elif baselines is None:
@@ -67,6 +67,7 @@ def benchmark(
         paths = []
     models = dict(zip(_names(paths), map(load, paths), strict=True))
 
+    # The benchmark needs only the embedding of each model.
     folder = Path(out or f"benchmark-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
     embed = {name: model.embed for name, model in models.items()}
     data_folder = None if data is None else Path(data)
@@ -86,7 +87,7 @@ def benchmark(
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """The model names for the table: folder names, or whole paths where several are equal."""
+    """Returns the model names for the table: folder names, or whole paths where some are equal."""
     short = []
     for path in paths:
         # RUN/model is the model of RUN.

@@ -1,4 +1,4 @@
-"""YAML files of flags: read under the flags of the command line, and printed for the next one."""
+"""YAML files of flags: reads --config, which the command line overrides, and prints one."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 _RUN_ONLY = ("out", "resume", "quiet")
-"""Flags that belong to one run of a command, printed only if they were given."""
+"""Flags of a single run, which --print-config prints only if they were given."""
 
 _NULL, _BOOL = "tag:yaml.org,2002:null", "tag:yaml.org,2002:bool"
 
 
 class ConfigFile:
-    """Fills in from the YAML file of --config each flag that the command line does not give.
+    """Takes each flag that the command line does not give from the YAML file of --config.
 
     cyclopts calls it after it has read the whole command line, so that the position of --config
     does not matter.
 
     Attributes:
-        note: which recipe was chosen where the command line names none, to be shown once the
-            command line is known to be right.
+        note: says which recipe was chosen if the command line names none; shown once the command
+            line has been checked.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class ConfigFile:
             _check_one_name(argument)
         name = _value(flags["config"])
         if name is None and commands == ("pretrain",):
-            # Imports torch to look for a GPU, so only where the answer matters.
+            # Imports torch to look for a GPU, so only if the default depends on it.
             from dnadiff.cli.pretrain import default_config
 
             name, self.note = default_config(_value(flags["resume"]))
@@ -83,7 +83,7 @@ def _value(argument: Argument) -> str | None:
 
 
 def _check_one_name(argument: Argument) -> None:
-    """Refuses one flag under two names: a list would silently join what is meant as one.
+    """Refuses one flag under two names, whose values a list would silently join.
 
     Raises:
         UsageError: naming both.
@@ -110,7 +110,7 @@ def _near(word: str, known: dict[str, Any]) -> str:
 def _tokens(argument: Argument, node: yaml.Node, place: str) -> Iterator[Token]:
     """Yields a YAML value as the words that a command line would give for it.
 
-    A scalar keeps the text that stands in the file: a class called 007 or true stays what it is.
+    A scalar keeps its text in the file: a class called 007 or true is not converted.
 
     Raises:
         UsageError: if the kind of value does not fit the flag.
@@ -134,12 +134,12 @@ def _tokens(argument: Argument, node: yaml.Node, place: str) -> Iterator[Token]:
         if any(not isinstance(item, yaml.ScalarNode) or _is_null(item) for item in node.value):
             raise UsageError(f"{place}: {name} must be a plain list of values")
         if not node.value:
-            # An empty list is a value of its own where the default means "all".
+            # An empty list is a value of its own if the default means "all".
             yield token("").evolve(implicit_value=[])
         for index, item in enumerate(node.value):
             yield token(item.value, index)
     elif isinstance(node, yaml.ScalarNode):
-        # Only a switch may be written on or off; for text these are words like others.
+        # Only a switch may be written as on or off; for a text flag these are ordinary words.
         truth = node.tag == _BOOL and argument.is_flag()
         yield token(str(values(node, place)).lower() if truth else node.value)
     else:
@@ -147,7 +147,7 @@ def _tokens(argument: Argument, node: yaml.Node, place: str) -> Iterator[Token]:
 
 
 def _is_null(node: yaml.Node) -> bool:
-    """Whether a value is null, which a quoted "null" is not."""
+    """Tells whether a value is null, which a quoted "null" is not."""
     return node.tag == _NULL
 
 

@@ -1,7 +1,7 @@
 """Turns a verb's typed function into its command line: groups, short names and strict numbers.
 
 The signature and docstring of the function are the only description of its flags. This module adds
-what Python has no place for, from tables that hold for all verbs.
+what a signature cannot express, from tables for all verbs.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _GROUPS = {
 """Headings of --help and their flags; VERB.FLAG where a flag means something else for one verb."""
 
 _SHORT = {"num": "-n", "out": "-o", "learning_rate": "--lr"}
-"""Second names of flags that other programs have taught people to type."""
+"""Second names of flags, as they are usual in other programs."""
 
 SESSION = ("config", "print_config", "debug")
 """Flags that every verb has; main reads them, and no verb is called with them."""
 
 
 def command(function: Callable[..., Any], settings: type | None = None) -> Callable[..., Any]:
-    """Gives a verb's function the signature that its command line has.
+    """Gives a verb's function the signature of its command line.
 
     Args:
         function: typed, with a docstring that describes each parameter. Parameters after `*` are
@@ -62,7 +62,7 @@ def command(function: Callable[..., Any], settings: type | None = None) -> Calla
             parameters.append(parameter.replace(annotation=hints[parameter.name]))
     parameters += inspect.signature(_session).parameters.values()
 
-    # Whether --init is a flag of its own decides on an alias below.
+    # If the verb has no flag --init, --checkpoint gets it as an alias below.
     names = {parameter.name for parameter in parameters}
     annotated = [
         parameter.replace(annotation=_annotated(function.__name__, parameter, names))
@@ -114,7 +114,7 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _descriptions(of: type) -> dict[str, str]:
-    """Returns what the docstring of a class says of each attribute."""
+    """Returns the description of each attribute in the docstring of a class."""
     from docstring_parser import parse
 
     return {item.arg_name: item.description or "" for item in parse(of.__doc__ or "").params}
@@ -128,7 +128,7 @@ def _annotated(function: str, parameter: inspect.Parameter, names: set[str]) -> 
     if parameter.name in _SHORT:
         settings["alias"] = _SHORT[parameter.name]
     elif parameter.name == "checkpoint" and "init" not in names:
-        # Verbs that train nothing have one model to start from, whatever it is called.
+        # Verbs that do not train start from one model, so both names can only mean that.
         settings["alias"] = "--init"
     if parameter.default == "-":
         # "-" is stdout. cyclopts then takes any word for a value, even the next flag.
@@ -160,7 +160,7 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _not_a_flag(hint: Any, value: str) -> None:
-    """Refuses the next flag where a file name is missing.
+    """Refuses a flag where a file name is needed.
 
     Raises:
         ValueError: if it begins with a dash and is more than that.

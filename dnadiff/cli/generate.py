@@ -1,4 +1,4 @@
-"""``dnadiff generate``: draws sequences as FASTA."""
+"""``dnadiff generate``: samples sequences and writes them as FASTA."""
 
 from __future__ import annotations
 
@@ -56,58 +56,58 @@ def generate(
     out: str = "-",
     quiet: bool = False,
 ) -> None:
-    """Draws sequences of A, C, G and T, as FASTA.
+    """Samples sequences of A, C, G and T, and writes them as FASTA.
 
     The same seed gives the same sequences, whatever the batch size. Two models with the same seed
-    share their random numbers.
+    use the same random numbers.
 
     Args:
         checkpoint: a run folder, a model folder or hf:OWNER/NAME; by default the newest run under
             ./runs.
-        length: bases of each sequence, 1,024 by default; or of the window around each interval of a
-            BED file, by default that of the model's training.
-        num: how many sequences, of each template.
-        template: IUPAC letters, instead of --length: A, C, G and T stay, N is free, other codes
-            restrict. Or a FASTA file of such templates. Or, with --genome, a BED file of intervals
-            to redesign, given the bases on both sides of each.
-        genome: FASTA file, plain or bgzipped, around the intervals of a BED file.
-        sampler: auto fits the model's objective, and draws what is longer than the windows of
-            training a window at a time.
-        steps: network calls at most, for each window; 128 by default. More steps, less error.
-            first_hitting and autoregressive take one call for each base instead.
-        remask: how the remasking sampler hides letters again; cap by default.
-        eta: the share that it hides in each step, 0 to 1; 1/steps by default.
-        window: bases that the network is shown at once; by default as in training, or all for a
-            named sampler.
-        stride: bases that each window draws; half of the window by default.
+        length: bases of each sequence, 1,024 by default. With a BED file as template, bases of the
+            window around each interval, by default the window of training.
+        num: number of sequences, for each template.
+        template: a sequence of IUPAC codes, instead of --length: A, C, G and T are kept, N is free,
+            other codes restrict the choice. Or a FASTA file of such templates. Or, with --genome, a
+            BED file of intervals to redesign, given the bases on both sides of each.
+        genome: FASTA file, plain or bgzipped, that the intervals of a BED template are in.
+        sampler: auto chooses one for the model's objective, and samples sequences longer than the
+            training windows one window at a time.
+        steps: the most network calls for each window; 128 by default. More steps give a smaller
+            error. first_hitting and autoregressive make one call for each base instead.
+        remask: how the remasking sampler masks bases again; cap by default.
+        eta: share of bases that remasking masks again in each step, 0 to 1; 1/steps by default.
+        window: bases that the network sees at once; by default as in training, or the whole
+            sequence for a named sampler.
+        stride: bases that are sampled in each window; half of the window by default.
         temperature: 1 samples the model as it is, less than 1 prefers likely bases.
         top_p: nucleus sampling: keep the most likely bases whose total probability is at least
             this; 1 keeps all.
-        avoid: a site that must occur on neither strand: IUPAC letters, the name of a restriction
-            enzyme (BsaI), or a file of them, FASTA or one on a line. Repeatable.
-        require: a motif that every sequence has, on the strand as written, where the template
-            leaves room; given as for --avoid. Repeatable.
+        avoid: a site that must occur on neither strand: IUPAC codes, the name of a restriction
+            enzyme (BsaI), or a file of sites, FASTA or one on a line. Repeatable.
+        require: a motif that every sequence must have on the forward strand, at a position that the
+            template allows; given as for --avoid. Repeatable.
         gc: LOW:HIGH, bounds on the share of G and C, e.g. 0.4:0.6; LOW:HIGH:WINDOW for every window
             of that length. Repeatable.
         max_homopolymer: longest run of one base.
         unique_kmer: no k-mer of this length twice, on either strand.
-        approximate: draw the letters that a template restricts one after another, not from their
-            joint distribution; always so under --avoid, --gc, --max-homopolymer and --unique-kmer.
-        label: the class to draw sequences of, for a model that was trained with --labels; by
-            default none.
-        guidance: weight of the class; 1, the default, draws it as it was learned, more exaggerates
-            it, 0 ignores it.
-        guide: CSV or TSV with columns label and sequence; a classifier is fitted to them and leads
-            to --label, for a model that was trained with masks and without labels.
-        batch_size: sequences drawn together; by default as many as show the network 32,768 bases at
-            once, or fewer where memory is scarce.
+        approximate: sample bases that a template restricts one after another, not from their joint
+            distribution; always the case with --avoid, --gc, --max-homopolymer and --unique-kmer.
+        label: class of the sequences, for a model that was trained with --labels; by default
+            sampling is unconditional.
+        guidance: weight of the class; 1, the default, samples the class as it was learned, larger
+            values strengthen it, 0 ignores it.
+        guide: CSV or TSV with columns label and sequence. A classifier is fitted to them and guides
+            sampling towards --label, for a masked-diffusion model that was trained without labels.
+        batch_size: sequences sampled together; by default 32,768 bases in all, or fewer if memory
+            is scarce.
         seed: determines the sequences.
-        out: a FASTA file that does not exist yet, or - for stdout. What is drawn is kept in
-            FILE.part until all is there; the same command continues it.
+        out: a FASTA file that does not exist yet, or - for stdout. Finished sequences are kept in
+            FILE.part until the file is complete; the same command continues it.
         quiet: no progress bar.
     """
     check_out(out)
-    # Fitting a guide takes a while, so what it lacks is checked before.
+    # Fitting a guide takes a while, so a missing label is reported before.
     if label is None and guide is not None:
         raise UsageError("--guide goes with --label: say which class")
     # These import torch, which --help does not wait for.
@@ -123,13 +123,15 @@ def generate(
         unique_kmer=unique_kmer,
         approximate=approximate,
     )
+    # The genome before the model: an unusable file is reported before weights are loaded.
     around = _open_genome(genome, quiet)
     model = load(chosen_model(checkpoint))
-    # The context of an interval is as long as the network has learned to use.
+    # An interval gets as much context as the network was trained with.
     if around is not None and length is None:
         length = model.about.get("window")
     templates = read_templates(template, length=length, genome=around)
     fitted = None if guide is None else _fit_guide(model, guide, label, quiet)
+    # With - the sequences go to the terminal, where a progress bar would mix with them.
     with bar("generate", quiet=quiet or out == "-") as progress:
         model.write_fasta(
             out,
@@ -154,7 +156,7 @@ def generate(
 
 
 def check_out(out: str) -> None:
-    """Checks --out before the modules that draw are imported, which takes seconds.
+    """Checks --out before torch is imported, which takes seconds.
 
     Raises:
         InputError: if the file exists.

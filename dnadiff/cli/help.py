@@ -1,4 +1,4 @@
-"""The layout of --help: headings, aligned columns, no boxes, paragraphs wrapped to the terminal."""
+"""Lays out --help: headings, aligned columns, no boxes, paragraphs wrapped to the terminal."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class HelpLayout:
         """Prints one group of flags, or the list of verbs."""
         if not panel.entries:
             return
+        # Names get at most a third of the width, so that descriptions keep their column.
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(max_width=max(26, console.width // 3))
         table.add_column(ratio=1)
@@ -49,7 +50,7 @@ def _label(entry: HelpEntry) -> str:
     names = [*entry.positive_shorts, *entry.positive_names]
     if entry.positional_label:
         names.insert(0, entry.positional_label)
-    # --no-x is of use where x is on by default, or where the default depends on other flags.
+    # --no-x is shown unless x is off by default.
     if entry.default != _OFF:
         names += entry.negative_names
     value = "" if entry.metavar is None else f" {entry.metavar}"

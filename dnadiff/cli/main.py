@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
     """
-    # Threads that spin at barriers take the cores that others need wherever a machine is shared.
-    # OpenMP reads this when torch is imported, so it must be set before.
+    # On a shared machine, threads that spin at barriers take cores from other processes. OpenMP
+    # reads this variable when torch is imported, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_raises():
             code = _run(words)
-            sys.stdout.flush()  # a reader that has gone shows here, and not at exit
+            sys.stdout.flush()  # raises BrokenPipeError here, and not at exit
             return code
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return _exit_code(stop)
     except BrokenPipeError:
-        # The reader of stdout has had enough, as head has. Python flushes stdout once more at
-        # exit, which must not fail again.
+        # The reader of stdout has ended, for example head. Python flushes stdout once more at exit,
+        # which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
@@ -155,15 +155,15 @@ def _run(words: list[str]) -> int:
         try:
             return function(**_given(bound)) or DONE
         except InputError as error:
-            # UsageError is one too. Its type decides the exit code.
+            # The type is kept, because a UsageError has another exit code.
             raise type(error)(_with_flags(str(error), bound)) from error
 
 
 def _with_flags(message: str, bound: BoundArguments) -> str:
-    """Returns a message of the library with parameters of the verb as the flags that were typed.
+    """Returns a message of the library with names of parameters replaced by those of flags.
 
-    Only names with an underscore are replaced: other names are words of plain English too. A name
-    that is part of a path stays.
+    Only names with an underscore are replaced, because other names are also English words. A name
+    that is part of a path is kept.
     """
     for name in bound.signature.parameters:
         if "_" in name:
@@ -178,14 +178,14 @@ def _given(bound: BoundArguments) -> dict[str, Any]:
 
 
 def _asks_for_debug(words: list[str]) -> bool:
-    """Whether a traceback was asked for; the command line may be one that cannot be parsed."""
+    """Tells whether --debug was given, even on a command line that cannot be parsed."""
     return "--debug" in words or "--debug=true" in words
 
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Inside, SIGTERM raises `Terminated`, so that files are closed and checkpoints written."""
-    # Python takes signals in its first thread only; elsewhere the process dies of it as usual.
+    """Makes SIGTERM raise `Terminated`, so that files are closed and checkpoints written."""
+    # Python handles signals only in the main thread; elsewhere SIGTERM ends the process as usual.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -197,13 +197,13 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    """Answers SIGTERM."""
+    """Handles SIGTERM."""
     raise Terminated
 
 
 @contextlib.contextmanager
 def _log_to_stderr(*, quiet: bool) -> Iterator[None]:
-    """Inside, the library's log goes to stderr: all of it, or warnings only if `quiet`."""
+    """Sends the library's log to stderr: all of it, or warnings only if `quiet`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableFormatter())
     level = _LOG.level
@@ -240,7 +240,7 @@ def _fail(message: str, code: int) -> int:
 
 def _exit_code(stop: SystemExit) -> int:
     """Returns the exit code of a library that ended the process itself."""
-    # Lightning answers Ctrl-C with sys.exit(1), which is neither a failure nor done.
+    # On Ctrl-C Lightning calls sys.exit(1), which is neither a failure nor success.
     if isinstance(stop.__context__, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
     if stop.code is None or isinstance(stop.code, int):

@@ -1,4 +1,4 @@
-"""``dnadiff model ...``: which trained models there are."""
+"""``dnadiff model ...``: lists trained models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dnadiff.cli.flags import command
 def show(*, quiet: bool = False) -> None:
     """Lists the models that ship with dnadiff: size, digest, held-out bound, and path.
 
-    Other models are had by name, as --checkpoint hf:OWNER/NAME.
+    Other models are loaded by name, as --checkpoint hf:OWNER/NAME.
 
     Args:
         quiet: names only.

@@ -19,10 +19,10 @@ _DEFAULTS = {
     "caduceus-ps-118": "the paper's recipe, 50,000 steps of 2^20 bases, days on one GPU",
     "laptop": "the paper's architecture on a CPU, an hour of training",
 }
-"""Recipes that are chosen where none is named, for a GPU and for a CPU, with their cost."""
+"""Default recipes, for a GPU and for a CPU, with their cost."""
 
 _FOLDER_VARIABLE = "DNADIFF_RUN_FOLDER"
-"""Passes the chosen run folder to the processes that Lightning starts for further devices."""
+"""Environment variable that passes the run folder to processes that Lightning starts."""
 
 
 @partial(command, settings=Recipe)
@@ -31,14 +31,14 @@ def pretrain(
 ) -> None:
     """Trains a diffusion language model on a genome, or on sequences with classes.
 
-    Writes a run folder with the model, its bounds on held-out chromosomes or sequences, and all
-    that is needed to run it again.
+    Writes a run folder with the model, its bounds on held-out chromosomes or sequences, and
+    everything that is needed to repeat the run.
 
     Args:
         out: the run folder, absent or empty; by default runs/GENOME-OBJECTIVE-DATE.
-        resume: go on with this interrupted run, from its last checkpoint; its config.yaml gives
-            all other flags. With auto, go on with the run in --out if it has a checkpoint, or else
-            start it, so that the same command can be given after every interruption.
+        resume: folder of an interrupted run to continue from its last checkpoint; its config.yaml
+            gives all other flags. With auto, continue the run in --out if it has a checkpoint, or
+            else start it, so that the same command can be repeated after every interruption.
         quiet: print nothing but the summary.
         **settings: the fields of `dnadiff.training.recipe.Recipe`.
     """
@@ -47,9 +47,10 @@ def pretrain(
     if resume not in (None, "auto") and out is not None:
         raise UsageError("--resume writes to the run's own folder: leave --out out")
     recipe = Recipe(**settings)
-    # Imports torch, so only once the recipe is known to be right.
+    # Imports torch, which takes seconds, so only after the recipe has been checked.
     from dnadiff.training.pretrain import pretrain as train
 
+    # With auto the folder is --out; with a folder to resume it is that one.
     goes_on: bool | Literal["auto"] = "auto" if resume == "auto" else resume is not None
     with _run_folder(recipe, out if resume == "auto" else resume or out) as folder:
         summary = train(recipe, folder, resume=goes_on, quiet=quiet)
@@ -58,13 +59,13 @@ def pretrain(
 
 
 def default_config(run: str | None) -> tuple[str, str]:
-    """Returns the recipe where none is named: that of a resumed run, or one for this machine.
+    """Returns the recipe if none is named: that of a resumed run, or one for this machine.
 
     Args:
         run: the run folder that is resumed.
 
     Returns:
-        The file or name, and a note on what was chosen and how to choose another.
+        The file or name, and a note that says what was chosen and how to choose another.
     """
     if run not in (None, "auto"):
         return f"{run}/config.yaml", ""
@@ -81,9 +82,10 @@ def default_config(run: str | None) -> tuple[str, str]:
 def _run_folder(recipe: Recipe, given: str | None) -> Iterator[Path]:
     """Yields the folder to write to: the given one, or a new one under ./runs.
 
-    A new folder is made at once, so that no other process can take its name, and removed again if
+    A new folder is made immediately, so that no other process can take its name, and is removed if
     the run ends before anything was written to it.
     """
+    # Lightning starts this command again for each further device, with the folder in a variable.
     inherited = os.environ.get(_FOLDER_VARIABLE)
     if given is not None or inherited is not None:
         yield Path(given or inherited or "")
@@ -98,7 +100,7 @@ def _run_folder(recipe: Recipe, given: str | None) -> Iterator[Path]:
         yield folder
     finally:
         del os.environ[_FOLDER_VARIABLE]
-        # rmdir takes empty folders only, which is what is wanted.
+        # rmdir removes empty folders only, so a run that wrote something is kept.
         with contextlib.suppress(OSError):
             folder.rmdir()
             if parent_is_new:
@@ -106,7 +108,7 @@ def _run_folder(recipe: Recipe, given: str | None) -> Iterator[Path]:
 
 
 def _other_processes(recipe: Recipe) -> bool:
-    """Whether a launcher other than Lightning starts processes, each of which runs this command."""
+    """Tells whether a launcher such as torchrun or SLURM runs this command several times."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun
     if "SLURM_PROCID" in os.environ:
         launched = max(launched, int(os.environ.get("SLURM_NTASKS", "1")))
@@ -114,7 +116,7 @@ def _other_processes(recipe: Recipe) -> bool:
 
 
 def _make_folder(recipe: Recipe) -> Path:
-    """Makes runs/GENOME-OBJECTIVE-DATE, with a number after it where that is taken.
+    """Makes runs/GENOME-OBJECTIVE-DATE, with a number appended if that exists.
 
     Raises:
         InputError: if it cannot be made.
@@ -128,7 +130,7 @@ def _make_folder(recipe: Recipe) -> Path:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
-            # Another run began within this second.
+            # Another run began in the same second, or "runs" itself is a file.
             if not folder.parent.is_dir():
                 raise InputError("runs: is a file, a folder is needed; choose --out") from None
         except OSError as error:

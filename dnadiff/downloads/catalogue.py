@@ -19,11 +19,11 @@ class Download:
     """Describes an entry of data/downloads.yaml, which explains the fields.
 
     Attributes:
-        name: what the user asks for.
+        name: name of the entry, as in ``dnadiff data fetch NAME``.
         description: what it is.
-        size: of the download, in words.
-        mirrors: addresses of folders, the best first.
-        files: name below a mirror -> how its content is checked.
+        size: size of the download as text, such as "1 GB".
+        mirrors: URLs of folders, the preferred one first.
+        files: path below a mirror -> how the file is checked.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Download:
         return folder / (file.removesuffix(".gz") if file.endswith(".fa.gz") else file)
 
     def result(self, folder: Path) -> Path:
-        """Returns what the user wanted: the only file, or the folder of several."""
+        """Returns the path that `fetch` returns: the only file, or the folder of several."""
         if len(self.files) > 1:
             return folder
         (file,) = self.files
@@ -55,7 +55,8 @@ def registry() -> dict[str, Download]:
 
 
 def hint(path: Path) -> str:
-    """Returns how to get the genome that a missing file is named after; "" if none is known."""
+    """Returns how to fetch the genome that a missing file is named after; "" if it is unknown."""
+    # hg38.fa and hg38.fa.gz are both the entry hg38.
     name = path.name.removesuffix(".gz").removesuffix(".fa")
     known = name in registry()
     return f"dnadiff data fetch {name} downloads it and prints its path" if known else ""

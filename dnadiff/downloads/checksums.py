@@ -1,4 +1,4 @@
-"""Finds out which checksum a download must have, and who says so."""
+"""Finds the checksum that a download must have, and its source."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _MD5_DIGITS = 32
 
 @dataclass(frozen=True)
 class Checksum:
-    """Says what a file must be as downloaded.
+    """Holds the checksum that a file must have as downloaded.
 
     Attributes:
-        value: "sha256:..." or "md5:...", or None if nobody knows.
-        source: who says so; for an unknown value the name of the list that may know it, or `FIRST`.
+        value: "sha256:..." or "md5:...", or None if it is unknown.
+        source: where the value comes from; for an unknown value, the name of the checksum list next
+            to the file that may have it, or `FIRST`.
     """
 
     value: str | None
@@ -30,10 +31,11 @@ def known_checksum(
     """Returns the checksum of a file as far as it is known without a network.
 
     Args:
-        registered: what the catalogue says of the file.
+        registered: the entry of the catalogue: a checksum, or the `source` of an unknown one.
         given: the SHA-256 that the user gave, if any; it overrides all others.
-        receipt: of an earlier download, if any.
+        receipt: receipt of an earlier download, if any.
     """
+    # The user may know of a new version of the file, which no shipped checksum can.
     if given:
         return Checksum(f"sha256:{given.lower()}", "the argument sha256")
     if ":" in registered:
@@ -44,11 +46,11 @@ def known_checksum(
 
 
 def published_checksum(address: str, checksum: Checksum) -> Checksum:
-    """Returns the checksum; an unknown one is looked up in the owner's list beside the file.
+    """Returns the checksum; an unknown one is looked up in the list that the server publishes.
 
     Args:
-        address: of the file.
-        checksum: what is known of it.
+        address: URL of the file.
+        checksum: what is known of its checksum.
 
     Raises:
         requests.RequestException: if the server cannot be reached.

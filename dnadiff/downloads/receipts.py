@@ -1,4 +1,4 @@
-"""Remembers, in the cache folder, what was fetched and how it was checked; locks an entry."""
+"""Records in the cache folder what was fetched and how it was checked, and locks entries."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 Receipt = dict[str, str]
 """Facts about one file: address, date, checked, sha256, content, folder.
 
-`sha256` is that of the file as downloaded, `content` that of the unpacked file, `checked` names the
-source of the checksum that it was compared with.
+`sha256` is the digest of the file as downloaded, `content` that of the unpacked file; `checked` is
+the source of the checksum that the file was compared with.
 """
 
 
@@ -30,6 +30,7 @@ def write_receipt(
     name: str, file: str, *, address: str, checked: str, sha256: str, content: str, folder: Path
 ) -> None:
     """Records that a file of an entry was fetched now; see `Receipt`."""
+    # The receipts of an entry's other files are kept: each is fetched on its own.
     receipt = {
         "address": address,
         "date": f"{datetime.now().astimezone():%Y-%m-%d %H:%M}",

@@ -16,20 +16,21 @@ _CHUNK = 1 << 20
 
 
 def part_of(target: Path) -> Path:
-    """Returns where the beginning of a download waits for the rest."""
+    """Returns the path of an incomplete download of `target`."""
     return target.with_name(f"{target.name}.part")
 
 
 def download(url: str, part: Path, *, pinned: bool, progress: Callable[[int, int], None]) -> None:
-    """Downloads `url` to `part`, and continues what an earlier call left there.
+    """Downloads `url` to `part`, and continues an incomplete download that is there.
 
-    Without a checksum of the whole, a part is only continued if the server still has the same
-    version of the file (If-Range). Otherwise two versions would be spliced.
+    If the checksum of the whole file is not known, the download is continued only if the server
+    still has the same version of the file (If-Range). Otherwise two versions could be joined.
 
     Args:
         url: http or https.
-        part: the file. While it is not whole, a note of its origin lies beside it.
-        pinned: the checksum of the whole is known and will be compared.
+        part: the file to write. While it is incomplete, its URL and version are in a file next to
+            it.
+        pinned: whether the checksum of the whole file is known and will be compared.
         progress: called with (bytes done, bytes in all); the latter is 0 if the server does not
             say.
 
@@ -42,8 +43,7 @@ def download(url: str, part: Path, *, pinned: bool, progress: Callable[[int, int
 
     done, conditions = _continuation(part, url, pinned=pinned)
     try:
-        # Compressed in transit, the bytes of the answer would not be those of the file, and ranges
-        # would mean other bytes.
+        # With compression in transit, ranges would count other bytes than those of the file.
         headers = {"Accept-Encoding": "identity", **conditions}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
             total = _total(answer)
@@ -64,13 +64,13 @@ def download(url: str, part: Path, *, pinned: bool, progress: Callable[[int, int
 
 
 def forget(part: Path) -> None:
-    """Removes a part and its note."""
+    """Removes an incomplete download and the file about it."""
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)
 
 
 def _append(answer: Any, url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    """Appends the body of an answer to the part, or replaces the part by a whole file."""
+    """Appends the body of a response to the part, or starts the part again."""
     answer.raise_for_status()
     content_range = answer.headers.get("Content-Range", "bytes 0-")
     # A server that ignores the range answers with the whole file, from byte 0.
@@ -85,13 +85,13 @@ def _append(answer: Any, url: str, part: Path, progress: Callable[[int, int], No
 
 
 def _continuation(part: Path, url: str, *, pinned: bool) -> tuple[int, dict[str, str]]:
-    """Returns how many bytes of a part can be kept, and the headers that ask for the rest."""
+    """Returns how many bytes of a part can be kept, and the headers that request the rest."""
     try:
         note = read_json(_note(part))
     except InputError:
         note = {}
     done = part.stat().st_size if part.exists() else 0
-    # The name of a version means nothing to another server.
+    # An ETag of one server means nothing to another.
     validator = note.get("validator") if note.get("url") == url else None
     if not done or not (pinned or validator):
         return 0, {}
@@ -110,12 +110,12 @@ def _total(answer: Any) -> int:
 
 
 def _validator(answer: Any) -> str | None:
-    """Returns the server's name for this version of the file: a strong ETag, or its date."""
+    """Returns what identifies this version of the file: a strong ETag, or its date."""
     # A weak ETag may stay the same for other bytes (RFC 9110, section 8.8.1).
     tag = answer.headers.get("ETag", "W/")
     return answer.headers.get("Last-Modified") if tag.startswith("W/") else tag
 
 
 def _note(part: Path) -> Path:
-    """Returns where the origin of a part is noted."""
+    """Returns the path of the file with the URL and version of a part."""
     return part.with_name(f"{part.name}.json")

@@ -21,7 +21,7 @@ _CHROM_HEADERS = ("chrom", "chr", "chromosome")
 _SPLIT_HEADERS = ("split", "fold")
 _PLACE_HEADERS = (*_CHROM_HEADERS, "start", "end", "chromstart", "chromend")
 _KNOWN_HEADERS = {*_PLACE_HEADERS, *_SPLIT_HEADERS, "weight"}
-_NAMED_CONTIGS = 10  # contigs that a note names before it only counts
+_NAMED_CONTIGS = 10  # contigs that a note names; further ones are only counted
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def read_bed(path: str | Path, genome: Genome, *, partial: bool = False) -> list
     Args:
         path: the file.
         genome: its contigs and their lengths.
-        partial: leave out intervals on contigs that the genome does not have, unless all are; for
-            files that describe a whole assembly. The log names these contigs.
+        partial: leave out intervals on contigs that the genome does not have, unless that leaves
+            none; for files that describe a whole assembly. The log names these contigs.
 
     Raises:
         InputError: if a line has too few columns, coordinates that are not integers, a reversed or
@@ -69,6 +69,7 @@ def read_bed(path: str | Path, genome: Genome, *, partial: bool = False) -> list
     columns = _Columns()
     for number, line in enumerate(lines(path, "BED"), 1):
         fields = _fields(line)
+        # One place adds the file and line to every error of the functions below.
         try:
             if _is_header(fields):
                 columns = _Columns.of(fields)
@@ -109,12 +110,13 @@ def _fields(line: str) -> list[str]:
 
 def _is_header(fields: list[str]) -> bool:
     """Tells whether a line names the columns, even with a blank where a tab should be."""
+    # Joined and split again: a header with a wrong separator must not pass for data.
     names = " ".join(_header_names(fields)[:3]).split()
     return len(names) >= 3 and names[0] in _CHROM_HEADERS and names[1].endswith("start")
 
 
 def _header_names(fields: list[str]) -> list[str]:
-    """Returns what a header line calls its columns, in lower case, without the ``#`` before it."""
+    """Returns the column names of a header line, in lower case, without the leading ``#``."""
     if fields[:1] == ["#"]:
         fields = fields[1:]
     return [field.lower().lstrip("# ") for field in fields]
@@ -129,7 +131,7 @@ def _is_remark(fields: list[str]) -> bool:
 
 
 class _Columns(NamedTuple):
-    """Number of the columns that hold the split and the weight; None where there is none."""
+    """Positions, from 0, of the columns of the split and the weight; None without such a column."""
 
     split: int = 3
     weight: int | None = None
@@ -162,13 +164,14 @@ def _parse(fields: list[str], line: int, columns: _Columns) -> BedRow | None:
     """
     if len(fields) < 3:
         raise ValueError(f"{len(fields)} column(s), at least chrom, start and end are needed")
+    # A blank inside a field shows a line that mixes tabs and blanks: its columns would be shifted.
     chrom = fields[0]
     if len(chrom.split()) > 1:
         raise ValueError(
             f"{chrom!r} in the column of the contig: separate the columns by tabs, not blanks"
         )
     start, end = _integer(fields[1]), _integer(fields[2])
-    # Browsers write an insertion point as an interval of no bases: not an error, but no use here.
+    # UCSC writes an insertion point as an interval of no bases: valid BED, but of no use.
     if start == end >= 0:
         return None
 
@@ -200,9 +203,9 @@ def _integer(text: str) -> int:
 
 
 def _is_foreign(row: BedRow, genome: Genome) -> bool:
-    """Tells whether the genome has no such contig, under no name.
+    """Tells whether the genome lacks a contig, under any of its names.
 
-    A contig that it has under another name (1 for chr1) is not foreign but misspelt.
+    A contig that the genome has under another name (1 for chr1) is not foreign: it is an error.
     """
     return find_contig(row.interval.chrom, genome.contigs) is None
 
@@ -210,14 +213,14 @@ def _is_foreign(row: BedRow, genome: Genome) -> bool:
 def _check_not_all_absent(
     path: Path, rows: list[BedRow], absent: list[BedRow], genome: Genome
 ) -> None:
-    """Refuses a file none of whose contigs the genome has: it is about another genome.
+    """Refuses a file none of whose contigs the genome has: it belongs to another genome.
 
     Raises:
         InputError: naming the first line.
     """
     if not absent or rows:
         return
-    # The genome's own message suggests names that it has.
+    # `Genome.flat` raises here; its message suggests names that the genome has.
     try:
         genome.flat(absent[0].interval)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Splits that a BED file gives: in names of splits, in folds, or as published."""
+"""Splits from a BED file: by names of splits, by folds, or as published."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from dnadiff.genome.fasta import Genome
 from dnadiff.genome.intervals import Interval, in_order, merge
 from dnadiff.genome.splits import SPELLINGS, SPLITS, Splits, clashes
 
-_PUBLISHED_BASES = 1 << 20  # length to which the published loader extends each interval
+_PUBLISHED_BASES = 1 << 20  # length to which the published loaders extend each interval
 
 
 def split_by_intervals(genome: Genome, bed: str | Path, test_fold: str | None = None) -> Splits:
-    """Splits a genome as a BED file says in its column ``split`` or ``fold``, or in its fourth.
+    """Splits a genome by the column ``split`` or ``fold`` of a BED file, else by its fourth.
 
     Intervals of one split and weight that overlap or touch are merged. Where the column holds folds
-    (Borzoi), the one after the test fold is valid, and the others are train; `Splits.how` names
-    them.
+    (Borzoi), the fold after the test fold is valid, and the others are train; `Splits.how` names
+    both.
 
     Args:
         genome: the genome; intervals on contigs that it does not have are left out.
         bed: the file.
-        test_fold: which fold is test: "fold3", or just "3".
+        test_fold: the fold for test, "fold3" or just "3".
 
     Raises:
         InputError: if the file cannot be read (see `read_bed`), a row is neither train, valid nor
             test, or intervals of different splits overlap; the message names the lines. Also if
-            there are folds, and no such test fold.
-        UsageError: if there are no folds, and a test fold is given.
+            the file has folds, but not the test fold.
+        UsageError: if a test fold is given, but the file has no folds.
     """
-    # Sorted, because clashes are looked for between neighbours.
+    # `clashes` compares neighbours in this order.
     rows = read_bed(bed, genome, partial=True)
     rows.sort(key=lambda row: (row.interval.chrom, row.interval.start, row.interval.end))
     folds = _folds(rows)
@@ -60,13 +60,13 @@ def split_by_intervals(genome: Genome, bed: str | Path, test_fold: str | None = 
 
 
 def published_splits(genome: Genome, bed: str | Path) -> Splits:
-    """Splits a genome as the published HyenaDNA and Caduceus loaders do, which leaks.
+    """Splits a genome as the published HyenaDNA and Caduceus loaders do.
 
-    It is for comparison with their figures only.
+    These splits share bases. Use them only for comparison with published figures.
 
     Each interval of the BED file (131,072 bases, with a split) is extended to 2^20 bases to the
-    right, or to the end of its contig, whatever the split of the bases that it reaches. Extended
-    intervals of one split overlap, and each is drawn from on its own, as there.
+    right, or to the end of its contig, whatever the split of the added bases. Extended intervals of
+    one split overlap. They are not merged, so that windows are drawn as often as by those loaders.
 
     Raises:
         InputError: if the file cannot be read (see `read_bed`), or a row is neither train, valid
@@ -87,7 +87,7 @@ def published_splits(genome: Genome, bed: str | Path) -> Splits:
 def _folds(rows: list[BedRow]) -> list[str] | None:
     """Returns the labels of the split column in order if they are folds, otherwise None.
 
-    Folds are at least three labels, and none of them is a split or empty.
+    Labels are folds if there are at least three, none is empty, and none is the name of a split.
     """
     # By length first, so that fold10 comes after fold9.
     labels = sorted({row.split for row in rows}, key=lambda label: (len(label), label))
@@ -103,6 +103,7 @@ def _roles(folds: list[str], bed: str | Path, test_fold: str | None) -> dict[str
 
     The fold after the test fold, cyclically, is valid, as in Basenji and Borzoi.
     """
+    # Borzoi's file writes fold3; people type 3.
     chosen = test_fold if test_fold in folds else f"fold{test_fold}"
     if chosen not in folds:
         labels = ", ".join([*folds[:10], *(["..."] if len(folds) > 10 else [])])
@@ -111,17 +112,19 @@ def _roles(folds: list[str], bed: str | Path, test_fold: str | None) -> dict[str
             f"are folds, give test_fold, the one for test (the next one will be valid)"
         )
     valid = folds[(folds.index(chosen) + 1) % len(folds)]
+    # Lower case, because `_split_of` looks labels up so.
     held = {chosen: "test", valid: "valid"}
     return {fold.lower(): held.get(fold, "train") for fold in folds}
 
 
 def _fold_of(roles: Mapping[str, str], split: str) -> str:
-    """Returns the fold with a role."""
+    """Returns the fold that is test, or that is valid."""
     return next(fold for fold, role in roles.items() if role == split)
 
 
 def _merged(intervals: list[Interval]) -> list[Interval]:
     """Merges intervals of one weight that overlap or touch; sorted."""
+    # Weights differ on purpose: merging across them would lose one of the two.
     by_weight: dict[float, list[Interval]] = defaultdict(list)
     for interval in intervals:
         by_weight[interval.weight].append(interval)

@@ -1,4 +1,4 @@
-"""Holds out a part of a genome that comes without a split: three ways, tried in this order."""
+"""Holds out parts of a genome that comes without a split, in one of three ways."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Folds = dict[str, list[Interval]]
 """Split -> its intervals."""
 
 _SHARE = 10  # per cent of the scorable bases that valid and test should have, each
-_MIN_SHARE, _MAX_SHARE = 5, 20  # per cent that still make a sensible split
+_MIN_SHARE, _MAX_SHARE = 5, 20  # per cent; whole contigs outside of this range are not used
 _WINDOWS_PER_CYCLE = 100
 _MAX_CYCLES = 10
-_NAMED_CONTIGS = 20  # contigs that the description of a split names before it only counts
+_NAMED_CONTIGS = 20  # contigs that the description of a split names; others are counted
 
 # UCSC's names of contigs that repeat a region of a chromosome.
 _COPY_NAME = re.compile(r"_(alt|fix|hap\d+)$")
@@ -31,7 +31,7 @@ _COPY_NAME = re.compile(r"_(alt|fix|hap\d+)$")
 
 @dataclass(eq=False)
 class Dealt:
-    """What is known of the contigs of a run while its genomes are split one after another.
+    """Records where the contigs of a run go while its genomes are split one after another.
 
     Attributes:
         copies: which contigs are copies of each other.
@@ -46,7 +46,7 @@ class Dealt:
     in_blocks: set[int] = field(default_factory=set)
 
     def is_copy_of_blocks(self, contig: int) -> bool:
-        """Tells whether a contig repeats one that is in several splits, so that it fits in none."""
+        """Tells whether a contig is a copy of one in several splits: it then belongs in none."""
         partners = self.copies.partners.get(contig, [])
         return not self.in_blocks.isdisjoint(partners)
 
@@ -94,14 +94,14 @@ class _Contigs:
 def registered_folds(genome: Genome) -> tuple[str, Folds] | None:
     """Holds out the chromosomes that data/chromosome_folds.yaml names for a known assembly.
 
-    A genome is recognised if all its contigs that bear the name of a chromosome of the assembly
-    have its length, and each split gets one. Other contigs are in no split.
+    A genome is recognised if all its contigs that are named like a chromosome of the assembly have
+    that chromosome's length, and each split gets at least one. Other contigs are in no split.
 
     Returns:
-        how it was done, and the intervals of each split; None for an unknown genome.
+        a description, and the intervals of each split; None for an unknown genome.
     """
     table = resource("data", "chromosome_folds.yaml").read_text(encoding="utf-8")
-    # Looking up the few names of an assembly costs nothing in a genome of a million contigs.
+    # The few names of each assembly are looked up, not the million contigs that a genome may have.
     ucsc = {ucsc_name(chrom): chrom for chrom in genome.contigs}
     for assembly, known in yaml.safe_load(table).items():
         lengths = known["lengths"]
@@ -116,6 +116,7 @@ def registered_folds(genome: Genome) -> tuple[str, Folds] | None:
             split: [named[name] for name in known[split] if name in named]
             for split in ("valid", "test")
         }
+        # Train gets the other chromosomes of the assembly; unplaced contigs stay out of all splits.
         free = {*named.values()} - {*held["valid"], *held["test"]}
         train = [chrom for chrom in genome.contigs if chrom in free]
         if train and all(held.values()):
@@ -142,7 +143,7 @@ def contig_folds(
         number: of the genome in the run.
 
     Returns:
-        how it was done, and the intervals of each split; None if no contigs have such sizes.
+        a description, and the intervals of each split; None if no contigs have such sizes.
     """
     dealt = dealt or Dealt(no_copies(genome))
     contigs = _Contigs.of(genome, dealt, number)
@@ -153,10 +154,11 @@ def contig_folds(
     split_of = {group: dealt.split_of[group] for group in sizes if group in dealt.split_of}
     free = _largest_first(sizes, contigs, split_of)
 
+    # Test chooses first, because its bound is the one that is reported.
     for split in ("test", "valid"):
         has = sum(sizes[group] for group, fixed in split_of.items() if fixed == split)
         if not free or 100 * has >= _MIN_SHARE * total:
-            continue  # earlier genomes have decided
+            continue  # copies from earlier genomes fill this split already
         chosen = _pick(free, sizes, total, has)
         held = has + sum(sizes[group] for group in chosen)
         split_of.update(dict.fromkeys(chosen, split))
@@ -190,7 +192,7 @@ def block_folds(
         number: of the genome in the run.
 
     Returns:
-        how it was done, and the intervals of each split; None if every contig is too short.
+        a description, and the intervals of each split; None if every contig is too short.
     """
     dealt = dealt or Dealt(no_copies(genome))
     contigs = _Contigs.of(genome, dealt, number)
@@ -221,6 +223,7 @@ def _choose_cut(contigs: _Contigs, window: int, dealt: Dealt) -> set[int]:
     chosen: set[int] = set()
     # Largest first, so that a contig that is contained in another is the one that is left out.
     for place in np.argsort(-contigs.scorable, kind="stable").tolist():
+        # Five windows: at least one each for train, valid and test, and two gaps.
         long = contigs.scorable[place] >= 5 * window
         free = contigs.groups[place] not in dealt.split_of
         partners = dealt.copies.partners.get(contigs.numbers[place], [])
@@ -237,6 +240,7 @@ def _blocks(bases: int, window: int) -> list[tuple[str, int, int]]:
     """
     if bases < 5 * window:
         return [("train", 0, bases)] if bases else []
+    # Several cycles, so that each split samples the whole contig, not one end of it.
     cycles = min(max(bases // (_WINDOWS_PER_CYCLE * window), 1), _MAX_CYCLES)
     blocks = []
     for cycle in range(cycles):
@@ -297,7 +301,7 @@ def _pick(free: list[int], sizes: Mapping[int, int], total: int, has: int) -> li
 
 
 def _deal(contigs: _Contigs, genome: Genome, split_of: Mapping[int, str]) -> Folds:
-    """Returns whole contigs as the intervals of the split of their group; train without one."""
+    """Puts whole contigs into the split of their group, or into train without one."""
     chroms: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
     for name, group in zip(contigs.names, contigs.groups, strict=True):
         chroms[split_of.get(group, "train")].append(name)

@@ -52,7 +52,7 @@ class Interval:
         return f"{self.chrom}:{self.start + 1}-{self.end}"
 
     def _numbers(self) -> str:
-        """Describes an interval that cannot be, by its 0-based numbers."""
+        """Describes an invalid interval by its 0-based start and end."""
         return f"interval on {self.chrom} with start {self.start} and end {self.end} (0-based)"
 
 
@@ -87,13 +87,13 @@ def subtract(intervals: Iterable[Interval], holes: Iterable[Interval]) -> list[I
 
 
 def overlap(some: Iterable[Interval], others: Iterable[Interval]) -> int:
-    """Counts the bases that lie in intervals of both kinds, each base once."""
+    """Counts the bases that lie both in `some` and in `others`, each base once."""
     some = merge(some)
     return sum(map(len, some)) - sum(map(len, subtract(some, others)))
 
 
 def _place(interval: Interval) -> tuple[str, int, int]:
-    """Returns what intervals are sorted by, as a tuple, which Python compares fast."""
+    """Returns the sort key of an interval: a tuple, which Python compares faster than objects."""
     return interval.chrom, interval.start, interval.end
 
 
@@ -106,6 +106,6 @@ def _outside(interval: Interval, holes: list[Interval]) -> Iterator[Interval]:
             break
         if hole.start > start:
             yield replace(interval, start=start, end=hole.start)
-        start = hole.end
+        start = hole.end  # the next piece begins after the hole
     if start < interval.end:
         yield replace(interval, start=start)

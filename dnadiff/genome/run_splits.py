@@ -1,4 +1,4 @@
-"""The splits of the genomes of a run: from a BED file, or made here. Copies go to one split."""
+"""Splits the genomes of a run, by a BED file or without one. Copies go to one split."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_splits(
     blacklist: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Splits:
-    """Splits one genome as a run asks for it; see `make_all_splits`."""
+    """Splits one genome with the options of a run; see `make_all_splits`."""
     (splits,) = make_all_splits(
         [genome],
         window,
@@ -54,7 +54,7 @@ def make_all_splits(
 ) -> list[Splits]:
     """Splits the genomes of a run. Copies of one sequence are kept in one split where possible.
 
-    What splits still share is a warning in the log, and part of `Splits.how`.
+    Copies that end up in different splits are named in a warning and in `Splits.how`.
 
     Args:
         genomes: the genomes.
@@ -63,7 +63,7 @@ def make_all_splits(
         split: "legacy" for `published_splits` of those intervals.
         test_fold: see `split_by_intervals`.
         blacklist: BED file of bases that no window may contain.
-        progress: called with (bases read, bases to read in all) while copies are looked for.
+        progress: called with (bases read, bases to read in all) during the search for copies.
 
     Raises:
         InputError: as `read_bed` and the functions named above.
@@ -72,6 +72,8 @@ def make_all_splits(
     if not genomes:
         return []
     _check_options(genomes, intervals, split, test_fold, blacklist)
+    # Without copies no report is made: a single known assembly has none, and the published split is
+    # known to leak.
     copies: Copies | None = None
     if intervals is None:
         found, copies = _split_genomes(genomes, window, progress)
@@ -81,6 +83,7 @@ def make_all_splits(
         found = [split_by_intervals(genome, intervals, test_fold) for genome in genomes]
         copies = find_copies(genomes, progress)
 
+    # The blacklist comes last, so that it does not change which split a contig is in.
     if blacklist is not None:
         name = Path(blacklist).name
         for number, genome in enumerate(genomes):
@@ -99,15 +102,15 @@ def split_genomes(
 ) -> list[Splits]:
     """Splits genomes that come without a split.
 
-    Whichever can be done first, in each genome: the chromosomes that are usual for a known assembly
-    (hg38: test 20, 21, 22, valid 15, 16, 19), whole contigs near a tenth each, or blocks along the
-    contigs with gaps between them. Copies of one sequence, in one genome or in several, go to one
-    split; copies of a contig that is cut into blocks go to none.
+    Each genome is split in the first way that is possible: by the usual chromosomes of a known
+    assembly (hg38: test 20, 21, 22, valid 15, 16, 19), by whole contigs of about a tenth each, or
+    by blocks along the contigs with gaps between them. Copies of one sequence, in one genome or in
+    several, go to one split; copies of a contig that is cut into blocks go to none.
 
     Args:
         genomes: the genomes of a run.
         window: bases of a window.
-        progress: called with (bases read, bases to read in all) while copies are looked for.
+        progress: called with (bases read, bases to read in all) during the search for copies.
 
     Raises:
         InputError: if the window is longer than every contig of a genome, or there is too little
@@ -138,7 +141,7 @@ def _check_options(
 def _split_genomes(
     genomes: Sequence[Genome], window: int, progress: Progress | None
 ) -> tuple[list[Splits], Copies | None]:
-    """Does what `split_genomes` describes; also returns the copies, None if not looked for."""
+    """Does what `split_genomes` describes; also returns the copies, or None without a search."""
     if not genomes:
         return [], None
     for genome in genomes:
@@ -150,8 +153,8 @@ def _split_genomes(
         return [Splits(folds, how)], None
 
     dealt = Dealt(find_copies(genomes, progress))
-    # Copies follow the genome that is split first. So the ways that keep contigs whole come before
-    # blocks, whatever the order of the genomes.
+    # Copies follow the genome that is split first. So for all genomes the ways that keep contigs
+    # whole are tried before blocks, whatever the order of the genomes.
     ways: list[Callable[[int], tuple[str, Folds] | None]] = [
         known.__getitem__,
         lambda number: contig_folds(genomes[number], window, dealt, number),
@@ -191,9 +194,10 @@ def _check_longest(genome: Genome, window: int) -> None:
 
 
 def _all_train(genome: Genome, dealt: Dealt, number: int) -> tuple[str, Folds] | None:
-    """Follows the splits of earlier genomes and puts all else into train; None without any copy.
+    """Puts copies into the splits of earlier genomes and all else into train; None without copies.
 
-    A genome that cannot be split on its own is still of use if others have held out its copies.
+    A genome that is too short to be split on its own can still be trained on if other genomes have
+    held out its copies.
     """
     copies = dealt.copies
     contigs = range(copies.first[number], copies.first[number + 1])
@@ -212,7 +216,7 @@ def _all_train(genome: Genome, dealt: Dealt, number: int) -> tuple[str, Folds] |
 
 
 def _remember(dealt: Dealt, number: int, folds: Folds) -> None:
-    """Notes the split of each contig that lies in one, so that its copies go there as well."""
+    """Records the split of each contig that is in one, so that its copies go there as well."""
     copies = dealt.copies
     first = copies.first[number]
     contig_of = {chrom: first + i for i, chrom in enumerate(copies.genomes[number].contigs)}
@@ -227,7 +231,7 @@ def _remember(dealt: Dealt, number: int, folds: Folds) -> None:
 
 
 def _about_copies(dealt: Dealt, number: int) -> str:
-    """Says which contigs of a genome are copies, and what became of them."""
+    """Says which contigs of a genome are copies, and where they went."""
     copies = dealt.copies
     names = ContigNames(copies, number)
     first, end = copies.first[number], copies.first[number + 1]
@@ -240,6 +244,7 @@ def _about_copies(dealt: Dealt, number: int) -> str:
         elif first <= contig < end and dealt.is_copy_of_blocks(contig):
             left_out.append(contig)
 
+    # Only groups with a contig of this genome, and with more than one contig left.
     kept = []
     for some in together.values():
         mine = [contig for contig in some if first <= contig < end]

@@ -14,6 +14,7 @@ from Bio.SeqRecord import SeqRecord
 
 from dnadiff.errors import InputError, UsageError
 from dnadiff.genome.records import parse_fasta
+from dnadiff.genome.tables import MISSING_VALUES
 from dnadiff.genome.text import lines
 
 Sequences = Iterable[str | Seq | SeqRecord] | Mapping[Any, str | Seq | SeqRecord] | pd.Series | Path
@@ -113,6 +114,10 @@ def _text(item: Any, i: int) -> str:
         text = str(item)
         if not text:
             raise InputError(f"sequence {i + 1} is empty")
+        # "NA" and "nan" would pass as IUPAC letters: they are what pandas and spreadsheets write
+        # for no value.
+        if text.lower() in MISSING_VALUES:
+            raise InputError(f"sequence {i + 1} is missing ({text!r}): leave it out")
         return text
     # pandas.isna of an array would be an array, so only scalars are asked for.
     if item is None or (np.isscalar(item) and pd.isna(item)) or item is pd.NA:  # type: ignore[arg-type]

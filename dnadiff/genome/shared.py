@@ -1,6 +1,7 @@
-"""What splits still share when no base is in two of them: copies of one sequence.
+"""Reports copies of one sequence that ended up in different splits.
 
-Copies that could not be kept in one split are found by the k-mers of `find_copies`.
+No base is in two splits, but a BED file, for example, may put two copies of a sequence into
+different ones. They are found by the k-mers of `find_copies`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from dnadiff.genome.splits import SPLITS, Splits
 
 logger = logging.getLogger(__name__)
 
-_NAMED_COPIES = 3  # copies that a description names before it only counts
-_NOTED_SHARE = 0.2  # share of 31-mers in common that is worth a warning; repeats alone reach 0.1
+_NAMED_COPIES = 3  # copies that a description names; others are counted
+_NOTED_SHARE = 0.2  # least share of common 31-mers for a warning; repeats alone reach 0.1
 
 
 class ContigNames:
-    """Names of numbered contigs; those of another genome than `home` with the name of its file."""
+    """Names numbered contigs; adds the file name to those of other genomes than number `home`."""
 
     def __init__(self, copies: Copies, home: int) -> None:
         self._copies = copies
@@ -70,12 +71,13 @@ class _SharedPart(NamedTuple):
 
 
 def say_what_is_shared(found: list[Splits], copies: Copies) -> list[Splits]:
-    """Adds to `Splits.how` which of its held-out contigs share sequence with another split."""
+    """Adds to `Splits.how` which held-out contigs share sequence with another split."""
     shared = _shared_parts(found, copies)
     described = []
     for number, splits in enumerate(found):
         first, end = copies.first[number], copies.first[number + 1]
         mine = [pair for pair in shared if first <= pair.held < end]
+        # Each pair is reported once, by the genome of its held-out contig.
         if mine:
             names = ContigNames(copies, number)
             pairs = [
@@ -96,8 +98,7 @@ def say_what_is_shared(found: list[Splits], copies: Copies) -> list[Splits]:
 def _shared_parts(found: list[Splits], copies: Copies) -> list[_SharedPart]:
     """Finds contigs in different splits that share sequence, those that share most first.
 
-    A part is what of one contig is in one split; its number is three times that of the contig, and
-    that of the split.
+    A *part* is the part of a contig that is in one split. Its number is 3 * contig + split.
     """
     hashes, parts = [], []
     splits_of: dict[int, set[int]] = defaultdict(set)

@@ -1,4 +1,4 @@
-"""The genomes of a run: opened, split, and described in its log."""
+"""Opens the genomes of a run, splits them, and describes them in its log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Log = Callable[[str], None]
 """Called with each line for the log."""
 
 Report = Callable[[str, int, int], None]
-"""Called with (what is done, how much is done, how much there is in all)."""
+"""Called with (title of the task, units done, units in all)."""
 
 
 def open_sources(
@@ -38,11 +38,12 @@ def open_sources(
         test_fold: see `make_all_splits`.
         blacklist: BED file of bases that no window may contain.
         log: called with the notes on each genome and a table of its splits.
-        report: called while files are read, and while copies are looked for.
+        report: called while files are read, and while the genomes are searched for copies.
 
     Raises:
         InputError: if a file cannot be used; see `Genome.open` and `make_all_splits`.
     """
+    # All genomes are opened first: copies are searched for across all of them.
     genomes = []
     for path in map(Path, paths):
         genome = Genome.open(path, progress=_progress(report, f"index {path.name}"))
@@ -59,6 +60,7 @@ def open_sources(
         blacklist=blacklist,
         progress=_progress(report, "look for copies"),
     )
+    # The log says how each genome was split, because the run's bounds mean nothing without that.
     sources = list(zip(genomes, found, strict=True))
     for genome, splits in sources:
         _say(log, summary(genome, splits))
@@ -72,7 +74,8 @@ def _say(log: Log | None, text: str) -> None:
 
 
 def _progress(report: Report | None, title: str) -> Callable[[int, int], None] | None:
-    """Returns a function (done, all) that reports under a title; None if nobody listens."""
+    """Returns a function (done, all) that reports under a title; None without a `report`."""
+    # None, and not a function that ignores its arguments: readers then skip counting altogether.
     if report is None:
         return None
     return lambda done, total: report(title, done, total)

@@ -1,4 +1,4 @@
-"""Train, valid and test: the bases of a genome that belong to each. No base is in two of them."""
+"""The train, valid and test splits of a genome. No base is in two of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Splits(Mapping[str, list[Interval]]):
     Attributes:
         intervals: split -> its intervals; missing splits are empty.
         how: how the split was made and what its parts still share, for a log or a model card.
-        leaky: allows splits to share bases; for comparison with a published split that does.
+        leaky: whether splits may share bases, as those of a published split do.
 
     Raises:
         ValueError: if a split has another name, or two splits share a base and must not.
@@ -42,6 +42,7 @@ class Splits(Mapping[str, list[Interval]]):
     def __post_init__(self) -> None:
         if unknown := set(self.intervals) - set(SPLITS):
             raise ValueError(f"split {min(unknown)!r} is not one of {', '.join(SPLITS)}")
+        # Only the published split is leaky; it is kept for comparison with published figures.
         if self.leaky:
             return
         # Sorted by a key, which is much faster than comparing intervals: there may be a million.
@@ -50,6 +51,8 @@ class Splits(Mapping[str, list[Interval]]):
         for i, j in clashes(owned):
             (one, first), (other, second) = owned[i], owned[j]
             raise ValueError(f"{first} {one} and {second} {other} share bases")
+
+    # The three methods that make this a Mapping: always three keys, whichever were given.
 
     def __getitem__(self, split: str) -> list[Interval]:
         if split not in SPLITS:
@@ -63,7 +66,7 @@ class Splits(Mapping[str, list[Interval]]):
         return len(SPLITS)
 
     def without(self, blacklist: list[Interval], name: str) -> Splits:
-        """Returns the same splits without the bases of a blacklist, so that no window has one."""
+        """Returns the same splits without the bases of a blacklist; no window contains one."""
         kept = {split: subtract(self[split], blacklist) for split in SPLITS}
         lost = sum(overlap(self[split], blacklist) for split in SPLITS)
         return replace(self, intervals=kept, how=f"{self.how}; without {lost:,} bases of {name}")
@@ -76,6 +79,7 @@ def summary(genome: Genome, splits: Splits) -> str:
         f"{'split':<6}{'intervals':>11}{'bases':>16}{'scorable':>16}",
     ]
     for split in SPLITS:
+        # Merged, so that a base in two overlapping intervals is counted once.
         intervals = merge(splits[split])
         bases = sum(len(interval) for interval in intervals)
         scorable = int(genome.scorable(*flat_bounds(genome, intervals)).sum())
@@ -84,21 +88,23 @@ def summary(genome: Genome, splits: Splits) -> str:
 
 
 def _order(owned: tuple[Interval, str]) -> tuple[str, int, int, str]:
-    """Returns what intervals with their splits are sorted by."""
+    """Returns the sort key of an interval with its split."""
     interval, split = owned
     return interval.chrom, interval.start, interval.end, split
 
 
 def clashes(owned: list[tuple[Interval, str]]) -> Iterator[tuple[int, int]]:
-    """Yields pairs of rows of a sorted list that overlap in different splits; finds the first.
+    """Yields pairs of rows of a sorted list that overlap and are in different splits.
 
-    It is enough to compare each interval with the one that reaches furthest so far: all that reach
-    into the new one overlap each other at its start, so if none of them clashed, they belong to one
+    The first clash is always found, later ones may not be. Each interval is compared only with the
+    earlier one that ends last. That is enough: all earlier intervals that overlap the new one
+    contain its first base, so they overlap each other, and without an earlier clash all are in one
     split.
     """
     furthest = 0
     for i, (interval, split) in enumerate(owned):
         last, owner = owned[furthest]
+        # Half-open: an interval that starts where another ends does not overlap it.
         if interval.chrom == last.chrom and interval.start < last.end and split != owner:
             yield furthest, i
         if interval.chrom != last.chrom or interval.end > last.end:

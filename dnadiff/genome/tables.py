@@ -1,4 +1,4 @@
-"""Tables of labelled sequences or intervals, read alike for every command that takes one."""
+"""Tables of labelled sequences or intervals: one reader for every command that takes one."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ SYNONYMS = {
     "split": ("split",),
     "name": ("name",),
 }
-"""Column -> the headers that name it, in lower case; the first that a table has counts."""
+"""Column -> the headers that may name it, in lower case, in order of precedence."""
 
 _INTERVAL = ("chrom", "start", "end")
-_MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "none", "null"}
-_NO_STRAND = _MISSING | {"."}  # BED writes a full stop where there is no strand
+MISSING_VALUES = {"", "na", "n/a", "#n/a", "<na>", "nan", "none", "null"}
+"""What stands for a missing value in tables, in lower case."""
+
+_NO_STRAND = MISSING_VALUES | {"."}  # BED writes a full stop where there is no strand
 _BOM = "\ufeff"
 _MAX_CELL = 2**31 - 1  # characters; longer than any chromosome
 _NOT_DNA = re.compile(f"[^{DNA.letters}{''.join(DNA.ambiguity)}]")
@@ -96,8 +98,7 @@ class Table:
             InputError: if there is no such column, or naming the line of a name that is missing or
                 cannot be printed.
         """
-        # Names are printed, in tables, FASTA headers and file names; a tab or ESC would break
-        # those.
+        # Names go into tables, FASTA headers and file names, which a tab or ESC would break.
         labels = list(self._column("label"))
         for row, label in enumerate(labels):
             if not label:
@@ -119,9 +120,8 @@ class Table:
         """
         cells = self._column("sequence")
         for row, cell in enumerate(cells):
-            # NA and NAN would pass as IUPAC letters: they are what spreadsheets and pandas write
-            # for no value.
-            if cell.lower() in _MISSING:
+            # Spreadsheets and pandas write NA or NaN for no value; both would pass as IUPAC codes.
+            if cell.lower() in MISSING_VALUES:
                 found = f" ({cell!r} stands for a missing value)" if cell else ""
                 raise InputError(
                     f"{self.where(row)}: no sequence{found}; write it there, or remove the row"
@@ -133,7 +133,7 @@ class Table:
 
         Raises:
             InputError: if a column is missing, or naming the line of a cell that is missing or
-                cannot be meant.
+                is not a coordinate or strand.
         """
         columns = [self._column(name) for name in _INTERVAL]
         strands = self.columns.get("strand", [""] * len(self))
@@ -162,7 +162,7 @@ class Table:
         return list(self.columns["name"]) if "name" in self.columns else None
 
     def _column(self, name: str) -> Sequence[str]:
-        """The cells of a column that there must be."""
+        """Returns the cells of a column; raises InputError if there is no such column."""
         if name in self.columns:
             return self.columns[name]
         hint = ""
@@ -176,8 +176,8 @@ class Table:
     def _interval(
         self, row: int, chrom: str, start: str, end: str, strand: str
     ) -> StrandedInterval:
-        """One row's interval, checked as far as that can be done without a genome."""
-        if chrom.lower() in _MISSING:
+        """Parses one row's interval, and checks what can be checked without a genome."""
+        if chrom.lower() in MISSING_VALUES:
             raise InputError(f"{self.where(row)}: no chromosome; write it there, or remove the row")
         for cell in (start, end):
             if not _INTEGER.fullmatch(cell):
@@ -238,7 +238,7 @@ def upper_dna(sequences: Iterable[str], where: Callable[[int], str]) -> list[str
 
 
 def _read_text(path: Path) -> Table:
-    """A table of text."""
+    """Reads a table of text."""
     with _long_cells():
         rows = _rows(path)
         header = next(rows, None)
@@ -267,7 +267,7 @@ def _read_text(path: Path) -> Table:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The number and the cells of each line that is not empty; the first is the header."""
+    """Yields the number and the cells of each line that is not empty, the header first."""
     # Empty lines before the header are skipped here: the header must be seen to know the separator.
     source = lines(path, "CSV, TSV or Parquet")
     header, number = "", 0
@@ -303,7 +303,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _separator(header: str) -> str:
-    """What separates cells. Tabs are rare inside of cells, commas and semicolons are not."""
+    """Returns what separates cells: a tab if there is one, as tabs are rare inside cells."""
     if "\t" in header:
         return "\t"
     found = re.search("[,;]", header)
@@ -311,7 +311,7 @@ def _separator(header: str) -> str:
 
 
 def _names(path: Path, number: int, cells: Iterable[str]) -> tuple[str, ...]:
-    """Column names in lower case, each at most once; columns without a name may be several."""
+    """Returns the column names in lower case; refuses one that occurs twice, unless it is empty."""
     names = tuple(cell.strip().lstrip("#").strip().lower() for cell in cells)
     for name, count in Counter(names).items():
         if name and count > 1:
@@ -323,7 +323,7 @@ def _names(path: Path, number: int, cells: Iterable[str]) -> tuple[str, ...]:
 
 
 def _wanted(names: tuple[str, ...]) -> dict[str, int]:
-    """Column of `SYNONYMS` -> its place among `names`, for those that are there."""
+    """Returns the place among `names` of each column of `SYNONYMS` that is there."""
     wanted = {}
     # Several synonyms may be there, e.g. label and class: the order of SYNONYMS decides.
     for column, synonyms in SYNONYMS.items():
@@ -344,7 +344,7 @@ def _long_cells() -> Iterator[None]:
 
 
 def _read_parquet(path: Path) -> Table:
-    """A Parquet table, gzipped or not. Only the columns that are wanted become text."""
+    """Reads a Parquet table, gzipped or not; only the wanted columns become text."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -368,7 +368,7 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _as_text(value: object) -> str:
-    """A cell of Parquet as text; "" for null and for NaN, which pandas writes for null."""
+    """Returns a cell of Parquet as text; "" for null and for NaN, which pandas writes for null."""
     # NaN is the one value that differs from itself.
     if value is None or value != value:
         return ""

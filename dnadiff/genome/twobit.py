@@ -1,4 +1,4 @@
-"""Reads UCSC's .2bit files by twobitreader (the extra ``twobit``), as `fasta_reader` does FASTA."""
+"""Reads UCSC's .2bit files through twobitreader (the extra ``twobit``)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from dnadiff.errors import InputError
 from dnadiff.genome.records import BLOCK, Letters, RecordList, Share
 
 MAGIC = (0x1A412743).to_bytes(4, "little"), (0x1A412743).to_bytes(4, "big")
-"""How a .2bit file begins, on a machine of either byte order."""
+"""First bytes of a .2bit file, written on a little-endian and on a big-endian machine."""
 
 # What twobitreader raises for a damaged file, depending on where the damage is.
 _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, struct.error, MemoryError)
 
 
 class TwoBitReader:
-    """Reads the letters of a .2bit file: lower case is the soft mask, N a block of unknown bases.
+    """Reads the bases of a .2bit file as text: lower case for soft-masked bases, N for unknown.
+
+    It has the interface of `FastaReader`.
 
     Args:
         path: the file.
-        report: called as the reading goes on.
+        report: called with the share of the file that has been read.
 
     Attributes:
         records: the records begun so far.
@@ -40,6 +42,7 @@ class TwoBitReader:
         self._report = report
         twobitreader = _library(path)
         with _damage_as_input_errors(path):
+            # The library's own error is not among _DAMAGED; as a ValueError it is.
             try:
                 self._file = twobitreader.TwoBitFile(str(path))
             except twobitreader.TwoBitFileError as error:
@@ -59,6 +62,7 @@ class TwoBitReader:
                 self.records.begin(name)
                 # .2bit has no lines; with one line a record there is no width to compare.
                 self.records.lengthen_first_line(length, length)
+                # In blocks, so that no whole chromosome is decoded to text at once.
                 for start in range(0, length, BLOCK):
                     text = self._fetch(name, start, min(start + BLOCK, length))
                     self.records.bases += len(text)
@@ -69,13 +73,14 @@ class TwoBitReader:
         """Returns the letters (end - start,) uint8 of a record, positions 0-based and half-open."""
         with _damage_as_input_errors(self._path):
             text: str = self._file[name][start:end]
+            # A truncated file gives a shorter slice and no error.
             if len(text) != end - start:
                 raise ValueError(f"record {name} ends at base {start + len(text):,}")
             return np.frombuffer(text.encode("ascii", "replace"), np.uint8)
 
 
 def _library(path: Path) -> Any:
-    """Imports twobitreader, or says how to get it."""
+    """Imports twobitreader; raises InputError that says how to install it if it is missing."""
     try:
         import twobitreader
     except ImportError as error:
@@ -89,7 +94,7 @@ def _library(path: Path) -> Any:
 
 @contextlib.contextmanager
 def _damage_as_input_errors(path: Path) -> Iterator[None]:
-    """Turns what twobitreader raises for a damaged file into one line about it."""
+    """Turns what twobitreader raises for a damaged file into an `InputError` that names it."""
     try:
         yield
     except InputError:

@@ -1,6 +1,6 @@
-"""Windows of a split: random ones or tiles for training, a fixed sample of tiles for evaluation.
+"""Draws windows of a split: random ones or tiles for training, fixed tiles for evaluation.
 
-All are stateless: a window is a function of the seed and its number.
+All classes are stateless: a window is a function of the seed and its number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dnadiff.genome.window_starts import Sources, WindowStarts
 from dnadiff.rng import Stream, uniform
 
 MAX_INDEX = 2**56
-"""Numbers of windows are below this, as those of all random numbers; see `dnadiff.rng.uniform`."""
+"""Numbers of windows are below this; see `dnadiff.rng.uniform`, which draws from them."""
 
 _STREAMS = np.array([Stream.WINDOW, Stream.STRAND], np.uint64)
 
@@ -63,36 +63,36 @@ class Drawn(NamedTuple):
 class Windows:
     """Training windows of a split, as a pure function of (seed, index).
 
-    A window lies where `WindowStarts` allows it. The start of a random window is uniform over all
-    legal starts of all genomes, apart from weights. If `tiled`, each segment is cut into windows
-    from its first known base on, and a window is one of these: each comes once in every `total`
-    consecutive numbers, in a random order that differs from one such round to the next. Each strand
-    has probability one half. Any number of workers or devices that ask for one index get one
-    window, and no list of windows is ever made.
+    Windows begin at the starts that `WindowStarts` allows. The start of a random window is uniform
+    over the allowed starts of all genomes, unless intervals have weights. If `tiled`, each segment
+    is cut into adjacent windows from its first known base on. Each tile then occurs once in every
+    `total` consecutive numbers, in a random order that is different in each such round. Each strand
+    has probability one half. An index gives the same window in every worker and on every device;
+    no list of windows is kept.
 
     Args:
-        genomes: genomes and their splits. The chance of each is proportional to its legal starts,
-            times the weights of their intervals.
+        genomes: genomes and their splits. The probability of each is proportional to its number of
+            allowed starts, times the weights of their intervals.
         split: "train", "valid" or "test".
         length: bases of a window.
         seed: seed of the run.
         reverse_complement: whether half of the windows are taken from the opposite strand.
         tiled: tiles in a random order instead of random windows; intervals must not have weights.
-        jitter: the most bases by which a tile is moved to either side, while it stays legal.
-        shares: proportions of the random windows that are of each genome, instead of by its size.
+        jitter: the most bases by which a tile is moved to either side, among the allowed starts.
+        shares: relative number of random windows from each genome; by its size if not given.
         min_scorable: least share of scorable bases in a window; at least one base is scorable in
             any case.
         soft_mask_weight: weight of soft-masked bases in the loss.
 
     Attributes:
-        total: number of legal starts, or of tiles, each strand counted once.
+        total: number of allowed starts, or of tiles, both strands together counted once.
         skipped: number of intervals in which no window fits: too short, or without sequence.
 
     Raises:
-        InputError: if no interval has room for a window, or tiles are asked of intervals with
+        InputError: if no window fits into any interval, or `tiled` is set and intervals have
             weights.
-        ValueError: if the split is unknown, a length or share is out of range, or jitter or shares
-            are given where they have no meaning.
+        ValueError: if the split is unknown, a length or share is out of range, jitter is given
+            without `tiled`, or shares are given with it.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class Windows:
 
         starts = WindowStarts.of(genomes, split, length, min_scorable)
         self.length = length
+        # Compiled loops take the seed as 64 bits; negative seeds wrap around.
         self._seed = np.uint64(seed % 2**64)
         self.reverse_complement = reverse_complement
         self.soft_mask_weight = soft_mask_weight
@@ -129,7 +130,7 @@ class Windows:
             self._starts = _RandomStarts.of(starts, shares)
         self.total = self._starts.total
 
-    # What is drawn is computed from the index each time, so that workers and devices agree and a
+    # Windows are computed from the index each time, so that workers and devices agree and a
     # resumed run continues exactly.
 
     def tokens(self, index: Tensor) -> Tensor:
@@ -164,7 +165,7 @@ class Windows:
     def _place(self, index: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns number of the genome, flat start and whether the strand is "-", each (B,)."""
         row, start, reverse = self._starts.draw(_numbers(index), self._seed)
-        # The strand is drawn in any case, so the positions do not depend on this option.
+        # The strand is drawn even if it is not used, so positions do not depend on this option.
         if not self.reverse_complement:
             reverse[:] = False
         return self._starts.rows.genome[row], start, reverse
@@ -178,8 +179,8 @@ def _numbers(index: Tensor) -> np.ndarray:
     """
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
         raise ValueError(f"an index of windows must have integers, not {index.dtype}")
-    # NumPy does the rest, because a batch should cost little more than its bytes. The conversion to
-    # int64 comes first: the bytes of narrower integers are not those of uint64.
+    # NumPy from here on, which is faster for small batches. Narrower integers must become int64
+    # before the view below, which reinterprets bytes.
     numbers = index.cpu().numpy().astype(np.int64, copy=False)
     if len(numbers) and numbers.min() < 0:
         raise ValueError(f"window {numbers.min()}: an index cannot be negative")
@@ -190,11 +191,11 @@ def _numbers(index: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _RandomStarts:
-    """Random windows: uniform over the starts of the rows, times their weights.
+    """Draws random windows: uniform over the starts of the rows, times their weights.
 
     Attributes:
-        rows: of starts.
-        through: (n,) float64, total weight of the rows up to and including each.
+        rows: the rows of starts.
+        through: (n,) float64, cumulative weight of the rows, each included.
         density: (n,) float64, weight of one start of each row.
         total: number of starts.
     """
@@ -206,12 +207,12 @@ class _RandomStarts:
 
     @classmethod
     def of(cls, rows: WindowStarts, shares: Sequence[float] | None) -> _RandomStarts:
-        """Weighs the rows by their intervals, or so that genomes have the given shares."""
+        """Weights the rows by their intervals, or such that genomes have the given shares."""
         density = rows.weight.copy()
         count = rows.high - rows.low
         if shares is not None:
             by_genome = np.bincount(rows.genome, count * density, len(rows.genomes))
-            # A genome without starts has no row whose density could be wrong.
+            # A genome without starts has no row, so the 1 that avoids 0 / 0 changes nothing.
             factor = np.array(shares, float) / np.maximum(by_genome, 1)
             density *= factor[rows.genome]
         return cls(rows, np.cumsum(count * density), density, int(count.sum()))
@@ -224,12 +225,12 @@ class _RandomStarts:
 
 @dataclass(frozen=True, eq=False)
 class _TiledStarts:
-    """Tiles in a random order.
+    """Draws tiles in a random order.
 
     Attributes:
-        rows: of starts.
+        rows: the rows of starts.
         first: (n,) int64, flat start of the first tile of each row.
-        through: (n,) int64, number of tiles in the rows up to and including each.
+        through: (n,) int64, cumulative number of tiles of the rows, each included.
         step: bases from one tile to the next.
         jitter: the most bases by which a tile is moved.
     """
@@ -270,13 +271,12 @@ class _TiledStarts:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """A fixed sample of a split's windows, on the forward strand, no two of which share a base.
+    """Holds a fixed sample of a split's windows, on the forward strand and without overlaps.
 
     Attributes:
         genomes: the genomes.
         length: bases of a window.
-        total: number of eligible tiles of the split; the sample is all of them, or as many as were
-            asked for.
+        total: number of eligible tiles of the split, from which the sample was drawn.
         bases: scorable bases in the sample.
     """
 
@@ -321,7 +321,7 @@ class HeldOut:
 def held_out(
     genomes: Sources, *, split: str, length: int, limit: int, seed: int, min_scorable: float = 0.5
 ) -> HeldOut:
-    """Samples windows of a split, for a bound that can be reported.
+    """Samples windows of a split for evaluation.
 
     The segments of the split are tiled from their first base on. A tile is eligible if at least a
     share `min_scorable` of its bases is scorable. At most `limit` of them are drawn without
@@ -344,8 +344,8 @@ def held_out(
     apart = [(genome, _without_overlaps(splits)) for genome, splits in genomes]
     rows, first, count = WindowStarts.of(apart, split, length, min_scorable).tiles(length)
 
-    # Sorting by one random number each is a sample without replacement. The number of a tile does
-    # not depend on the limit, so a larger sample continues a smaller one.
+    # Tiles sorted by a random number: the first ones are a sample without replacement. The numbers
+    # do not depend on the limit, so a larger sample continues a smaller one.
     total = int(count.sum())
     chance = uniform(seed, Stream.EVAL, torch.arange(total), 1)[:, 0].numpy()
     chosen = np.argsort(chance, kind="stable")[:limit]
@@ -361,7 +361,7 @@ def held_out(
 
 
 def _without_overlaps(splits: Splits) -> Splits:
-    """Merges intervals that overlap, as weighted and published ones may, so bases count once."""
+    """Merges overlapping intervals, as in weighted and published splits, to count bases once."""
     intervals = {split: _apart(splits[split]) for split in splits}
     return replace(splits, intervals=intervals)
 
@@ -383,7 +383,7 @@ def _tokens(
     if len(genomes) == 1:
         return genomes[0].gather(start, length, reverse)
 
-    # Each genome has its own store, so its windows are gathered together.
+    # One call for each genome, because each has its own store.
     tokens = torch.empty(len(start), length, dtype=torch.int64)
     for number in np.unique(genome):
         rows = np.flatnonzero(genome == number)
@@ -401,6 +401,7 @@ def _weights(
     masked: float,
 ) -> Tensor:
     """Returns weights (B, length) float32 of the bases of windows of several genomes."""
+    # As in `_tokens`: one call for each genome.
     weights = torch.empty(len(start), length)
     for number in np.unique(genome):
         rows = np.flatnonzero(genome == number)

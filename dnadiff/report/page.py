@@ -55,8 +55,7 @@ class _Section:
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
         svg = text.getvalue()
-        # Matplotlib escapes the texts inside. What stands before <svg> belongs to a file of its
-        # own.
+        # Matplotlib escapes texts. The XML header before <svg> is only for a separate file.
         inline = Markup(svg[svg.index("<svg") :])
         self.blocks.append({"kind": "figure", "svg": inline, "caption": caption})
 
@@ -67,7 +66,7 @@ def report(paths: Sequence[Path], title: str = "dnadiff report") -> str:
     Raises:
         InputError: for a path that is none of these.
     """
-    # A value that is missing in the template should fail here and not be shown as nothing.
+    # StrictUndefined: a value that the template misses is an error, not an empty string.
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATE.parent),
         autoescape=True,
@@ -89,7 +88,7 @@ def _finalize(value: object) -> object:
 
 
 def _section(path: Path) -> _Section:
-    """The part of the page on one path, by what it is."""
+    """Returns the section on one path: a run, a benchmark or samples."""
     # metrics.csv is written from the first step on, so that a running run can be shown.
     if (path / "metrics.csv").is_file():
         return _run(path)
@@ -101,7 +100,7 @@ def _section(path: Path) -> _Section:
 
 
 def _run(folder: Path) -> _Section:
-    """Curve, bounds and settings of a run, as far as it has got."""
+    """Returns the section on a run: curve, bounds and settings, as far as there are any."""
     section = _Section(f"Run {folder}")
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else None
     # summary.json is written at the end.
@@ -133,7 +132,7 @@ def _run(folder: Path) -> _Section:
 
 
 def _bound_cells(split: str, bound: dict[str, Any]) -> list[str]:
-    """The bound of one split as cells under _BOUND_HEADS."""
+    """Returns the bound of one split as cells under _BOUND_HEADS."""
     error = "-" if bound["se"] is None else f"{bound['se']:.4f}"
     return [
         split,
@@ -147,7 +146,7 @@ def _bound_cells(split: str, bound: dict[str, Any]) -> list[str]:
 
 
 def _samples(path: Path) -> _Section:
-    """Number, lengths, composition and beginnings of the sequences of a FASTA file."""
+    """Returns the section on a FASTA file: number, lengths, composition, first sequences."""
     try:
         with path.open(encoding="utf-8") as file:
             records = list(SeqIO.parse(file, "fasta"))
@@ -174,7 +173,7 @@ def _samples(path: Path) -> _Section:
 
 
 def _benchmark(path: Path) -> _Section:
-    """The picture of a results.csv, and a table for each task."""
+    """Returns the section on a results.csv: a picture, and a table for each task."""
     results = table.read(path)
     section = _Section(f"Benchmark {path}")
     section.add_figure(table.picture(results), "95 % intervals.")
@@ -195,7 +194,7 @@ def _benchmark(path: Path) -> _Section:
 
 
 def _groups(rows: pd.DataFrame) -> str:
-    """How many independent groups were scored; older tables do not have the number."""
+    """Says how many independent groups were scored; "" for older tables without the number."""
     if "n_components" not in rows:
         return ""
     return f", in {rows.n_components.iloc[0]:,} groups that share no 31-mer"

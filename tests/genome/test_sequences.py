@@ -81,3 +81,9 @@ def test_an_item_that_is_no_sequence_is_named_by_its_position(item, message):
 
 def test_no_sequences_are_no_error():
     assert len(read_sequences([])) == 0
+
+
+@pytest.mark.parametrize("text", ["NA", "nan", "None", "#N/A", "null"])
+def test_text_that_stands_for_a_missing_value_is_refused_by_position(text):
+    with pytest.raises(InputError, match=r"sequence 2 is missing"):
+        read_sequences(["ACGT", text])
