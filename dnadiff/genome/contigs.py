@@ -14,7 +14,10 @@ def aliases(name: str) -> list[str]:
     MT are one contig.
     """
     bare = name.removeprefix("chr")
-    bares = _MITOCHONDRION if bare in _MITOCHONDRION else (bare,)
+    bares = [bare]
+    if bare in _MITOCHONDRION:
+        # The given spelling stays first: hg19 of UCSC has both chrM and chrMT, of other sequences.
+        bares += [other for other in _MITOCHONDRION if other != bare]
     others = [prefix + bare for bare in bares for prefix in ("chr", "")]
     return [name, *(other for other in others if other != name)]
 

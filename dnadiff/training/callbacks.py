@@ -87,7 +87,7 @@ class MetricsLog(Callback):
 
     def __init__(self, path: Path, recipe: Recipe, budget: Budget) -> None:
         self.path, self.recipe, self.budget = path, recipe, budget
-        self._losses: list[Tensor] = []
+        self._losses: list[Tensor] = []  # (nats, bases) of each batch since the last row
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Writes the heading, and again the rows up to the current step."""
@@ -106,15 +106,18 @@ class MetricsLog(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Writes a row every `log_every` steps, with the mean training loss since the last."""
-        self._losses.append(pl_module.latest)
+        bases = pl_module.latest_bases
+        self._losses.append(torch.stack([pl_module.latest.double() * bases, bases.double()]))
         step_ends = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not step_ends or trainer.global_step % self.recipe.log_every:
             return
-        mean = torch.stack(self._losses).mean()
+        # Nats and bases are added up apart: with N, micro-batches and devices have unequal numbers
+        # of bases, and the mean of their ratios is not the ratio of one large batch.
+        total = torch.stack(self._losses).sum(0)
         self._losses.clear()
         # Every device logs at the same steps, so all take part in the reduction.
-        mean = trainer.strategy.reduce(mean, reduce_op="mean")
-        self._write(trainer, trainer.global_step, f"{mean.item():.5f}", "")
+        nats, bases = trainer.strategy.reduce(total, reduce_op="sum").tolist()
+        self._write(trainer, trainer.global_step, f"{nats / bases:.5f}", "")
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Writes a row with the small bound on valid windows, and passes it to the module."""
@@ -126,11 +129,11 @@ class MetricsLog(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the losses since the last row, for a checkpoint."""
-        return {"losses": [loss.item() for loss in self._losses]}
+        return {"losses": [loss.tolist() for loss in self._losses]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from the losses of a checkpoint."""
-        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+        self._losses = [torch.tensor(loss, dtype=torch.float64) for loss in state_dict["losses"]]
 
     def _write(self, trainer: Any, step: int, train: str, valid: str) -> None:
         """Appends a row; step 0 has none."""

@@ -31,6 +31,7 @@ class Pretraining(lightning.LightningModule):
 
     Attributes:
         latest: loss of the last batch, in nats per base.
+        latest_bases: number of scorable bases in it.
         valid_nats: nats and bases of the valid batches since the last small bound.
         valid_bound: the last small bound, in nats per base.
         skipped: steps of the run that were skipped because their gradient was not finite.
@@ -44,6 +45,7 @@ class Pretraining(lightning.LightningModule):
         self.denoiser, self.objective = denoiser, objective
         self.recipe, self.budget = recipe, budget
         self.latest = torch.tensor(torch.nan)
+        self.latest_bases = torch.tensor(0)
         self.valid_nats: list[Tensor] = []
         self.valid_bound = math.nan
         self.skipped = self.skipped_in_a_row = 0
@@ -60,6 +62,7 @@ class Pretraining(lightning.LightningModule):
             total=batch.total,
         )
         self.latest = loss.nats_per_base
+        self.latest_bases = self.objective.alphabet.scorable(batch.tokens).sum()
         return loss.value
 
     def shown_label(self, batch: Batch) -> Tensor | None:

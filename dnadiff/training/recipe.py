@@ -50,8 +50,8 @@ class Recipe:
             128 x 4 for mamba (468,608) and 128 x 2 for hyena (436,096); a transformer of 118 x 4
             has 471,884.
         n_layer: blocks of the backbone.
-        memory: add the rows of hashed n-gram tables to the embedding (2.6 million more parameters,
-            8 % slower); such a network is not the published one and cannot be exported.
+        memory: add the rows of hashed n-gram tables to the embedding (2.6 million more
+            parameters); such a network is not the published one and cannot be exported.
         init: start from this run, model folder, published Caduceus or hf:OWNER/NAME; it gives the
             backbone's shape.
         window: bases of each training window.

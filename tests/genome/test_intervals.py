@@ -246,6 +246,8 @@ def test_many_absent_contigs_are_counted(genome, tmp_path, caplog):
         ("chrM", ["MT"], "MT"),
         ("MT", ["chrM"], "chrM"),
         ("M", ["chrMT"], "chrMT"),
+        ("MT", ["chrM", "chrMT"], "chrMT"),
+        ("M", ["chrM", "chrMT"], "chrM"),
         ("chr1", ["chr11", "01"], None),
         ("chrM", ["chr1"], None),
     ],

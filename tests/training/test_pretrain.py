@@ -377,3 +377,19 @@ def test_a_step_is_the_same_however_it_is_cut(genome, batch_size, accumulate, wo
 def test_lightning_warns_of_nothing_else(genome, tmp_path, recwarn):
     pretrain(tiny_recipe(genome, max_steps=2), tmp_path / "calm", quiet=True)
     assert [str(w.message) for w in recwarn] == []
+
+
+def test_the_logged_loss_does_not_depend_on_how_a_step_is_cut(tmp_path):
+    """Micro-batches have unequal numbers of bases where there is N; the log adds them up."""
+    letters = DNA.decode(torch.randint(7, 11, (40,), generator=torch.Generator().manual_seed(5)))
+    contig = "".join(letters[:20] + "N" * (7 * i % 50) + letters for i in range(120))
+    genome = write_fasta(tmp_path / "gaps.fa", {"one": contig, "two": contig[::-1][:3000]})
+    logged = []
+    for batch_size, accumulate in ((8, 1), (2, 4)):
+        recipe = tiny_recipe(
+            genome, batch_size=batch_size, accumulate=accumulate, max_steps=1, log_every=1
+        )
+        pretrain(recipe, tmp_path / str(accumulate), quiet=True)
+        rows = table(tmp_path / str(accumulate) / "metrics.csv")
+        logged += [float(row["train_nats_per_base"]) for row in rows if row["train_nats_per_base"]]
+    assert logged[0] == pytest.approx(logged[1], abs=2e-5)
